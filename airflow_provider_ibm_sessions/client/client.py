@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The client, sync and async. Thin: what is sent and how replies are read stands in the operations table, when
+to send again in the retry policy, who may in the auth. Only here do the two differ: in who moves the bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from typing import Any, Self, TypeVar
+
+import httpx
+from tenacity import AsyncRetrying, Retrying
+
+from airflow_provider_ibm_sessions import __version__
+from airflow_provider_ibm_sessions.client import operations, transport
+from airflow_provider_ibm_sessions.client.auth import IAMAuth
+from airflow_provider_ibm_sessions.client.credentials import Credentials
+from airflow_provider_ibm_sessions.client.models import (
+    Backend,
+    Session,
+    Version,
+    Workload,
+    WorkloadFilter,
+    WorkloadPage,
+)
+from airflow_provider_ibm_sessions.client.operations import Operation
+from airflow_provider_ibm_sessions.client.retries import RetryPolicy, known_outcome
+from airflow_provider_ibm_sessions.client.values import SessionMode, to_seconds
+
+APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
+
+ReplyT = TypeVar("ReplyT")
+
+
+class _Caller:
+    """What both clients know: whom they speak for, and what stands on every request."""
+
+    def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
+        self.credentials = credentials
+        self.retry = retry or RetryPolicy()
+        self._auth = IAMAuth(credentials)
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "IBM-API-Version": credentials.api_version,
+            "Service-CRN": credentials.crn,
+            "User-Agent": APPLICATION,
+            "X-Qx-Client-Application": APPLICATION,
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.credentials.url})"
+
+    def _build(self, operation: Operation[Any], session_id: object, values: dict[str, Any]) -> httpx.Request:
+        return operation.build(self.credentials.url, self._headers, path_id=session_id, **values)
+
+    def _auth_for(self, operation: Operation[Any]) -> IAMAuth | None:
+        return self._auth if operation.authenticated else None
+
+    def _bound(self, response: httpx.Response) -> None:
+        response.stream = transport.BoundedStream(response.stream, self.credentials.timeout)
+
+
+class IBMQuantumClient(_Caller):
+    """
+    IBM Quantum's session operations, blocking. Use it as a context manager, or call ``close()``.
+
+    :param credentials: Whom to speak for, and where.
+    :param retry: How long to try; see :class:`RetryPolicy`.
+    :raises IBMQuantumError: Every method raises one of this tree, and nothing else.
+    """
+
+    def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
+        super().__init__(credentials, retry)
+        self._http = httpx.Client(**transport.options(credentials), event_hooks={"response": [self._bound]})
+
+    def create_session(self, *, backend: str, max_ttl: Any, mode: str = SessionMode.DEDICATED) -> Session:
+        """
+        Open a session. Sent once: see ``OutcomeUnknownError``.
+
+        :param backend: Name of the QPU.
+        :param max_ttl: Longest life from the first job's start: seconds, a timedelta or ``"2h 30m"``.
+            IBM silently lowers it to the plan's limit: compare the session's.
+        :param mode: ``dedicated`` (billed while active) or ``batch``.
+        """
+        return self._call(
+            operations.CREATE_SESSION, backend=backend, mode=mode, max_ttl=to_seconds(max_ttl, "max_ttl")
+        )
+
+    def get_session(self, session_id: str) -> Session:
+        """Read a session."""
+        return self._call(operations.GET_SESSION, session_id)
+
+    def update_session(self, session_id: str, *, accepting_jobs: bool) -> None:
+        """Drain a session (False: queued jobs run, then it closes itself), or let it take jobs again."""
+        self._call(operations.UPDATE_SESSION, session_id, accepting_jobs=accepting_jobs)
+
+    def close_session(self, session_id: str) -> None:
+        """Close a session now: queued jobs never run, running ones finish. Closing twice is fine."""
+        self._call(operations.CLOSE_SESSION, session_id)
+
+    def list_workloads(self, **filters: Any) -> Iterator[Workload]:
+        """Walk through all pages of jobs, sessions and batches; see :class:`WorkloadFilter`."""
+        query: WorkloadFilter | None = operations.checked(WorkloadFilter, filters)
+        while query:
+            page: WorkloadPage = self._call(operations.LIST_WORKLOADS, **query.model_dump(exclude_none=True))
+            yield from page
+            query = query.after(page)
+
+    def list_versions(self) -> list[Version]:
+        """The API versions that IBM serves. Needs no token."""
+        return self._call(operations.LIST_VERSIONS).versions
+
+    def list_backends(self) -> list[Backend]:
+        """The QPUs of the instance."""
+        return self._call(operations.LIST_BACKENDS).devices
+
+    def authorization(self) -> str:
+        """The ``Authorization`` header for a request that somebody else sends (Qiskit does)."""
+        request = self._build(operations.LIST_BACKENDS, None, {})
+        flow = self._auth.sync_auth_flow(request)
+        with closing(flow), transport.one_attempt(request, "Get a token"):
+            step = next(flow)
+            while step is not request:
+                step = flow.send(self._http.send(step, auth=None))
+        return request.headers["Authorization"]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, operation: Operation[ReplyT], session_id: object = None, **values: Any) -> ReplyT:
+        request = self._build(operation, session_id, values)
+        with known_outcome(operation):
+            reply: ReplyT = Retrying(**self.retry.options(operation))(self._exchange, operation, request)
+            return reply
+
+    def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
+        with transport.one_attempt(request, operation.summary):
+            return operation.read(self._http.send(request, auth=self._auth_for(operation)))
+
+
+class AsyncIBMQuantumClient(_Caller):
+    """The same as :class:`IBMQuantumClient`, for an event loop. One instance belongs to one loop."""
+
+    def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
+        super().__init__(credentials, retry)
+        self._http = httpx.AsyncClient(
+            **transport.options(credentials), event_hooks={"response": [self._abound]}
+        )
+
+    async def create_session(
+        self, *, backend: str, max_ttl: Any, mode: str = SessionMode.DEDICATED
+    ) -> Session:
+        """See :meth:`IBMQuantumClient.create_session`."""
+        return await self._call(
+            operations.CREATE_SESSION, backend=backend, mode=mode, max_ttl=to_seconds(max_ttl, "max_ttl")
+        )
+
+    async def get_session(self, session_id: str) -> Session:
+        """See :meth:`IBMQuantumClient.get_session`."""
+        return await self._call(operations.GET_SESSION, session_id)
+
+    async def update_session(self, session_id: str, *, accepting_jobs: bool) -> None:
+        """See :meth:`IBMQuantumClient.update_session`."""
+        await self._call(operations.UPDATE_SESSION, session_id, accepting_jobs=accepting_jobs)
+
+    async def close_session(self, session_id: str) -> None:
+        """See :meth:`IBMQuantumClient.close_session`."""
+        await self._call(operations.CLOSE_SESSION, session_id)
+
+    async def list_workloads(self, **filters: Any) -> AsyncIterator[Workload]:
+        """See :meth:`IBMQuantumClient.list_workloads`."""
+        query: WorkloadFilter | None = operations.checked(WorkloadFilter, filters)
+        while query:
+            page = await self._call(operations.LIST_WORKLOADS, **query.model_dump(exclude_none=True))
+            for workload in page:
+                yield workload
+            query = query.after(page)
+
+    async def list_versions(self) -> list[Version]:
+        """See :meth:`IBMQuantumClient.list_versions`."""
+        return (await self._call(operations.LIST_VERSIONS)).versions
+
+    async def list_backends(self) -> list[Backend]:
+        """See :meth:`IBMQuantumClient.list_backends`."""
+        return (await self._call(operations.LIST_BACKENDS)).devices
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _call(self, operation: Operation[ReplyT], session_id: object = None, **values: Any) -> ReplyT:
+        request = self._build(operation, session_id, values)
+        with known_outcome(operation):
+            return await AsyncRetrying(**self.retry.options(operation))(self._exchange, operation, request)
+
+    async def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
+        with transport.one_attempt(request, operation.summary):
+            async with asyncio.timeout(self.credentials.timeout):
+                response = await self._http.send(request, auth=self._auth_for(operation))
+            return operation.read(response)
+
+    async def _abound(self, response: httpx.Response) -> None:
+        self._bound(response)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one table of REST operations: method, path, models, and how safe each is to send again.
+
+Pure: an operation builds an ``httpx.Request`` and reads an ``httpx.Response``; moving bytes is the client's
+work, and whether to send again is the retry policy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from airflow_provider_ibm_sessions.client import models, replies
+from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
+from airflow_provider_ibm_sessions.client.values import checked_id
+
+ReplyT = TypeVar("ReplyT")
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Safety(Enum):
+    """What sending a request a second time does."""
+
+    READ_ONLY = "changes nothing"
+    IDEMPOTENT = "leaves the same state as sending it once"
+    ONCE = "does the work twice"
+
+
+@dataclass(frozen=True)
+class Operation(Generic[ReplyT]):
+    """
+    One REST operation.
+
+    :param name: Its name in the capability this project implements (``create-session``).
+    :param summary: What it does, in a few words; begins every error message about it.
+    :param reply: Model of the reply's JSON, or None for 204.
+    :param authenticated: False for the one call that needs no token.
+    """
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    safety: Safety
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    reply: type[BaseModel] | None = None
+    authenticated: bool = True
+
+    def build(
+        self, base_url: str, headers: Mapping[str, str], *, path_id: object = None, **values: Any
+    ) -> httpx.Request:
+        """
+        Build the request.
+
+        :param path_id: The id in the path, if the path has one.
+        :param values: Fields of the body or of the query.
+        :raises ConfigurationError: Naming the field that is wrong.
+        """
+        path = self.path
+        if "{id}" in path:
+            path = path.replace("{id}", quote(checked_id(path_id), safe=""))
+        return httpx.Request(
+            self.method,
+            base_url + path,
+            headers=headers,
+            json=_dump(self.body, values) if self.body else None,
+            # httpx repeats a key for each item of a list, which is the only array style IBM reads.
+            params=_dump(self.query, values) if self.query else None,
+        )
+
+    def read(self, response: httpx.Response) -> ReplyT:
+        """
+        Read the reply.
+
+        :raises IBMQuantumError: The one that fits the reply, if it is not the documented answer.
+        """
+        if self.reply is None:
+            return cast("ReplyT", replies.read_nothing(response, self.summary))
+        body = replies.read_json(response, self.summary)
+        try:
+            return cast("ReplyT", self.reply.model_validate(body))
+        except ValidationError as error:
+            raise BadResponseError(
+                f"{self.summary}: the reply is not as documented: {_explain(error)}",
+                status=response.status_code,
+            ) from error
+
+
+def _dump(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    return checked(model, values).model_dump(mode="json", exclude_none=True)
+
+
+def checked(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
+    """Return the values as a model, or raise ``ConfigurationError`` naming the field that is wrong."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error), field=_first_field(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    places = (
+        f"{'.'.join(map(str, item['loc'])) or 'the body'}: {item['msg'].lower()}" for item in error.errors()
+    )
+    return "; ".join(list(places)[:5])
+
+
+def _first_field(error: ValidationError) -> str:
+    return ".".join(map(str, error.errors()[0]["loc"]))
+
+
+CREATE_SESSION: Final = Operation[models.Session](
+    name="create-session",
+    method="POST",
+    path="/v1/sessions",
+    summary="Create a session",
+    safety=Safety.ONCE,
+    body=models.CreateSession,
+    reply=models.Session,
+)
+GET_SESSION: Final = Operation[models.Session](
+    name="get-session",
+    method="GET",
+    path="/v1/sessions/{id}",
+    summary="Get a session",
+    safety=Safety.READ_ONLY,
+    reply=models.Session,
+)
+UPDATE_SESSION: Final = Operation[None](
+    name="update-session",
+    method="PATCH",
+    path="/v1/sessions/{id}",
+    summary="Update a session",
+    safety=Safety.IDEMPOTENT,
+    body=models.UpdateSession,
+)
+CLOSE_SESSION: Final = Operation[None](
+    name="delete-session-close",
+    method="DELETE",
+    path="/v1/sessions/{id}/close",
+    summary="Close a session",
+    safety=Safety.IDEMPOTENT,
+)
+LIST_WORKLOADS: Final = Operation[models.WorkloadPage](
+    name="list-workloads",
+    method="GET",
+    path="/v1/workloads",
+    summary="List workloads",
+    safety=Safety.READ_ONLY,
+    query=models.WorkloadFilter,
+    reply=models.WorkloadPage,
+)
+LIST_VERSIONS: Final = Operation[models.Versions](
+    name="list-versions",
+    method="GET",
+    path="/v1/versions",
+    summary="List API versions",
+    safety=Safety.READ_ONLY,
+    reply=models.Versions,
+    authenticated=False,
+)
+LIST_BACKENDS: Final = Operation[models.Backends](
+    name="list-backends",
+    method="GET",
+    path="/v1/backends",
+    summary="List backends",
+    safety=Safety.READ_ONLY,
+    reply=models.Backends,
+)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+When a request may be sent again: one policy, read off the operation's safety.
+
+============  =====================================================================
+``READ_ONLY``   again on connect errors, timeouts, drops, broken replies, 429 and 5xx
+``IDEMPOTENT``  the same
+``ONCE``        again only if it surely was not carried out: never sent, or 429
+============  =====================================================================
+
+Pauses grow and are jittered, ``Retry-After`` is obeyed, and the whole is bounded by ``window`` seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tenacity import RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
+
+from airflow_provider_ibm_sessions.client.errors import (
+    ConfigurationError,
+    IBMQuantumError,
+    OutcomeUnknownError,
+    RequestRejectedError,
+)
+from airflow_provider_ibm_sessions.client.operations import Operation, Safety
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """
+    How long and how fast to try.
+
+    :param window: Seconds from the first attempt during which another may begin. 0: one attempt only.
+    :param first_pause: Upper bound in seconds of the first pause; each further bound is twice the last.
+    :param max_pause: Upper bound in seconds of any pause that IBM did not ask for.
+    """
+
+    window: float = 90.0
+    first_pause: float = 0.5
+    max_pause: float = 15.0
+
+    def options(self, operation: Operation[Any]) -> dict[str, Any]:
+        """Arguments for tenacity's ``Retrying`` and ``AsyncRetrying`` alike."""
+        return {
+            "retry": retry_if_exception(lambda error: may_send_again(operation, error)),
+            "wait": self._pause(),
+            "stop": stop_before_delay(self.window),
+            "before_sleep": _announce,
+            "reraise": True,
+        }
+
+    def _pause(self) -> Callable[[RetryCallState], float]:
+        grow = wait_random_exponential(multiplier=self.first_pause, max=self.max_pause)
+
+        def pause(state: RetryCallState) -> float:
+            asked = getattr(_error_of(state), "retry_after", None)
+            # A little more than asked, so that those who were told the same do not come back together.
+            return grow(state) if asked is None else asked + random.uniform(0, self.first_pause)
+
+        return pause
+
+
+NO_RETRY = RetryPolicy(window=0.0)
+"""One attempt; for callers that have seconds to live."""
+
+
+def may_send_again(operation: Operation[Any], error: BaseException) -> bool:
+    """Whether the policy allows the operation to be sent again after this error."""
+    if not isinstance(error, IBMQuantumError) or not error.retryable:
+        return False
+    return operation.safety is not Safety.ONCE or _not_carried_out(error)
+
+
+def _not_carried_out(error: IBMQuantumError) -> bool:
+    return not error.sent or isinstance(error, RequestRejectedError | ConfigurationError)
+
+
+@contextmanager
+def known_outcome(operation: Operation[Any]) -> Iterator[None]:
+    """
+    Tell an error that leaves the outcome of a request open from one that does not.
+
+    :raises OutcomeUnknownError: If a request that must be sent once only may have been carried out.
+    """
+    try:
+        yield
+    except IBMQuantumError as error:
+        if operation.safety is not Safety.ONCE or _not_carried_out(error):
+            raise
+        raise OutcomeUnknownError(
+            f"{error.message}. It may have been carried out all the same, so it is not sent again",
+            status=error.status,
+            code=error.code,
+            trace=error.trace,
+        ) from error
+
+
+def _announce(state: RetryCallState) -> None:
+    error = _error_of(state)
+    log.warning("%s. Attempt %d; next one in %.1f s", error, state.attempt_number, state.upcoming_sleep)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How IBM Quantum's errors become Airflow's: whether a retry of the task can help decides which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+
+
+class IBMQuantumTaskError(AirflowException):
+    """A failure that a retry of the task may get past; its cause is the client's error."""
+
+
+def as_failure(message: str, *, retryable: bool) -> AirflowException:
+    """The exception that makes Airflow retry the task, or not."""
+    return IBMQuantumTaskError(message) if retryable else AirflowFailException(message)
+
+
+@contextmanager
+def told_to_airflow() -> Iterator[None]:
+    """
+    Translate the client's errors inside of this.
+
+    :raises AirflowFailException: For errors that trying again cannot mend: the task fails without retries.
+    :raises IBMQuantumTaskError: For the others.
+    """
+    try:
+        yield
+    except IBMQuantumError as error:
+        raise as_failure(str(error), retryable=error.retryable) from error

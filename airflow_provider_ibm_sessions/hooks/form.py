@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The form that a connection of the type ``ibm_quantum`` is filled in with in Airflow's UI."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from airflow_provider_ibm_sessions.client.credentials import (
+    DEFAULT_API_VERSION,
+    DEFAULT_IAM_URL,
+    DEFAULT_TIMEOUT,
+)
+
+CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
+    "crn": {
+        "label": "Service CRN",
+        "description": "Cloud Resource Name of the instance. Its region decides the host.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    "api_version": {
+        "label": "API version",
+        "description": f"A date; {DEFAULT_API_VERSION} if left empty.",
+        "schema": {"type": ["string", "null"], "default": DEFAULT_API_VERSION},
+    },
+    "iam_url": {
+        "label": "IAM URL",
+        "description": "Where the API key is exchanged for a token.",
+        "schema": {"type": ["string", "null"], "default": DEFAULT_IAM_URL},
+    },
+    "private_endpoint": {
+        "label": "Private endpoint",
+        "description": "Use IBM Cloud's private network.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "proxy": {
+        "label": "Proxy",
+        "description": "URL of an HTTP proxy.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "verify": {
+        "label": "Verify TLS",
+        "description": "true, false or the path of a CA file.",
+        "schema": {"type": ["string", "null"], "default": "true"},
+    },
+    "timeout": {
+        "label": "Timeout (s)",
+        "description": "Seconds one request may take.",
+        "schema": {"type": ["number", "null"], "default": DEFAULT_TIMEOUT, "minimum": 1},
+    },
+}
+"""The form's own fields, in JSON Schema, as Airflow 3.2+ reads them from the provider's metadata."""
+
+FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
+    "hidden-fields": ["login", "schema"],
+    "relabeling": {"password": "IBM Cloud API key", "host": "API base URL"},
+    "placeholders": {
+        "host": "left empty: from the CRN, such as https://quantum.cloud.ibm.com/api",
+        "password": "44 characters, from IBM Cloud's Access (IAM) page",
+    },
+}
+"""How Airflow's own fields are shown."""
+
+
+def form_widgets() -> dict[str, Any]:
+    """The same form for Airflow 3.0 and 3.1, which build it from widgets."""
+    from wtforms import BooleanField, FloatField, PasswordField, StringField
+
+    by_type = {"boolean": BooleanField, "number": FloatField}
+    widgets = {}
+    for name, field in CONN_FIELDS.items():
+        schema = field["schema"]
+        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        widget = PasswordField if schema.get("format") == "password" else by_type.get(kinds[0], StringField)
+        widgets[name] = widget(
+            field["label"], description=field["description"], default=schema.get("default")
+        )
+    return widgets

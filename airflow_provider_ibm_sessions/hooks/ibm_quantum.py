@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook: an Airflow connection, and IBM Quantum's session operations on it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
+from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
+from airflow_provider_ibm_sessions.client.errors import (
+    BadResponseError,
+    ConfigurationError,
+    IBMQuantumError,
+    NotFoundError,
+)
+from airflow_provider_ibm_sessions.client.sharing import shared_client
+from airflow_provider_ibm_sessions.hooks.connection import credentials_from
+from airflow_provider_ibm_sessions.hooks.form import FIELD_BEHAVIOUR, form_widgets
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+    from qiskit_ibm_runtime import QiskitRuntimeService
+    from qiskit_ibm_runtime import Session as QiskitSession
+
+    from airflow_provider_ibm_sessions.client.models import Session, Workload
+
+_CLOSE_ATTEMPTS = 3
+_CLOSE_PAUSE = 2.0
+
+
+class IBMQuantumHook(BaseHook):
+    """
+    Talks to IBM Quantum with the credentials of an Airflow connection.
+
+    Without a connection ``ibm_quantum_default``, the environment variables ``IBM_CLOUD_API_KEY``,
+    ``IBM_QUANTUM_CRN`` and ``IBM_QUANTUM_API_VERSION`` serve in its place. Another connection id that does
+    not exist is an error: a typing mistake must not bill another account.
+
+    Methods raise the errors of :mod:`airflow_provider_ibm_sessions.client.errors`.
+
+    :param ibm_quantum_conn_id: Id of a connection of the type ``ibm_quantum``.
+    """
+
+    conn_name_attr = "ibm_quantum_conn_id"
+    default_conn_name = "ibm_quantum_default"
+    conn_type = "ibm_quantum"
+    hook_name = "IBM Quantum"
+
+    def __init__(self, ibm_quantum_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+
+    @cached_property
+    def credentials(self) -> Credentials:
+        """The connection's credentials; checked, nothing sent."""
+        try:
+            return credentials_from(self.get_connection(self.ibm_quantum_conn_id))
+        except AirflowNotFoundException:
+            return self._credentials_from_env()
+
+    def client(self) -> IBMQuantumClient:
+        """A client of one's own, to be closed by its user: ``with hook.client() as client: ...``."""
+        return IBMQuantumClient(self.credentials)
+
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
+        """Lend the event loop's shared client: ``async with hook.async_client() as client: ...``."""
+        async with shared_client(await self._acredentials()) as client:
+            yield client
+
+    def get_conn(self) -> IBMQuantumClient:
+        """The client that this hook's own methods use."""
+        return self._client
+
+    def create_session(self, *, backend: str, max_ttl: Any, mode: str = "dedicated") -> Session:
+        """Open a session; see :meth:`IBMQuantumClient.create_session`."""
+        return self._client.create_session(backend=backend, max_ttl=max_ttl, mode=mode)
+
+    def get_session(self, session_id: str) -> Session:
+        """Read a session."""
+        return self._client.get_session(session_id)
+
+    def update_session(self, session_id: str, *, accepting_jobs: bool) -> None:
+        """Drain a session (False), or let it take jobs again (True)."""
+        self._client.update_session(session_id, accepting_jobs=accepting_jobs)
+
+    def close_session(self, session_id: str) -> Session | None:
+        """
+        Close a session for certain: send, confirm by reading it, send again if it still takes jobs.
+
+        :returns: The session as it is now, or None if IBM does not know it (any more).
+        :raises BadResponseError: If IBM says it is done and the session still takes jobs.
+        """
+        for attempt in range(_CLOSE_ATTEMPTS):
+            try:
+                self._client.close_session(session_id)
+                session = self._client.get_session(session_id)
+            except NotFoundError:
+                return None
+            if session.is_closed or session.accepting_jobs is False:
+                return session
+            if attempt + 1 < _CLOSE_ATTEMPTS:
+                time.sleep(_CLOSE_PAUSE)
+        raise BadResponseError(f"Close a session: {session_id} still takes jobs after it was closed")
+
+    def list_workloads(self, **filters: Any) -> Iterator[Workload]:
+        """Walk through jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
+        return self._client.list_workloads(**filters)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Make a real, authenticated call that costs nothing, and say what is wrong in plain words."""
+        try:
+            credentials = self.credentials
+            with self.client() as client:
+                backends = client.list_backends()
+        except IBMQuantumError as error:
+            return False, str(error)
+        return True, (
+            f"The key and the CRN are accepted: {len(backends)} QPU(s) in {credentials.region}. Whether the "
+            "plan has dedicated sessions (Open has not) shows when the first one is created."
+        )
+
+    def qiskit_service(self) -> QiskitRuntimeService:
+        """
+        A ``QiskitRuntimeService`` on this connection. Needs the extra ``qiskit``.
+
+        It gets its tokens from this package: the API key is not given to it.
+        """
+        from airflow_provider_ibm_sessions.hooks.qiskit import service
+
+        return service(self.credentials)
+
+    def qiskit_session(self, session_id: str, backend: str | None = None) -> QiskitSession:
+        """
+        A ``qiskit_ibm_runtime.Session`` (or ``Batch``) bound to an existing session. Needs ``[qiskit]``.
+
+        Its ``close()`` drains the session; leave that to the Dag's teardown.
+
+        :param session_id: A session that takes jobs.
+        :param backend: The session's QPU; needed only while IBM does not tell it, before the first job.
+        """
+        from airflow_provider_ibm_sessions.hooks.qiskit import session
+
+        return session(self.qiskit_service(), self.get_session(session_id), backend)
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The form for Airflow before 3.2; newer ones read it from the provider's metadata."""
+        return form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """The same, for Airflow's own fields."""
+        return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
+
+    @cached_property
+    def _client(self) -> IBMQuantumClient:
+        return self.client()
+
+    async def _acredentials(self) -> Credentials:
+        if "credentials" not in self.__dict__:
+            try:
+                self.__dict__["credentials"] = credentials_from(await self._aconnection())
+            except AirflowNotFoundException:
+                self.__dict__["credentials"] = self._credentials_from_env()
+        return self.credentials
+
+    async def _aconnection(self) -> Connection:
+        if hasattr(BaseHook, "aget_connection"):  # Airflow 3.1+
+            return await self.aget_connection(self.ibm_quantum_conn_id)
+        from asgiref.sync import sync_to_async
+
+        connection: Connection = await sync_to_async(self.get_connection)(self.ibm_quantum_conn_id)
+        return connection
+
+    def _credentials_from_env(self) -> Credentials:
+        if self.ibm_quantum_conn_id != self.default_conn_name:
+            raise ConfigurationError(
+                f"There is no Airflow connection '{self.ibm_quantum_conn_id}'", field="ibm_quantum_conn_id"
+            ) from None
+        if not os.environ.get(ENV_API_KEY) and not os.environ.get(ENV_CRN):
+            raise ConfigurationError(
+                f"There is no Airflow connection '{self.ibm_quantum_conn_id}', and neither {ENV_API_KEY} nor "
+                f"{ENV_CRN} is set in the environment",
+                field="ibm_quantum_conn_id",
+            ) from None
+        return Credentials.from_env()

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Create, update and close sessions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.values import (
+    DEFAULT_MAX_TTL,
+    SessionMode,
+    SessionState,
+    checked_backend,
+    checked_bool,
+    checked_choice,
+    checked_id,
+    checked_positive,
+    to_seconds,
+)
+from airflow_provider_ibm_sessions.failures import told_to_airflow
+from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.tasks import DEFAULT_CONN_ID, IBMQuantumTask
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_ibm_sessions.client.models import Session
+
+
+class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
+    """
+    Opens a session, or a batch, on a QPU. Returns its id; the XCom ``session`` holds the details.
+
+    Pair it with a close operator as teardown: ``close.as_teardown(setups=create)``.
+
+    :param backend: Name of the QPU, such as ``ibm_fez``. (templated)
+    :param mode: ``dedicated``: the QPU is held, and billed, while the session is active. ``batch``: jobs
+        are run one by one, and billed for QPU time only. (templated)
+    :param max_ttl: Longest life, counted from the first job's start: seconds, a timedelta, or text such as
+        ``"2h 30m"``. It bounds the bill even if Airflow dies. Left out: the Dag's ``dagrun_timeout``, else
+        IBM's default of 8 hours. IBM lowers it to the plan's limit; the log then warns. (templated)
+    :param ibm_quantum_conn_id: The Airflow connection. (templated)
+    """
+
+    template_fields: Sequence[str] = ("backend", "mode", "max_ttl", "ibm_quantum_conn_id")
+
+    def __init__(
+        self,
+        *,
+        backend: str,
+        mode: str = "dedicated",
+        max_ttl: int | str | timedelta | None = None,
+        ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.backend = backend
+        self.mode = mode
+        self.max_ttl = max_ttl
+        self.session_id: str | None = None
+
+    def execute(self, context: Context) -> str:
+        """Open the session."""
+        with told_to_airflow():
+            max_ttl = self._seconds(context)
+            session = self.hook.create_session(
+                backend=checked_backend(self.backend),
+                mode=checked_choice(self.mode, SessionMode, "mode"),
+                max_ttl=max_ttl,
+            )
+        self.session_id = session.id
+        try:
+            self._report(session, max_ttl)
+            context["ti"].xcom_push(key="session", value=session.to_json())
+        except BaseException:
+            self._close_after_failure(session.id)
+            raise
+        return session.id
+
+    def _seconds(self, context: Context) -> int:
+        if self.max_ttl is not None:
+            return to_seconds(self.max_ttl, "max_ttl")
+        limit = context["dag"].dagrun_timeout
+        return to_seconds(limit, "dagrun_timeout") if limit else DEFAULT_MAX_TTL
+
+    def _report(self, session: Session, asked: int) -> None:
+        self.log.info("Opened %s session %s: %s", self.mode, session.id, console_url(session.id))
+        if session.max_ttl is not None and session.max_ttl < asked:
+            self.log.warning(
+                "IBM granted max_ttl %d s, not the %d s asked for: the plan's limit", session.max_ttl, asked
+            )
+
+    def _close_after_failure(self, session_id: str) -> None:
+        """Leave nothing open that nobody knows of; the first error is the one to be told."""
+        try:
+            self.hook.close_session(session_id)
+        except IBMQuantumError:
+            self.log.exception("Session %s is left open. Close it at %s", session_id, console_url(session_id))
+
+
+class IBMQuantumUpdateSessionOperator(IBMQuantumTask, BaseOperator):
+    """
+    Makes a session refuse new jobs, or take them again. Returns the session's id.
+
+    :param session_id: The session. (templated)
+    :param accepting_jobs: False drains: queued jobs run, then the session closes itself. True takes back a
+        drain that has not ended; a closed session stays closed. (templated)
+    :param ibm_quantum_conn_id: The Airflow connection. (templated)
+    """
+
+    template_fields: Sequence[str] = ("session_id", "accepting_jobs", "ibm_quantum_conn_id")
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        accepting_jobs: bool | str,
+        ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.session_id = session_id
+        self.accepting_jobs = accepting_jobs
+
+    def execute(self, context: Context) -> str:
+        """Send the one flag that IBM lets change."""
+        with told_to_airflow():
+            accepting = checked_bool(self.accepting_jobs, "accepting_jobs")
+            self.hook.update_session(checked_id(self.session_id), accepting_jobs=accepting)
+        self.log.info("Session %s %s", self.session_id, "takes jobs" if accepting else "is draining")
+        return self.session_id
+
+
+class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
+    """
+    Closes a session for certain. Returns its last details, or None if IBM does not know it.
+
+    Closing is final at once: queued jobs never run, running ones finish. With ``drain``, queued jobs run
+    first. Sent again until it is confirmed; closing a closed session is fine. Made to be a teardown.
+
+    :param session_id: The session. (templated)
+    :param drain: Let queued jobs run, wait until the session has closed itself, and close it hard if it
+        has not by ``timeout``.
+    :param ibm_quantum_conn_id: The Airflow connection. (templated)
+    :param timeout: Seconds to wait for a drained session.
+    :param poll_interval: Seconds between looks at a draining session.
+    :param deferrable: Wait for a draining session in the triggerer, without a worker slot.
+    """
+
+    template_fields: Sequence[str] = ("session_id", "ibm_quantum_conn_id")
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        drain: bool = False,
+        ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
+        timeout: float | timedelta = 3600,
+        poll_interval: float | timedelta = 10,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.session_id = session_id
+        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.drain = drain
+        self.timeout = checked_positive(timeout, "timeout")
+        self.poll_interval = checked_positive(poll_interval, "poll_interval")
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        """Drain if asked to, then close and confirm."""
+        with told_to_airflow():
+            checked_id(self.session_id)
+        if self.drain and not self._drained():
+            if self.deferrable:
+                IBMQuantumSessionLink.persist(context, self.session_id)
+                self._defer()
+            self._wait()
+        return self._close()
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Close whatever the waiting came to: after a good end this only confirms it."""
+        if (event or {}).get("status") != "success":
+            self.log.warning("Closing without waiting for the rest: %s", (event or {}).get("message"))
+        return self._close()
+
+    def _drained(self) -> bool:
+        """Refuse new jobs; True if there is nothing to wait for, or no way to wait."""
+        try:
+            self.hook.update_session(self.session_id, accepting_jobs=False)
+            return self.hook.get_session(self.session_id).is_closed
+        except IBMQuantumError as error:
+            self.log.warning("Cannot drain, closing at once: %s", error)
+            return True
+
+    def _defer(self) -> NoReturn:
+        from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
+
+        trigger = IBMQuantumSessionTrigger.awaiting(
+            self.timeout,
+            session_id=self.session_id,
+            target_states=[SessionState.CLOSED],
+            poll_interval=self.poll_interval,
+            ibm_quantum_conn_id=self.ibm_quantum_conn_id,
+        )
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=None)
+
+    def _wait(self) -> None:
+        from airflow_provider_ibm_sessions.client.waiting import Patience
+
+        patience, deadline = Patience(), time.monotonic() + self.timeout
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(self.poll_interval, left))
+            try:
+                if self.hook.get_session(self.session_id).is_closed:
+                    return
+                patience.reset()
+            except IBMQuantumError as error:
+                if not patience.tolerates(error):
+                    self.log.warning("Closing without waiting for the rest: %s", error)
+                    return
+        self.log.warning("Session %s did not close itself within %g s", self.session_id, self.timeout)
+
+    def _close(self) -> dict[str, Any] | None:
+        with told_to_airflow():
+            session = self.hook.close_session(self.session_id)
+        if session is None:
+            self.log.warning("IBM does not know session %s: nothing to close", self.session_id)
+            return None
+        self.log.info(
+            "Session %s is %s (%s), %s s used",
+            session.id,
+            session.state,
+            session.state_reason,
+            session.elapsed_time,
+        )
+        return session.to_json()

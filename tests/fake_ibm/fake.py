@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Literal, Self
+
+from . import control
+from .clock import Clock
+from .faults import Fault, Script
+from .records import Entry, JobRecord, SessionRecord, Token
+from .replies import Reply, error
+from .requests import NO_JSON
+from .server import Exchange, Server
+from .service import Service
+from .settings import PAID_MAX_TTL, Outcome, Settings
+
+
+class FakeIBM:
+    """IBM Quantum and IAM on a free port of 127.0.0.1, with books that a test can read.
+
+    A context manager. `settings` holds whatever else may be chosen; pass it as further keyword arguments.
+    """
+
+    def __init__(
+        self,
+        plan: Literal["open", "premium", "flex", "payg"] = "premium",
+        frozen: bool = False,
+        latency: float = 0.0,
+        token_lifetime: int = 3600,
+        port: int = 0,
+        **settings: Any,
+    ) -> None:
+        self.clock = Clock(frozen=frozen)
+        self.settings = Settings(plan=plan, token_lifetime=token_lifetime, **settings)
+        self.service = Service(self.settings, self.clock)
+        self.faults = Script()
+        self.latency = latency
+        self.journal: list[Entry] = []
+        self.bugs: list[str] = []
+        """Tracebacks of the fake's own mistakes; leaving the context raises if there are any."""
+        self.port = port
+        self._server: Server | None = None
+        self._accepted_before = 0
+
+    # -- running -------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Listen. After `stop` it listens on the same port again, its state intact."""
+        if self._server is None:
+            self._server = Server(self.port, self._answer)
+            self.port = self._server.server_port
+        return self
+
+    def stop(self) -> None:
+        """Stop listening and cut all connections; new ones are refused."""
+        if self._server is not None:
+            self._server.stop()
+            self._accepted_before += self._server.accepted
+            self._server = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        self.stop()
+        if self.bugs and kind is None:
+            raise AssertionError("the fake service itself failed:\n" + self.bugs[0])
+
+    @property
+    def iam_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.iam_url}/api"
+
+    @property
+    def api_key(self) -> str:
+        return self.service.api_key
+
+    @property
+    def crn(self) -> str:
+        return self.service.crn
+
+    @property
+    def user_id(self) -> str:
+        """The user to whom the API key belongs."""
+        return self.service.user_id
+
+    # -- what a test arranges ------------------------------------------------------------------------------
+
+    def script(self, *faults: Fault | Mapping[str, Any]) -> None:
+        """Faults to come. A request takes the first that matches it and is not used up."""
+        self.faults.add(*faults)
+
+    def clear_faults(self) -> None:
+        """Forget the faults that are left."""
+        self.faults.clear()
+
+    def next_jobs(self, outcomes: list[Outcome] | list[dict[str, Any]]) -> None:
+        """How the next jobs will go, in the order of their submission."""
+        with self.service.lock:
+            self.service.life.outcomes.extend(Outcome.of(each) for each in outcomes)
+
+    def revoke_tokens(self) -> None:
+        """Make all tokens issued so far invalid, so that each client's next call is answered 401."""
+        with self.service.lock:
+            self.service.iam.revoke()
+
+    def plant_session(
+        self,
+        user: str = "me",
+        age: float = 0.0,
+        *,
+        mode: Literal["dedicated", "batch"] = "dedicated",
+        state: Literal["open", "active", "inactive", "closed"] = "open",
+        backend: str = "ibm_fez",
+        max_ttl: int = PAID_MAX_TTL,
+        accepting_jobs: bool = True,
+    ) -> SessionRecord:
+        """A session that nobody asked this service for, created `age` seconds ago, without jobs.
+
+        Its idle timers start now, so that an old one is there to be looked at; max_ttl counts from
+        its creation.
+        """
+        with self.service.lock:
+            return self.service.life.plant(
+                self.clock.now(),
+                age,
+                state,
+                mode=mode,
+                backend=backend,
+                max_ttl=max_ttl,
+                user_id=self.user_id if user == "me" else f"IBMid-{user}",
+                accepting_jobs=accepting_jobs and state != "closed",
+            )
+
+    # -- what a test reads ---------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Let everything happen that is due by the clock."""
+        with self.service.lock:
+            now = self.clock.now()
+            self.service.timeline.settle(now)
+            self.service.life.refresh(now)
+
+    @property
+    def sessions(self) -> dict[str, SessionRecord]:
+        self.settle()
+        return dict(self.service.life.sessions)
+
+    @property
+    def jobs(self) -> dict[str, JobRecord]:
+        self.settle()
+        return dict(self.service.life.jobs)
+
+    @property
+    def tokens(self) -> list[Token]:
+        return list(self.service.iam.tokens)
+
+    @property
+    def leaks(self) -> list[str]:
+        """Requests that showed the raw API key anywhere but in IAM's form."""
+        return self.service.leaks
+
+    @property
+    def complaints(self) -> list[str]:
+        """Requests that IBM would answer, yet that lack what a well-behaved client sends."""
+        return self.service.complaints
+
+    @property
+    def connections(self) -> int:
+        """TCP connections accepted."""
+        return self._accepted_before + (self._server.accepted if self._server else 0)
+
+    def requests(self, method: str | None = None, path: str | None = None) -> list[Entry]:
+        """The journal's entries with this method and path (fnmatch)."""
+        return [
+            entry
+            for entry in list(self.journal)
+            if method in (None, entry.method) and (path is None or fnmatchcase(entry.path, path))
+        ]
+
+    def books(self) -> dict[str, Any]:
+        """A summary, ready for JSON."""
+        sessions, jobs = self.sessions, self.jobs
+        return {
+            "accepting": [session.id for session in sessions.values() if session.takes_jobs],
+            "sessions": dict(Counter(session.state for session in sessions.values())),
+            "jobs": dict(Counter(job.status for job in jobs.values())),
+            "jobs_run": sum(job.started is not None for job in jobs.values()),
+            "duplicates": _duplicates([job for job in jobs.values() if job.started is not None]),
+            "duplicate_submits": _duplicates(list(jobs.values())),
+            "billed_seconds": {session.id: session.billed_seconds for session in sessions.values()},
+            "token_exchanges": len(self.tokens),
+            "requests": dict(Counter(entry.operation for entry in list(self.journal))),
+            "connections": self.connections,
+            "leaks": list(self.leaks),
+            "complaints": list(self.complaints),
+            "bugs": list(self.bugs),
+        }
+
+    # -- one request ---------------------------------------------------------------------------------------
+
+    def _answer(self, exchange: Exchange) -> None:
+        """Called by the server, in the connection's own thread."""
+        if exchange.request.path.startswith("/_fake/"):
+            return exchange.send(control.answer(self, exchange.request))
+        fault = self.faults.take(exchange.request)
+        entry = self._note(exchange, fault)
+        reply = self._handle(exchange, fault)
+        if reply is None:
+            return exchange.drop(reset=fault is not None and fault.drop == "rst")
+        exchange.pause(self.latency)
+        entry.status = reply.status
+        exchange.send(reply, fault)
+
+    def _note(self, exchange: Exchange, fault: Fault | None) -> Entry:
+        request = exchange.request
+        self.service.inspect(request)
+        entry = Entry(
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers=request.headers,
+            body=request.body,
+            json=None if request.json is NO_JSON else request.json,
+            time=self.clock.now(),
+            client_port=request.client_port,
+            operation=self.service.operation(request),
+            fault=str(fault) if fault else None,
+        )
+        self.journal.append(entry)
+        return entry
+
+    def _handle(self, exchange: Exchange, fault: Fault | None) -> Reply | None:
+        """The reply, or None if the connection is to be dropped."""
+        if fault is None:
+            return self._work(exchange)
+        if fault.phase == "before":
+            exchange.pause(fault.delay)
+            real = None if fault.replaces or exchange.gone else self._work(exchange)
+        else:
+            real = self._work(exchange)
+            exchange.pause(fault.delay)
+        if fault.drop or (real is None and not fault.replaces):
+            return None
+        return fault.disguise(exchange.request, real)
+
+    def _work(self, exchange: Exchange) -> Reply:
+        try:
+            return self.service.handle(exchange.request)
+        except Exception:
+            self.bugs.append(traceback.format_exc())
+            return error(500, "The fake service itself failed; see its `bugs`.")
+
+
+def _duplicates(jobs: list[JobRecord]) -> list[dict[str, Any]]:
+    """Tagged jobs of which there are several with the same tags, program and parameters."""
+    groups: dict[str, list[JobRecord]] = defaultdict(list)
+    for job in jobs:
+        if job.tags:
+            groups[repr((sorted(job.tags), job.program_id, job.params))].append(job)
+    several = [group for group in groups.values() if len(group) > 1]
+    return [{"tags": group[0].tags, "jobs": [job.id for job in group]} for group in several]

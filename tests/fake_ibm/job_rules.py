@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+from .lifecycle import SESSION_CLOSED, Lifecycle
+from .replies import Reply, bad_request, error, not_found
+
+PROGRAMS = frozenset({"sampler", "estimator", "noise-learner", "executor", "calibrate"})
+FIELDS = frozenset(
+    {
+        "program_id",
+        "backend",
+        "session_id",
+        "params",
+        "tags",
+        "cost",
+        "log_level",
+        "private",
+        "calibration_id",
+        "runtime",
+    }
+)
+LOG_LEVELS = frozenset({"critical", "error", "warning", "info", "debug"})
+PARAMS = {
+    "sampler": frozenset({"pubs", "options", "shots", "support_qiskit", "version"}),
+    "estimator": frozenset({"pubs", "options", "resilience_level", "precision", "support_qiskit", "version"}),
+}
+SAMPLER_OPTIONS = frozenset(
+    {"default_shots", "dynamical_decoupling", "execution", "twirling", "simulator", "experimental"}
+)
+
+
+def refuse_job(body: Any, life: Lifecycle) -> Reply | None:
+    """What is wrong with the body of POST /v1/jobs (IBM's API reference); None if it is acceptable.
+
+    IBM documents no answer for a session that takes no jobs, so status and code there are a setting.
+    """
+    if not isinstance(body, dict):
+        return bad_request("The request body must be a JSON object.")
+    if life.settings.limit_reached:
+        return error(409, "The instance's usage limit has been reached.")
+    return _refuse_fields(body, life) or _refuse_params(body) or _refuse_session(body, life)
+
+
+def _refuse_fields(body: dict[str, Any], life: Lifecycle) -> Reply | None:
+    if unknown := set(body) - FIELDS:
+        return bad_request(f"Unknown field: {sorted(unknown)[0]}.")
+    if body.get("program_id") not in PROGRAMS:
+        return not_found(f"Program not found: {body.get('program_id')}")
+    if body.get("backend") not in life.settings.backends:
+        return not_found("device not found")
+    cost = body.get("cost", 0)
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
+        return bad_request("cost must be a number of seconds, 0 or more.")
+    if not isinstance(body.get("private", False), bool):
+        return bad_request("private must be a boolean.")
+    if body.get("log_level", "info") not in LOG_LEVELS:
+        return bad_request("log_level must be one of critical, error, warning, info, debug.")
+    if len(str(body.get("calibration_id", ""))) > 100:
+        return bad_request("calibration_id must have at most 100 characters.")
+    return refuse_tags(body.get("tags", []))
+
+
+def refuse_tags(tags: Any) -> Reply | None:
+    """At most 8 tags of at most 86 characters."""
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        return bad_request("tags must be a list of strings.")
+    if len(tags) > 8 or any(len(tag) > 86 for tag in tags):
+        return bad_request("At most 8 tags are allowed, of at most 86 characters each.")
+    return None
+
+
+def _refuse_params(body: dict[str, Any]) -> Reply | None:
+    params, program = body.get("params", {}), body["program_id"]
+    if not isinstance(params, dict):
+        return bad_request("params must be an object.")
+    allowed = PARAMS.get(program)
+    if allowed is None:
+        return None
+    if unknown := set(params) - allowed:
+        return bad_request(f"params has an unknown field: {sorted(unknown)[0]}.")
+    if not isinstance(params.get("pubs"), list) or not params["pubs"]:
+        return bad_request("params.pubs must be a list with at least one entry.")
+    if params.get("version", 2) != 2:
+        return bad_request("params.version must be 2.")
+    return _refuse_options(params.get("options", {}), program)
+
+
+def _refuse_options(options: Any, program: str) -> Reply | None:
+    if not isinstance(options, dict):
+        return bad_request("params.options must be an object.")
+    # IBM's own guide shows options.transpilation; its schema refuses that key.
+    odd = set(options) - SAMPLER_OPTIONS if program == "sampler" else set(options) & {"transpilation"}
+    return bad_request(f"params.options has an unknown field: {sorted(odd)[0]}.") if odd else None
+
+
+def _refuse_session(body: dict[str, Any], life: Lifecycle) -> Reply | None:
+    name = body.get("session_id")
+    if name is None:
+        return None
+    if not isinstance(name, str) or not 1 <= len(name) <= 36:
+        return bad_request("session_id must be a string of 1 to 36 characters.")
+    session = life.sessions.get(name)
+    if session is None:
+        return not_found(f"unknown session: {name}")
+    if not session.takes_jobs:
+        return error(life.settings.closed_session_status, "Session has been closed", SESSION_CLOSED)
+    if session.backend and session.backend != body["backend"]:
+        return bad_request("The backend must be the session's backend.")
+    return None
