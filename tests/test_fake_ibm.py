@@ -11,16 +11,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from tests.fake_ibm import FakeIBM, Fault, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 BACKEND = "ibm_fez"
@@ -95,7 +98,7 @@ def first_error(reply: httpx.Response) -> dict[str, Any]:
     return dict(body["errors"][0])
 
 
-# -- IAM -------------------------------------------------------------------------------------------------------
+# -- IAM -----------------------------------------------------------------------------------------------------
 
 
 def test_the_key_is_exchanged_for_a_token(ibm: FakeIBM, call: Caller) -> None:
@@ -135,7 +138,7 @@ def test_tokens_expire_and_can_be_revoked(ibm: FakeIBM, call: Caller) -> None:
     assert len(ibm.tokens) == 2 and ibm.books()["token_exchanges"] == 2
 
 
-# -- headers and paths -----------------------------------------------------------------------------------------
+# -- headers and paths ---------------------------------------------------------------------------------------
 
 
 def test_every_call_but_versions_needs_token_and_crn(ibm: FakeIBM, call: Caller) -> None:
@@ -190,7 +193,7 @@ def test_an_encoded_id_stays_an_id(ibm: FakeIBM, call: Caller) -> None:
     assert call("GET", "sessions/%2E%2E%2Fjobs").status_code == 404
 
 
-# -- sessions --------------------------------------------------------------------------------------------------
+# -- sessions ------------------------------------------------------------------------------------------------
 
 
 def test_a_fresh_session(ibm: FakeIBM, call: Caller) -> None:
@@ -226,7 +229,8 @@ def test_the_open_plan_has_batches_of_ten_minutes_only(ibm: FakeIBM, call: Calle
 
 def test_patch_takes_one_boolean(call: Caller) -> None:
     name = call.open()
-    for body in ({}, {"accepting_jobs": "false"}, {"accepting_jobs": False, "max_ttl": 1}, []):
+    bodies: list[Any] = [[], {}, {"accepting_jobs": "false"}, {"accepting_jobs": False, "max_ttl": 1}]
+    for body in bodies:
         assert call("PATCH", f"sessions/{name}", body).status_code == 400
     assert call("PATCH", "sessions/unknown", {"accepting_jobs": False}).status_code == 404
     assert call.session(name)["accepting_jobs"] is True
@@ -254,9 +258,24 @@ def test_draining_lets_queued_jobs_run_and_closes_with_the_last(ibm: FakeIBM, ca
     assert call.session(name)["state"] == "active"
     ibm.clock.advance(100)
     session = ibm.sessions[name]
+    assert session.started_at
     assert session.closed_at == session.started_at + 3.0 == session.last_job_completed
     assert [job.status for job in ibm.jobs.values()] == ["Completed"] * 3
     assert session.billed_seconds == call.session(name)["elapsed_time"] == 3.0
+
+
+def test_a_session_drained_while_its_jobs_still_queue_runs_them(ibm: FakeIBM, call: Caller) -> None:
+    ibm.settings.queue_seconds = 3600
+    name = call.open()
+    jobs = [call.submit(name) for _ in range(2)]
+    call("PATCH", f"sessions/{name}", {"accepting_jobs": False})
+    ibm.clock.advance(3599)
+    session = call.session(name)
+    assert (session["state"], session["accepting_jobs"]) == ("open", False)
+    ibm.clock.advance(2)
+    call.login()  # the queue outlived the token
+    assert [call.job(job)["status"] for job in jobs] == ["Completed"] * 2
+    assert call.session(name)["state"] == "closed" and ibm.sessions[name].billed_seconds == pytest.approx(1)
 
 
 def test_close_fails_queued_jobs_and_lets_running_ones_finish(ibm: FakeIBM, call: Caller) -> None:
@@ -317,7 +336,9 @@ def test_max_ttl_runs_from_the_first_job_and_never_pauses(ibm: FakeIBM, call: Ca
     ibm.clock.advance(5)
     assert call.session(name)["state"] == "closed"
     assert call.job(queued)["state"]["status"] == "Failed" and call.job(running)["status"] == "Running"
-    assert ibm.sessions[name].closed_at == pytest.approx(ibm.sessions[name].started_at + 300)
+    session = ibm.sessions[name]
+    assert session.started_at
+    assert session.closed_at == pytest.approx(session.started_at + 300)
     ibm.clock.advance(20)
     assert call.job(running)["status"] == "Completed"
 
@@ -353,10 +374,11 @@ def test_a_batch_is_billed_for_qpu_time_only(ibm: FakeIBM, call: Caller) -> None
     session = ibm.sessions[name]
     assert session.jobs_run == 7 and session.state == "inactive"
     assert session.billed_seconds == pytest.approx(7)
+    assert session.started_at
     assert session.last_job_completed == pytest.approx(session.started_at + 2)  # five lanes
 
 
-# -- jobs ------------------------------------------------------------------------------------------------------
+# -- jobs ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -465,7 +487,7 @@ def test_listing_jobs(ibm: FakeIBM, call: Caller) -> None:
     assert "params" not in page["jobs"][0]
 
 
-# -- workloads -------------------------------------------------------------------------------------------------
+# -- workloads -----------------------------------------------------------------------------------------------
 
 
 def test_workloads_page_by_cursor_oldest_first(ibm: FakeIBM, call: Caller) -> None:
@@ -526,7 +548,7 @@ def test_devices_instance_and_usage(ibm: FakeIBM, call: Caller) -> None:
     assert call("GET", f"accounts/{account}").json()["plans"][0]["interactive_ttl"] == 60
 
 
-# -- faults ----------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------
 
 
 def test_a_scripted_status_before_or_after_the_work(ibm: FakeIBM, call: Caller) -> None:
@@ -588,6 +610,21 @@ def test_error_shapes_and_echo(ibm: FakeIBM, call: Caller) -> None:
         Fault()
 
 
+def test_twenty_callers_at_once(ibm: FakeIBM, call: Caller) -> None:
+    ibm.script(Fault("POST", "/v1/sessions", drop="rst", phase="after", times=10))
+    body = {"mode": "dedicated", "backend": BACKEND}
+
+    def create(_: int) -> bool:
+        try:
+            return httpx.post(f"{ibm.url}/v1/sessions", headers=call.headers, json=body).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    with ThreadPoolExecutor(20) as pool:
+        assert sum(pool.map(create, range(20))) == 10
+    assert len(ibm.sessions) == 20 == len({session.created for session in ibm.sessions.values()})
+
+
 def test_delays_and_drips(ibm: FakeIBM, call: Caller) -> None:
     ibm.script(Fault(delay=0.05), Fault("GET", "/v1/versions", drip=0.0005, drip_headers=True))
     began = time.monotonic()
@@ -603,7 +640,7 @@ def test_delays_and_drips(ibm: FakeIBM, call: Caller) -> None:
         assert len(ibm.sessions) == made, phase
 
 
-# -- the server ------------------------------------------------------------------------------------------------
+# -- the server ----------------------------------------------------------------------------------------------
 
 
 def test_it_stops_at_once_and_comes_back_on_its_port(ibm: FakeIBM, call: Caller) -> None:

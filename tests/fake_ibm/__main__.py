@@ -5,9 +5,12 @@ import argparse
 import json
 import signal
 import threading
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .fake import FakeIBM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

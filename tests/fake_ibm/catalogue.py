@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, iso
-from .lifecycle import Lifecycle
 from .replies import Reply, not_found, ok
-from .requests import Request
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
+    from .requests import Request
 
 VERSIONS: dict[str, str | None] = {
     "2024-01-01": "2027-01-01",

@@ -3,14 +3,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .replies import Reply, bad_request, not_found, ok
-from .requests import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .fake import FakeIBM
+    from .requests import Request
 
 
 def answer(fake: FakeIBM, request: Request) -> Reply:

@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from . import control
 from .clock import Clock
@@ -16,6 +15,9 @@ from .requests import NO_JSON
 from .server import Exchange, Server
 from .service import Service
 from .settings import PAID_MAX_TTL, Outcome, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 class FakeIBM:
@@ -100,7 +102,7 @@ class FakeIBM:
         """Forget the faults that are left."""
         self.faults.clear()
 
-    def next_jobs(self, outcomes: list[Outcome] | list[dict[str, Any]]) -> None:
+    def next_jobs(self, outcomes: Sequence[Outcome | Mapping[str, Any]]) -> None:
         """How the next jobs will go, in the order of their submission."""
         with self.service.lock:
             self.service.life.outcomes.extend(Outcome.of(each) for each in outcomes)
@@ -208,12 +210,14 @@ class FakeIBM:
     def _answer(self, exchange: Exchange) -> None:
         """Called by the server, in the connection's own thread."""
         if exchange.request.path.startswith("/_fake/"):
-            return exchange.send(control.answer(self, exchange.request))
+            exchange.send(control.answer(self, exchange.request))
+            return
         fault = self.faults.take(exchange.request)
         entry = self._note(exchange, fault)
         reply = self._handle(exchange, fault)
         if reply is None:
-            return exchange.drop(reset=fault is not None and fault.drop == "rst")
+            exchange.drop(reset=fault is not None and fault.drop == "rst")
+            return
         exchange.pause(self.latency)
         entry.status = reply.status
         exchange.send(reply, fault)

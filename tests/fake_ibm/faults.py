@@ -4,14 +4,17 @@ from __future__ import annotations
 import json as jsonlib
 import random
 import threading
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .replies import HTML, ErrorShape, Reply, error
-from .requests import Request
 from .service import IAM_PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .requests import Request
 
 UNSET: Any = object()
 CHUNK = b"x" * 65_536
@@ -35,8 +38,8 @@ class Fault:
     skip: int = 0
     """How many matching requests it lets pass first."""
     phase: Literal["before", "after"] = "before"
-    """Has the work been done when the fault shows? With a delay before the work, it is done afterwards, unless
-    the client has left meanwhile."""
+    """Has the work been done when the fault shows? With a delay before the work, it is done afterwards,
+    unless the client has left meanwhile."""
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = UNSET

@@ -7,14 +7,16 @@ import hmac
 import json
 import secrets
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from .clock import Clock
 from .records import Token
 from .replies import Reply, error, ok
-from .requests import Request
-from .settings import Settings
+
+if TYPE_CHECKING:
+    from .clock import Clock
+    from .requests import Request
+    from .settings import Settings
 
 GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, iso, parse_iso
 from .job_rules import refuse_job, refuse_tags
-from .lifecycle import Lifecycle
-from .records import JobRecord
 from .replies import Reply, bad_request, error, not_found, nothing, ok, text
-from .requests import Request
 from .results import results_of, traceback_of
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
+    from .records import JobRecord
+    from .requests import Request
 
 NEW_USAGE = "2026-03-15"
 """From this API version on: usage.qpu_charge_time_seconds instead of usage.quantum_seconds and bss."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .records import JobRecord, SessionRecord
 from .settings import UNUSED_SECONDS, Outcome, Settings
-from .timeline import Timeline
+
+if TYPE_CHECKING:
+    from .timeline import Timeline
 
 # IBM publishes no list of state reasons. The first three have been seen; the others are our own words.
 CREATED = "session_created"
@@ -43,7 +45,7 @@ class Lifecycle:
 
     def _created(self, now: float) -> float:
         """A creation time that no other record has: IBM's workload cursor is a bare timestamp."""
-        self._last_created = round(max(now, self._last_created + 1e-5), 6)
+        self._last_created = round(max(now, self._last_created + 1e-6), 6)
         return self._last_created
 
     # -- sessions ------------------------------------------------------------------------------------------
@@ -75,7 +77,7 @@ class Lifecycle:
         """A session that was created `age` seconds ago and is in this state; its idle timers start now."""
         created = round(now - age, 6)
         while any(session.created == created for session in self.sessions.values()):
-            created = round(created + 1e-5, 6)
+            created = round(created + 1e-6, 6)
         session = SessionRecord(
             id=str(uuid.uuid4()), interactive_ttl=self.settings.interactive_ttl, created=created, **facts
         )
@@ -186,7 +188,8 @@ class Lifecycle:
         if session.serial != serial:
             return
         if self.settings.pending_seconds <= 0:
-            return self._enter(session, now, "inactive", INACTIVATED)
+            self._enter(session, now, "inactive", INACTIVATED)
+            return
         self._enter(session, now, "pending_inactive", INACTIVATED)
         waiting = session.serial
         self.timeline.at(

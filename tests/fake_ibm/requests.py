@@ -64,7 +64,7 @@ def _normal(path: str) -> str:
 
 
 def _below_api(path: str) -> str:
-    """`/api/v1/x` -> `/v1/x`. Anything else is no API path: it keeps its form, and `/v1/x` is made to differ."""
+    """`/api/v1/x` -> `/v1/x`. Anything else is no API path, `/v1/x` at the root neither."""
     if path.startswith("/api/v1/"):
         return path.removeprefix("/api")
     return f"/{path}" if path.startswith("/v1/") else path

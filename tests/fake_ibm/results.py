@@ -8,9 +8,10 @@ import random
 import re
 import struct
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .records import JobRecord
+if TYPE_CHECKING:
+    from .records import JobRecord
 
 DEFAULT_SHOTS = 4096
 _REGISTER = re.compile(r"\bbit\s*\[\s*(\d+)\s*\]\s*(\w+)\s*;")

@@ -8,11 +8,13 @@ import struct
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .faults import Fault
 from .replies import Reply, error
 from .requests import Request
+
+if TYPE_CHECKING:
+    from .faults import Fault
 
 Answer = Callable[["Exchange"], None]
 
@@ -97,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
             request = Request(self.command, self.path, headers, body, port, host)
             self.server.answer(Exchange(self, request))
 
-    do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = do_OPTIONS = _serve
+    do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = do_OPTIONS = _serve  # noqa: N815
 
     def _body(self) -> bytes | None:
         length = self.headers.get("Content-Length", "0")
@@ -107,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         return None
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Nothing on standard error: the journal says it all."""
 
 

@@ -7,19 +7,22 @@ import threading
 import uuid
 from collections.abc import Callable
 from datetime import date
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from .catalogue import VERSIONS, Catalogue
-from .clock import Clock
 from .iam import Iam
 from .jobs import Jobs
 from .lifecycle import Lifecycle
 from .replies import Reply, bad_request, error, html, not_found
 from .requests import Request
 from .sessions import Sessions
-from .settings import Settings
 from .timeline import Timeline
 from .workloads import Workloads
+
+if TYPE_CHECKING:
+    from .clock import Clock
+    from .settings import Settings
 
 Handler = Callable[[Request], Reply]
 IAM_PATH = "/identity/token"

@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, iso
-from .lifecycle import Lifecycle
-from .records import SessionRecord
 from .replies import Reply, bad_request, error, not_found, nothing, ok
-from .requests import Request
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
+    from .records import SessionRecord
+    from .requests import Request
 
 MAX_INT32 = 2**31 - 1
 

@@ -3,14 +3,16 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from .clock import Clock, iso, parse_iso
-from .lifecycle import Lifecycle
-from .records import JobRecord, SessionRecord
 from .replies import Reply, bad_request, ok
-from .requests import Request
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
+    from .records import JobRecord, SessionRecord
+    from .requests import Request
 
 STATUSES = frozenset({"pending", "in_progress", "completed", "failed", "canceled"})
 MODES = frozenset({"job", "session", "batch"})
