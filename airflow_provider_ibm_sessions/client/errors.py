@@ -123,7 +123,7 @@ class TransportError(IBMQuantumError):
 
 
 class BadResponseError(IBMQuantumError):
-    """The reply is not what IBM documents: a web page, broken JSON, another shape, too large."""
+    """The reply is not what IBM documents: a web page, another shape, too large; or broken on its way."""
 
 
 class OutcomeUnknownError(IBMQuantumError):

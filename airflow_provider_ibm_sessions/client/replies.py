@@ -74,9 +74,11 @@ def read_json(response: httpx.Response, doing: str) -> Any:
     try:
         body = json.loads(response.content)
     except (ValueError, RecursionError) as error:
-        raise BadResponseError(
+        broken = BadResponseError(
             f"{doing}: the reply is broken JSON ({len(response.content)} bytes)", status=response.status_code
-        ) from error
+        )
+        broken.retryable = True  # unlike a web page or a wrong shape, it was cut on its way
+        raise broken from error
     problem = _problem_in(body) if isinstance(body, Mapping) else None
     if problem and "id" not in body:
         raise _error(response, problem, doing)

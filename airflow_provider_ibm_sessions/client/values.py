@@ -16,6 +16,7 @@ DEFAULT_MAX_TTL = 28_800
 
 MAX_ID_LENGTH = 500
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]*")
+_BACKEND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _INT32_MAX = 2**31 - 1
@@ -80,7 +81,7 @@ def checked_states(value: object, field: str = "target_state") -> tuple[str, ...
 
 def checked_backend(value: object, field: str = "backend") -> str:
     """Return the name of a QPU, such as ``ibm_fez``, or raise ``ConfigurationError``."""
-    if isinstance(value, str) and value.strip() == value != "" and value.isprintable():
+    if isinstance(value, str) and _BACKEND.fullmatch(value):
         return value
     raise ConfigurationError(
         f"{field} must be the name of a QPU, such as 'ibm_fez', got {shown(value)}", field=field

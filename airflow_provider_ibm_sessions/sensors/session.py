@@ -68,9 +68,12 @@ class IBMQuantumSessionSensor(IBMQuantumTask, BaseSensorOperator):
         IBMQuantumSessionLink.persist(context, self.session_id)
         if not self.deferrable:
             return super().execute(context)
-        if reached := self.poke(context):
-            return reached.xcom_value
-        return self._defer()
+        # Airflow applies soft_fail and never_fail to methods that it resumes at; so it does to this one.
+        return self.resume_execution("_look_then_defer", None, context)
+
+    def _look_then_defer(self, context: Context) -> Any:
+        reached = self.poke(context)
+        return reached.xcom_value if reached else self._defer()
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the session once."""

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# Needs Python 3.11+ and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# airflow standalone starts `airflow` by name.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help demo test lint types contract pytest bench env clean
+
+help:  ## Say what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+demo: env  ## Run the Qiskit example through Airflow on an emulated QPU (UI=1: leave Airflow running)
+	@$(BIN)/python -m scripts.demo $(if $(UI),--ui)
+
+test: lint types contract pytest  ## Everything that CI checks
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env
+	$(BIN)/mypy
+
+contract: env
+	$(BIN)/lint-imports --no-logo
+
+pytest: env
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: env  ## Measure: import cost, a thousand sensors, one GET
+	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)
+
+env: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	@# uv is several times as fast as pip; where it cannot be had, pip does the same.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
+	  && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,local]' \
+	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,local]'
+	@touch $@
+
+clean:  ## Remove what make has made
+	rm -rf $(VENV) .venv-bench .demo .bench .coverage .hypothesis .*_cache dist

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs all benchmarks, or those that are named."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import traceback
+from importlib.metadata import version
+
+from benchmarks import import_cost, one_get, thousand_sensors
+
+_ALL = {"import": import_cost, "sensors": thousand_sensors, "get": one_get}
+
+
+def main() -> int:
+    """Exit code 0, whatever the figures; 1 if a benchmark broke."""
+    options = arguments()
+    print(
+        f"Python {platform.python_version()}, Airflow {version('apache-airflow')}, httpx {version('httpx')}, "
+        f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}"
+    )
+    broken = [name for name in options.names or _ALL if not ran(name, options)]
+    if broken:
+        print(f"\nbroken: {', '.join(broken)}")
+    return bool(broken)
+
+
+def ran(name: str, options: argparse.Namespace) -> bool:
+    """Run one benchmark; a mistake in it does not keep the others from running."""
+    module = _ALL[name]
+    print(f"\n## {name}: {(module.__doc__ or '').strip().splitlines()[0]}\n", flush=True)
+    try:
+        module.run(options)
+    except Exception:  # noqa: BLE001
+        traceback.print_exc(file=sys.stdout)
+        return False
+    return True
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="|".join(_ALL), help="default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="import: processes per candidate")
+    parser.add_argument("--triggers", type=int, default=1000, help="sensors: how many wait at once")
+    parser.add_argument("--interval", type=float, default=10, help="sensors: seconds between polls")
+    parser.add_argument("--seconds", type=float, default=60, help="sensors: how long they wait")
+    parser.add_argument("--gets", type=int, default=2000, help="get: requests per candidate")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(_ALL):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    if options.seconds <= options.interval:
+        parser.error("--seconds must be more than --interval, which is the start-up")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the processes that a benchmark needs, talks JSON lines with them, and ends what it started."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+_LAST_WORDS_SECONDS = 10
+
+
+class Server:
+    """A server in a process of its own. ``about`` is the first line that it printed."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.about: dict[str, Any] = json.loads(_line_of(process))
+
+    def stop(self) -> dict[str, Any]:
+        """End it by closing its standard input; returns its last words: what it counted."""
+        last, _ = self._process.communicate(timeout=_LAST_WORDS_SECONDS)
+        return json.loads(last)
+
+
+@contextmanager
+def serving(module: str, *arguments: str) -> Iterator[Server]:
+    """
+    Run a server from this directory.
+
+    It ends when its standard input does, so that it cannot outlive this process however that ends.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Server(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def answer_of(
+    command: Sequence[str], env: Mapping[str, str], timeout: float, question: object = None
+) -> dict[str, Any]:
+    """Run a process to its end, the question on its input as JSON; return its last line, read as JSON."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=dict(env),
+        input=json.dumps(question),
+        timeout=timeout,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        raise RuntimeError(f"{' '.join(command[1:])} failed ({done.returncode}):\n{done.stderr[-4000:]}")
+    return json.loads(lines[-1])
+
+
+def _line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures: a strict fake IBM on a real socket, and a real Airflow with its metadata database."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# Airflow reads its home when it is first imported, so this comes before everything.
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
+os.environ.update(
+    AIRFLOW_HOME=str(AIRFLOW_HOME),
+    AIRFLOW__CORE__LOAD_EXAMPLES="false",
+    AIRFLOW__CORE__UNIT_TEST_MODE="false",
+    AIRFLOW__CORE__DAGS_FOLDER=str(AIRFLOW_HOME / "dags"),
+    AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="300",
+)
+(AIRFLOW_HOME / "dags").mkdir()
+for name in (
+    "IBM_CLOUD_API_KEY",
+    "IBM_QUANTUM_CRN",
+    "IBM_QUANTUM_API_VERSION",
+    "AIRFLOW_CONN_IBM_QUANTUM_DEFAULT",
+):
+    os.environ.pop(name, None)
+
+import json  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tests.fake_ibm import FakeIBM  # noqa: E402
+
+SECRETS: set[str] = set()
+"""Every API key and token of the run; the last test looks for them in all that Airflow has written."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks at the traces of all other tests comes last."""
+    items.sort(key=lambda item: "test_secrets_at_rest" in item.nodeid)
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+def remember_secrets(ibm: FakeIBM) -> None:
+    """Note what must not be found anywhere."""
+    SECRETS.add(ibm.api_key)
+    SECRETS.update(token.value for token in ibm.tokens)
+
+
+def connection_to(ibm: FakeIBM, **extra: object) -> str:
+    """An Airflow connection to the fake, as JSON."""
+    return json.dumps(
+        {
+            "conn_type": "ibm_quantum",
+            "host": ibm.url,
+            "password": ibm.api_key,
+            "extra": {"crn": ibm.crn, "iam_url": ibm.iam_url, **extra},
+        }
+    )
+
+
+@pytest.fixture
+def ibm() -> Iterator[FakeIBM]:
+    """A strict fake IBM; at the end it must have seen no key outside of IAM and no header missing."""
+    with FakeIBM() as fake:
+        yield fake
+        remember_secrets(fake)
+        assert fake.leaks == []
+        assert fake.complaints == []
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """A real metadata database, migrated by Airflow's own command."""
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
