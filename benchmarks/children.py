@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class Server:
     def stop(self) -> dict[str, Any]:
         """End it by closing its standard input; returns its last words: what it counted."""
         last, _ = self._process.communicate(timeout=_LAST_WORDS_SECONDS)
-        return json.loads(last)
+        return dict(json.loads(last))
 
 
 @contextmanager
@@ -51,13 +52,17 @@ def serving(module: str, *arguments: str) -> Iterator[Server]:
 
 
 def answer_of(
-    command: Sequence[str], env: Mapping[str, str], timeout: float, question: object = None
+    command: Sequence[str], timeout: float, question: object = None, **variables: str
 ) -> dict[str, Any]:
-    """Run a process to its end, the question on its input as JSON; return its last line, read as JSON."""
+    """
+    Run a process to its end, the question on its input as JSON; return its last line, read as JSON.
+
+    :param variables: Set in its environment.
+    """
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=dict(env),
+        env={**_environment(), **variables},
         input=json.dumps(question),
         timeout=timeout,
         text=True,
@@ -67,7 +72,13 @@ def answer_of(
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         raise RuntimeError(f"{' '.join(command[1:])} failed ({done.returncode}):\n{done.stderr[-4000:]}")
-    return json.loads(lines[-1])
+    return dict(json.loads(lines[-1]))
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with a cache of compiled modules of its own: whoever installed them may have left that out."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**environment, "PYTHONPYCACHEPREFIX": str(ROOT / ".bench" / "pycache")}
 
 
 def _line_of(process: subprocess.Popen[str]) -> str:

@@ -10,9 +10,9 @@ import time
 from tests.fake_ibm import FakeIBM
 
 
-def main(sessions: int) -> None:
+def main(sessions: int, latency: float) -> None:
     """Print where it is, wait for the end of the input, print the books."""
-    with FakeIBM() as ibm:
+    with FakeIBM(latency=latency) as ibm:
         ids = [ibm.plant_session().id for _ in range(sessions)]
         about = {"host": ibm.url, "iam_url": ibm.iam_url, "password": ibm.api_key, "crn": ibm.crn}
         print(json.dumps({**about, "sessions": ids}), flush=True)
@@ -21,4 +21,4 @@ def main(sessions: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), float(sys.argv[2]))

@@ -8,7 +8,6 @@ Dag files are parsed every few seconds, each time in a fresh process: this is pa
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -42,10 +41,10 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     costs = measure(environment.python(), options.rounds)
     print(
-        f"Each figure: median of {options.rounds} fresh processes, candidates in turn. CPU is the part of the "
-        "time spent computing.\nMB: growth of resident memory after a garbage collection (it includes what C "
-        "libraries take, which\ntracemalloc does not see). An import that shares modules with another row "
-        "pays for them in full here.\n"
+        f"Each figure: median of {options.rounds} fresh processes, candidates in turn. CPU ms: the part\n"
+        "spent computing. MB: growth of resident memory, after a garbage collection; unlike\n"
+        "tracemalloc it sees what C libraries take, and does not slow down what is timed.\n"
+        "Shared modules count in every row.\n"
     )
     table(
         ("import, over a bare airflow.sdk", "ms", "CPU ms", "MB", "modules"),
@@ -62,7 +61,7 @@ def measure(python: Path, rounds: int) -> Costs:
     command = [str(python), "-m", "benchmarks.import_probe"]
     for number in range(rounds + 1):
         for name in names:
-            cost = answer_of([*command, name], os.environ, _PROBE_SECONDS)
+            cost = answer_of([*command, name], _PROBE_SECONDS)
             if number:
                 samples[name].append(cost)
     return {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -23,22 +22,32 @@ _START_SECONDS = 120
 
 def run(options: argparse.Namespace) -> None:
     """Measure and print."""
-    with serving("benchmarks.fake_service", str(options.triggers)) as server:
-        seen = answer_of(
-            [sys.executable, "-m", "benchmarks.waiting_process", str(options.interval), str(options.seconds)],
-            {**os.environ, "AIRFLOW_CONN_IBM_QUANTUM_DEFAULT": connection(server)},
-            options.seconds + _START_SECONDS,
-            server.about["sessions"],
-        )
+    with serving("benchmarks.fake_service", "1", "0") as server:
+        wait(server, 0.2, 1)  # not counted: it fills caches
+    with serving("benchmarks.fake_service", str(options.triggers), str(options.latency)) as server:
+        seen = wait(server, options.interval, options.seconds)
         books = server.stop()
+    half = (options.seconds - options.interval) / 2
     print(
-        f"{options.triggers} triggers, polling every {options.interval:g} s for {options.seconds:g} s; "
-        f"start-up is the first {options.interval:g} s.\n"
-        "Stall: what a task that sleeps 5 ms over and over oversleeps; idle: that task alone.\n"
+        f"{options.triggers} triggers, polling every {options.interval:g} s a service that answers after "
+        f"{options.latency:g} s.\nStart-up: the first {options.interval:g} s; then {half:g} s for stalls and "
+        f"{half:g} s for CPU.\n"
+        "Stall: what a task that sleeps 5 ms over and over oversleeps. Garbage collection: Python's own; a\n"
+        "full one goes through all objects of the process, which for the most part are Airflow's.\n"
     )
     show(seen, books, options)
     print()
     verdicts(seen, books)
+
+
+def wait(server: Server, interval: float, seconds: float) -> dict[str, Any]:
+    """Let triggers wait for all of the server's sessions, in a process of their own."""
+    return answer_of(
+        [sys.executable, "-m", "benchmarks.waiting_process", str(interval), str(seconds)],
+        seconds + _START_SECONDS,
+        server.about["sessions"],
+        AIRFLOW_CONN_IBM_QUANTUM_DEFAULT=connection(server),
+    )
 
 
 def connection(server: Server) -> str:
@@ -52,32 +61,30 @@ def connection(server: Server) -> str:
 def show(seen: Mapping[str, Any], books: Mapping[str, Any], options: argparse.Namespace) -> None:
     """Print what the waiting process measured of itself, and what the service counted."""
     table(
-        ("phase", "CPU, % of a core", "longest stall, ms"),
-        [(name, seen[key]["share"] * 100, seen[key]["stall"]) for name, key in _PHASES.items()],
-    )
-    per_poll = seen["steady"]["share"] * options.interval / options.triggers
-    print()
-    table(
-        ("whole run", "figure"),
+        (f"{options.triggers} triggers", "figure"),
         [
+            ("CPU in steady state, % of a core", seen["share"] * 100),
+            ("the same per poll, ms", f"{seen['share'] * options.interval / options.triggers * 1000:.2f}"),
+            ("longest stall in start-up, ms", seen["start_up"]["stall"]),
+            ("the same without garbage collection, ms", seen["start_up"]["without_gc"]),
+            ("longest stall in steady state, ms", seen["steady"]["stall"]),
+            ("the same without garbage collection, ms", seen["steady"]["without_gc"]),
+            ("one full garbage collection, ms", seen["full_gc"]),
             ("polls", books["requests"].get("get_session", 0)),
-            ("CPU per poll in steady state, ms", f"{per_poll * 1000:.2f}"),
             ("connections opened", books["connections"]),
             ("token exchanges", books["token_exchanges"]),
             ("peak resident memory, MB", seen["rss"]),
-            ("the service's own CPU, % of another core", books["cpu_seconds"] / options.seconds * 100),
+            ("CPU of the service's process, % of a core", books["cpu_seconds"] / options.seconds * 100),
         ],
     )
 
 
-_PHASES = {"idle": "idle", "start-up": "start_up", "steady state": "steady"}
-
-
 def verdicts(seen: Mapping[str, Any], books: Mapping[str, Any]) -> None:
     """Print the targets."""
-    share, exchanges = seen["steady"]["share"], books["token_exchanges"]
+    share, exchanges = seen["share"], books["token_exchanges"]
     target(f"at most {MAX_SHARE:.0%} of a core", f"{share:.1%}", met=share <= MAX_SHARE)
-    for name, key in list(_PHASES.items())[1:]:
-        stall = seen[key]["stall"]
-        target(f"no stall over {MAX_STALL:.0f} ms ({name})", f"{stall:.1f} ms", met=stall <= MAX_STALL)
+    for phase, key in (("start-up", "start_up"), ("steady state", "steady")):
+        for what, stall in ((phase, "stall"), (f"{phase}, without garbage collection", "without_gc")):
+            took = seen[key][stall]
+            target(f"no stall over {MAX_STALL:.0f} ms ({what})", f"{took:.1f} ms", met=took <= MAX_STALL)
     target("one token exchange", str(exchanges), met=exchanges == 1)

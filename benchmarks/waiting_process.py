@@ -9,40 +9,57 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import time
 from collections.abc import Sequence
 
+import airflow.jobs.triggerer_job_runner  # noqa: F401 - what a triggerer has loaded before any trigger
 from airflow.sdk.log import configure_logging
 
 from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 from benchmarks.memory import peak_mb
 
 _TICK = 0.005
-_IDLE_SECONDS = 2.0
 
 
 class Heart:
     """Sleeps for 5 ms over and over; what it oversleeps is how long the event loop was held up."""
 
     def __init__(self) -> None:
-        self.worst = 0.0
+        self.worst = self.worst_without_gc = self._collecting = self._collected = 0.0
+        gc.callbacks.append(self._on_gc)
 
     async def beat(self) -> None:
-        """Never ends."""
+        """Until it is cancelled."""
         while True:
-            start = time.perf_counter()
+            start, collected = time.perf_counter(), self._collected
             await asyncio.sleep(_TICK)
-            self.worst = max(self.worst, time.perf_counter() - start - _TICK)
+            late = time.perf_counter() - start - _TICK
+            self.worst = max(self.worst, late)
+            self.worst_without_gc = max(self.worst_without_gc, late - (self._collected - collected))
 
     async def watch(self, seconds: float) -> dict[str, float]:
-        """CPU as a share of one core, and the longest stall in ms, during the next seconds."""
-        self.worst = 0.0
-        wall, cpu = time.perf_counter(), time.process_time()
+        """The longest stalls, in ms, during the next seconds."""
+        beating = asyncio.create_task(self.beat())
+        self.worst = self.worst_without_gc = 0.0
         await asyncio.sleep(seconds)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        return {"share": cpu / wall, "stall": self.worst * 1000}
+        beating.cancel()
+        return {"stall": self.worst * 1000, "without_gc": self.worst_without_gc * 1000}
+
+    def _on_gc(self, phase: str, _: object) -> None:
+        if phase == "start":
+            self._collecting = time.perf_counter()
+        else:
+            self._collected += time.perf_counter() - self._collecting
+
+
+async def share_of_core(seconds: float) -> float:
+    """The process's CPU time over wall time during the next seconds, the heart at rest: it costs CPU too."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    await asyncio.sleep(seconds)
+    return (time.process_time() - cpu) / (time.perf_counter() - wall)
 
 
 async def consume(trigger: IBMQuantumSessionTrigger) -> None:
@@ -52,20 +69,31 @@ async def consume(trigger: IBMQuantumSessionTrigger) -> None:
 
 
 async def measure(sessions: Sequence[str], interval: float, seconds: float) -> dict[str, object]:
-    """Idle, then start-up (the first interval, in which each trigger polls first), then steady state."""
-    heart = Heart()
-    beating = asyncio.create_task(heart.beat())
-    idle = await heart.watch(_IDLE_SECONDS)
-    tasks = [asyncio.create_task(consume(waiting_for(session, interval))) for session in sessions]
-    start_up = await heart.watch(interval)
-    steady = await heart.watch(seconds - interval)
+    """Start-up is the first interval, in which each trigger polls first. Half of the rest is for CPU."""
+    heart, half, tasks = Heart(), (seconds - interval) / 2, []
+    watching = asyncio.create_task(heart.watch(interval))
+    for session in sessions:
+        # As the triggerer does: it lets others run while it starts many.
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(consume(waiting_for(session, interval))))
+    result = {
+        "start_up": await watching,
+        "steady": await heart.watch(half),
+        "share": await share_of_core(half),
+    }
     for task in tasks:
         if task.done():
             task.result()
-    for task in [beating, *tasks]:
         task.cancel()
-    await asyncio.gather(beating, *tasks, return_exceptions=True)
-    return {"idle": idle, "start_up": start_up, "steady": steady, "rss": peak_mb()}
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return {**result, "full_gc": full_collection(), "rss": peak_mb()}
+
+
+def full_collection() -> float:
+    """How long one full garbage collection of this process takes, in ms."""
+    start = time.perf_counter()
+    gc.collect()
+    return (time.perf_counter() - start) * 1000
 
 
 def waiting_for(session: str, interval: float) -> IBMQuantumSessionTrigger:
@@ -86,6 +114,8 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     options = parser.parse_args()
     configure_logging(output=sys.stderr)
+    # A triggerer that has been up for a while is done with the garbage of its imports.
+    gc.collect()
     result = asyncio.run(measure(json.load(sys.stdin), options.interval, options.seconds))
     print(json.dumps(result))
 

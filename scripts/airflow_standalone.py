@@ -95,6 +95,7 @@ def running_airflow(home: Path, dags: Path, environment: Mapping[str, str]) -> I
     :param environment: More environment variables: the connection, above all.
     """
     home.mkdir(parents=True, exist_ok=True)
+    heed_signals()
     port, *log_ports = free_ports(3)
     env = {**os.environ, **settings(home, dags, port, log_ports), **environment}
     # standalone starts `airflow` by name.
@@ -146,6 +147,16 @@ def is_healthy(airflow: Airflow) -> bool:
         return False
     parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
     return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
+
+
+def heed_signals() -> None:
+    """
+    End by interrupt or by SIGTERM alike, so that what was started is stopped.
+
+    A shell's background jobs ignore interrupts, and their children inherit that: undone here as well.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

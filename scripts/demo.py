@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 
@@ -34,11 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ui", action="store_true", help="leave Airflow running until Ctrl-C")
     options = parser.parse_args(arguments)
     say("Starting localqpu (an emulated QPU) and Airflow; this takes about half a minute ...")
-    with running_localqpu() as qpu, running_airflow(HOME, ROOT / "example_dags", {}) as airflow:
-        connect(airflow, qpu)
-        state = run_sweep(airflow, qpu)
-        if options.ui:
-            stay(airflow)
+    try:
+        with running_localqpu() as qpu, running_airflow(HOME, ROOT / "example_dags", {}) as airflow:
+            connect(airflow, qpu)
+            state = run_sweep(airflow, qpu)
+            if options.ui:
+                stay(airflow)
+    except KeyboardInterrupt:
+        say("\nStopped.")
+        return 0 if options.ui else 130
     return 0 if state == "success" else 1
 
 
@@ -103,15 +107,12 @@ def when(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def stay(airflow: Airflow) -> None:
+def stay(airflow: Airflow) -> NoReturn:
     """Leave everything up for a person with a browser."""
     say(f"\nAirflow's UI: {airflow.url}   user: admin   password: {airflow.password}")
     say("The connection is under Admin > Connections; the Dags are ready to run. Ctrl-C ends it all.")
-    try:
-        while True:
-            time.sleep(1)
-    except KeyboardInterrupt:
-        say("\nStopping ...")
+    while True:
+        time.sleep(1)
 
 
 def say(text: str) -> None:

@@ -27,10 +27,13 @@ class LocalQPU:
     @property
     def connection(self) -> str:
         """An Airflow connection to it, as JSON."""
+        host, _, port = self.root.rpartition(":")
         return json.dumps(
             {
                 "conn_type": "ibm_quantum",
-                "host": f"{self.root}/api",
+                "host": f"{host}/api",
+                # Airflow 3.3.2's Test button works only for connections that have a port.
+                "port": int(port),
                 "password": "a-key-for-localqpu",
                 "extra": {"crn": CRN, "iam_url": self.root},
             }

@@ -19,13 +19,13 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
     "api_version": {
         "label": "API version",
-        "description": f"A date; {DEFAULT_API_VERSION} if left empty.",
-        "schema": {"type": ["string", "null"], "default": DEFAULT_API_VERSION},
+        "description": f"A date (YYYY-MM-DD); {DEFAULT_API_VERSION} if left empty.",
+        "schema": {"type": ["string", "null"]},
     },
     "iam_url": {
         "label": "IAM URL",
-        "description": "Where the API key is exchanged for a token.",
-        "schema": {"type": ["string", "null"], "default": DEFAULT_IAM_URL},
+        "description": f"Where the API key is exchanged for a token; {DEFAULT_IAM_URL} if left empty.",
+        "schema": {"type": ["string", "null"]},
     },
     "private_endpoint": {
         "label": "Private endpoint",
@@ -39,13 +39,13 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
     "verify": {
         "label": "Verify TLS",
-        "description": "true, false or the path of a CA file.",
-        "schema": {"type": ["string", "null"], "default": "true"},
+        "description": "true, false or the path of a CA file; true if left empty.",
+        "schema": {"type": ["string", "null"]},
     },
     "timeout": {
         "label": "Timeout (s)",
-        "description": "Seconds one request may take.",
-        "schema": {"type": ["number", "null"], "default": DEFAULT_TIMEOUT, "minimum": 1},
+        "description": f"Seconds one request may take; {DEFAULT_TIMEOUT:g} if left empty.",
+        "schema": {"type": ["number", "null"], "minimum": 1},
     },
 }
 """The form's own fields, in JSON Schema, as Airflow 3.2+ reads them from the provider's metadata."""

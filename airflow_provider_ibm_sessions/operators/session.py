@@ -237,11 +237,11 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         if session is None:
             self.log.warning("IBM does not know session %s: nothing to close", self.session_id)
             return None
-        self.log.info(
-            "Session %s is %s (%s), %s s used",
-            session.id,
-            session.state,
-            session.state_reason,
-            session.elapsed_time,
-        )
+        self.log.info("Session %s is %s%s", session.id, session.state, _how_it_ended(session))
         return session.to_json()
+
+
+def _how_it_ended(session: Session) -> str:
+    """The reason and the use of a session, as far as IBM tells them."""
+    reason = f": {session.state_reason}" if session.state_reason else ""
+    return reason if session.elapsed_time is None else f"{reason}, {session.elapsed_time:g} s used"

@@ -23,12 +23,16 @@ from airflow_provider_ibm_sessions.client.errors import (
     SessionClosedError,
     TransportError,
 )
-from tests.client.conftest import ONE_TRY, http
+from tests.client.conftest import ONE_TRY, canned_server, fake_ibm, http
 from tests.fake_ibm import Fault
 
 ERRORS = [
     each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, IBMQuantumError)
 ]
+
+
+ibm = pytest.fixture(fake_ibm, scope="module")
+canned = pytest.fixture(canned_server, scope="module")
 
 
 def failing(ibm, api, **fault):
@@ -121,8 +125,8 @@ def test_status_and_code_decide_the_kind(ibm, api, status, code, kind):
     assert error.retryable == (kind in (ServerError, RateLimitedError))
 
 
-def test_a_plan_that_has_no_dedicated_sessions(ibm, api):
-    ibm.settings.plan = "open"
+def test_a_plan_that_has_no_dedicated_sessions(ibm, api, monkeypatch):
+    monkeypatch.setattr(ibm.settings, "plan", "open")
     with pytest.raises(PlanError, match="mode='batch'") as caught:
         api.create_session(backend="ibm_fez", max_ttl=60)
     assert (caught.value.code, caught.value.status) == ("1352", 400)
@@ -147,7 +151,7 @@ def test_a_404_of_somebody_else_says_nothing_of_the_session(ibm, api, fault):
 
 
 def test_a_web_page_hints_at_the_base_url(ibm, connect):
-    with pytest.raises(BadResponseError, match="text/html instead of JSON.*ends in /api"):
+    with pytest.raises(BadResponseError, match=r"text/html instead of JSON.*ends in /api"):
         connect(url=f"{ibm.iam_url}/wrong").list_backends()
 
 

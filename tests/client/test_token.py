@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import pytest
 
@@ -52,6 +53,14 @@ def in_threads(count, call):
         return list(pool.map(run, range(count)))
 
 
+def wait_for(condition):
+    """Until it holds, or 5 s."""
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.01)
+
+
 def ask(credentials, name):
     with IBMQuantumClient(credentials, QUICK) as client:
         return client.get_session(name).id
@@ -70,7 +79,8 @@ def test_one_exchange_for_all_threads_and_tasks(ibm, name):
     credentials = credentials_for(ibm)
 
     async def many():
-        return sum(await asyncio.gather(*[ask_async(credentials, name, 10) for _ in range(5)]), [])
+        answers = await asyncio.gather(*[ask_async(credentials, name, 10) for _ in range(5)])
+        return list(chain.from_iterable(answers))
 
     with ThreadPoolExecutor(1) as pool:
         tasks = pool.submit(asyncio.run, many())
@@ -109,8 +119,7 @@ def test_a_cancelled_exchange_is_in_nobodys_way(ibm, name):
     async def main():
         credentials = credentials_for(ibm)
         first = asyncio.create_task(ask_async(credentials, name, 1))
-        while not ibm.journal:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_for, lambda: ibm.journal)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -119,8 +128,16 @@ def test_a_cancelled_exchange_is_in_nobodys_way(ibm, name):
     assert asyncio.run(main()) == [name]
 
 
-def test_an_exchange_that_hangs_fails_all_in_bounded_time(ibm, name):
-    ibm.script(Fault(path=TOKEN, delay=30, times=None))
+def test_an_exchange_that_hangs_ends_in_the_time_of_one_request(ibm, connect):
+    ibm.script(Fault(path=TOKEN, delay=2, times=None))
+    with pytest.raises(TransportError) as caught:
+        connect(ONE_TRY, timeout=0.2).create_session(backend="ibm_fez", max_ttl=60)
+    assert not caught.value.sent
+    assert ibm.requests("POST", "/v1/*") == []
+
+
+def test_those_who_wait_for_an_exchange_that_hangs_give_up_too(ibm):
+    ibm.script(Fault(path=TOKEN, delay=2, times=None))
     credentials = credentials_for(ibm, timeout=0.2)
 
     def fail():
@@ -128,9 +145,7 @@ def test_an_exchange_that_hangs_fails_all_in_bounded_time(ibm, name):
             client.create_session(backend="ibm_fez", max_ttl=60)
         return caught.value.sent
 
-    began = time.monotonic()
     assert in_threads(4, fail) == [False] * 4
-    assert time.monotonic() - began < 5
     assert ibm.requests("POST", "/v1/*") == []
 
 
@@ -141,8 +156,7 @@ def test_a_forked_child_gets_a_token_though_its_parent_is_at_it(ibm, name):
     ibm.script(Fault(path=TOKEN, delay=1.0))
     busy = threading.Thread(target=ask, args=(credentials, name))
     busy.start()
-    while not exchanges(ibm):
-        time.sleep(0.01)
+    wait_for(lambda: exchanges(ibm))
     child = os.fork()
     if child == 0:
         try:

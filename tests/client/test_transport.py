@@ -69,7 +69,7 @@ class TLSFront(socketserver.ThreadingTCPServer):
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.load_cert_chain(path)
         super().__init__(("127.0.0.1", 0), _Front)
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.005,), daemon=True).start()
 
     @property
     def where(self):
@@ -126,7 +126,7 @@ def assert_not_trusted(ibm, api):
 
 
 def test_a_certificate_that_nobody_vouches_for(ibm, connect, front, path):
-    assert_not_trusted(ibm, connect(QUICK, **front(path)))
+    assert_not_trusted(ibm, connect(QUICK, verify=True, **front(path)))
 
 
 def test_it_is_trusted_where_its_ca_is_named(ibm, connect, front, path):
@@ -152,7 +152,7 @@ def test_another_ca_does_not_do(ibm, connect, front, path, tmp_path):
 
 
 def test_an_api_that_is_not_trusted_gets_no_token(ibm, connect, front, path):
-    api = connect(QUICK, url=front(path)["url"])
+    api = connect(QUICK, verify=True, url=front(path)["url"])
     with pytest.raises(TransportError) as caught:
         api.create_session(backend="ibm_fez", max_ttl=60)
     assert (caught.value.retryable, caught.value.sent) == (False, False)
@@ -162,7 +162,9 @@ def test_an_api_that_is_not_trusted_gets_no_token(ibm, connect, front, path):
 def test_tls_where_there_is_none(ibm, connect):
     base = f"https://127.0.0.1:{ibm.port}"
     with pytest.raises(TransportError) as caught:
-        connect(ONE_TRY, url=f"{base}/api", iam_url=base).create_session(backend="ibm_fez", max_ttl=60)
+        connect(ONE_TRY, verify=True, url=f"{base}/api", iam_url=base).create_session(
+            backend="ibm_fez", max_ttl=60
+        )
     assert not caught.value.sent
     assert ibm.journal == []
 

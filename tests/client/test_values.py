@@ -103,7 +103,7 @@ def test_lengths_of_time_are_read(value, seconds):
 
 @pytest.mark.parametrize("value", BAD_TTLS, ids=lambda value: repr(value)[:20])
 def test_a_wrong_length_of_time_is_refused(value):
-    with pytest.raises(ConfigurationError, match="max_ttl must be at least 1 second.*'2h 30m'") as caught:
+    with pytest.raises(ConfigurationError, match=r"max_ttl must be at least 1 second.*'2h 30m'") as caught:
         to_seconds(value)
     assert caught.value.field == "max_ttl"
     assert not caught.value.sent
@@ -178,7 +178,7 @@ def test_states_are_one_or_several():
     assert checked_states("active") == ("active",)
     assert checked_states([SessionState.CLOSED, "active", "closed"]) == ("closed", "active")
     for wrong in ([], "", "finished", ["active", "done"], None, 5, [None]):
-        with pytest.raises(ConfigurationError, match="target_state must.*open, active, inactive, closed"):
+        with pytest.raises(ConfigurationError, match=r"target_state must.*open, active, inactive, closed"):
             checked_states(wrong)
 
 
