@@ -80,11 +80,9 @@ def report(session: dict[str, Any], points: list[dict[str, Any]], qpu: LocalQPU)
     say(f"  max_ttl  {session['max_ttl']} s: what it could have been billed at most")
     say(f"\n{'angle':>7}  {'P(1)':>6}  {'expected':>8}  {'job':24} counts")
     for point in points:
-        counts = point["counts"]
+        angle, job, counts = point["angle"], point["job_id"], point["counts"]
         ones = counts.get("1", 0) / sum(counts.values())
-        say(
-            f"{point['angle']:7.3f}  {ones:6.3f}  {expected(point['angle']):8.3f}  {point['job_id']:24} {counts}"
-        )
+        say(f"{angle:7.3f}  {ones:6.3f}  {expected(angle):8.3f}  {job:24} {counts}")
     billed = (max(*ends, when(session["closed_at"])) - when(session["activated_at"])).total_seconds()
     say(f"\nActive for {billed:.2f} s: {billed * USD_PER_SECOND:.2f} USD on the Pay-As-You-Go plan of IBM.")
 

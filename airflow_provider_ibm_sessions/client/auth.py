@@ -35,6 +35,10 @@ GRANT_TYPE: Final = "urn:ibm:params:oauth:grant-type:apikey"
 SENT: Final = "ibm_quantum_sent"
 """Request extension: set when the request itself, not IAM's, is handed to the network."""
 
+RENEWING: Final = "ibm_quantum_renewing"
+"""Request extension: set while a token is renewed that is valid still."""
+
+CONNECT_TIMEOUT: Final = 10.0
 _MIN_MARGIN: Final = 360.0
 _RETRY_RENEWAL_AFTER: Final = 60.0
 _ASYNC_LOCK_POLL: Final = 0.05
@@ -82,6 +86,12 @@ os.register_at_fork(after_in_child=_caches.clear)
 def token_cache(credentials: Credentials) -> TokenCache:
     """The cache of this process for one key at one IAM."""
     return _caches.setdefault((credentials.iam_url, credentials.api_key), TokenCache())
+
+
+def timeouts(credentials: Credentials) -> httpx.Timeout:
+    """How long one exchange may take, with the API or with IAM."""
+    seconds = credentials.timeout
+    return httpx.Timeout(seconds, connect=min(CONNECT_TIMEOUT, seconds))
 
 
 class IAMAuth(httpx.Auth):
@@ -132,7 +142,7 @@ class IAMAuth(httpx.Auth):
     def _steps(self, request: httpx.Request) -> Generator[httpx.Request | threading.Lock, Any, None]:
         """The whole flow: yields a lock to be acquired or a request to be sent; the drivers move bytes."""
         for _ in range(2):
-            token = yield from self._token()
+            token = yield from self._token(request)
             request.headers["Authorization"] = f"Bearer {token}"
             request.extensions[SENT] = True
             response = yield request
@@ -141,7 +151,7 @@ class IAMAuth(httpx.Auth):
             request.extensions[SENT] = False
             self._cache.discard(token)
 
-    def _token(self) -> Generator[httpx.Request | threading.Lock, Any, str]:
+    def _token(self, request: httpx.Request) -> Generator[httpx.Request | threading.Lock, Any, str]:
         cache = self._cache
         token = cache.usable()
         if token and not (cache.is_due() and cache.lock.acquire(blocking=False)):
@@ -151,7 +161,10 @@ class IAMAuth(httpx.Auth):
         try:
             if (token := cache.usable()) and not cache.is_due():
                 return token
-            return (yield from self._exchange(token))
+            request.extensions[RENEWING] = token is not None
+            token = yield from self._exchange(token)
+            request.extensions[RENEWING] = False
+            return token
         finally:
             cache.lock.release()
 
@@ -177,6 +190,8 @@ class IAMAuth(httpx.Auth):
             f"{self._credentials.iam_url}/identity/token",
             headers={"Accept": "application/json"},
             data={"grant_type": GRANT_TYPE, "apikey": self._credentials.api_key},
+            # httpx gives its own timeouts only to the request that is being authorized.
+            extensions={"timeout": timeouts(self._credentials).as_dict()},
         )
 
 
@@ -211,6 +226,6 @@ def _read_token(response: httpx.Response) -> tuple[str, float]:
     )
     if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
         raise BadResponseError(f"{_DOING}: the reply holds no access_token", status=response.status_code)
-    if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not lifetime > 0:
+    if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not 0 < lifetime < 1e6:
         raise BadResponseError(f"{_DOING}: the reply holds no expires_in", status=response.status_code)
     return token, float(lifetime)

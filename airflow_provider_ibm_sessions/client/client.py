@@ -16,15 +16,15 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client import operations, transport
-from airflow_provider_ibm_sessions.client.auth import IAMAuth
+from airflow_provider_ibm_sessions.client.auth import SENT, IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.models import (
     Backend,
+    Paging,
     Session,
     Version,
     Workload,
     WorkloadFilter,
-    WorkloadPage,
 )
 from airflow_provider_ibm_sessions.client.operations import Operation
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy, known_outcome
@@ -57,11 +57,14 @@ class _Caller:
     def _build(self, operation: Operation[Any], session_id: object, values: dict[str, Any]) -> httpx.Request:
         return operation.build(self.credentials.url, self._headers, path_id=session_id, **values)
 
-    def _auth_for(self, operation: Operation[Any]) -> IAMAuth | None:
-        return self._auth if operation.authenticated else None
+    def _auth_for(self, operation: Operation[Any], request: httpx.Request) -> IAMAuth | None:
+        if operation.authenticated:
+            return self._auth
+        request.extensions[SENT] = True
+        return None
 
     def _bound(self, response: httpx.Response) -> None:
-        response.stream = transport.BoundedStream(response.stream, self.credentials.timeout)
+        transport.bound(response, self.credentials.timeout)
 
 
 class IBMQuantumClient(_Caller):
@@ -104,11 +107,11 @@ class IBMQuantumClient(_Caller):
 
     def list_workloads(self, **filters: Any) -> Iterator[Workload]:
         """Walk through all pages of jobs, sessions and batches; see :class:`WorkloadFilter`."""
-        query: WorkloadFilter | None = operations.checked(WorkloadFilter, filters)
-        while query:
-            page: WorkloadPage = self._call(operations.LIST_WORKLOADS, **query.model_dump(exclude_none=True))
-            yield from page
-            query = query.after(page)
+        pages = Paging(operations.checked(WorkloadFilter, filters))
+        while pages.query:
+            page = self._call(operations.LIST_WORKLOADS, **pages.query.model_dump(exclude_none=True))
+            yield from page.workloads
+            pages.turn(page)
 
     def list_versions(self) -> list[Version]:
         """The API versions that IBM serves. Needs no token."""
@@ -146,7 +149,7 @@ class IBMQuantumClient(_Caller):
 
     def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
         with transport.one_attempt(request, operation.summary):
-            return operation.read(self._http.send(request, auth=self._auth_for(operation)))
+            return operation.read(self._http.send(request, auth=self._auth_for(operation, request)))
 
 
 class AsyncIBMQuantumClient(_Caller):
@@ -180,12 +183,12 @@ class AsyncIBMQuantumClient(_Caller):
 
     async def list_workloads(self, **filters: Any) -> AsyncIterator[Workload]:
         """See :meth:`IBMQuantumClient.list_workloads`."""
-        query: WorkloadFilter | None = operations.checked(WorkloadFilter, filters)
-        while query:
-            page = await self._call(operations.LIST_WORKLOADS, **query.model_dump(exclude_none=True))
-            for workload in page:
+        pages = Paging(operations.checked(WorkloadFilter, filters))
+        while pages.query:
+            page = await self._call(operations.LIST_WORKLOADS, **pages.query.model_dump(exclude_none=True))
+            for workload in page.workloads:
                 yield workload
-            query = query.after(page)
+            pages.turn(page)
 
     async def list_versions(self) -> list[Version]:
         """See :meth:`IBMQuantumClient.list_versions`."""
@@ -213,7 +216,7 @@ class AsyncIBMQuantumClient(_Caller):
     async def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
         with transport.one_attempt(request, operation.summary):
             async with asyncio.timeout(self.credentials.timeout):
-                response = await self._http.send(request, auth=self._auth_for(operation))
+                response = await self._http.send(request, auth=self._auth_for(operation, request))
             return operation.read(response)
 
     async def _abound(self, response: httpx.Response) -> None:

@@ -5,27 +5,32 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from ipaddress import ip_address
-from pathlib import Path
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.client.values import checked_positive, shown
+from airflow_provider_ibm_sessions.client.values import checked_bool, checked_positive, shown
 
 DEFAULT_API_VERSION: Final = "2026-04-15"
 DEFAULT_IAM_URL: Final = "https://iam.cloud.ibm.com"
 DEFAULT_TIMEOUT: Final = 60.0
+MAX_TIMEOUT: Final = 3600.0
 PRIVATE_IAM_URL: Final = "https://private.iam.cloud.ibm.com"
 
 ENV_API_KEY: Final = "IBM_CLOUD_API_KEY"
 ENV_CRN: Final = "IBM_QUANTUM_CRN"
 ENV_API_VERSION: Final = "IBM_QUANTUM_API_VERSION"
 
-_CRN = re.compile(r"crn:v1:[a-z0-9-]+:[a-z0-9-]+:quantum-computing:([a-z0-9-]+):a/([^\s:/]+):([^\s:]+)::")
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
+_NAME = r"[A-Za-z0-9._~-]{1,100}"
+_CRN = re.compile(rf"crn:v1:{_NAME}:{_NAME}:quantum-computing:{_LABEL}:a/{_NAME}:{_NAME}::")
+_MAX_URL = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,8 @@ class Credentials:
         _check_version(self.api_version)
         _check_verify(self.verify)
         _check_proxy(self.proxy)
-        self._set("timeout", checked_positive(self.timeout, "timeout"))
+        self._set("timeout", checked_positive(self.timeout, "timeout", at_most=MAX_TIMEOUT))
+        self._set("private_endpoint", checked_bool(self.private_endpoint, "private_endpoint"))
         self._set("url", _base_url(self.url, "url", drop="/v1") if self.url else self._default_url())
         self._set("iam_url", self._checked_iam_url())
 
@@ -116,7 +122,7 @@ def _check_crn(crn: object) -> None:
     if not isinstance(crn, str) or not _CRN.fullmatch(crn):
         raise ConfigurationError(
             "crn must look like crn:v1:bluemix:public:quantum-computing:<region>:a/<account>:<instance>::, "
-            f"got {shown(crn)}",
+            f"got {shown(crn) if str(crn).startswith('crn:') else 'something else'}",
             field="crn",
         )
 
@@ -135,18 +141,22 @@ def _check_version(version: object) -> None:
 def _check_verify(verify: object) -> None:
     if isinstance(verify, bool):
         return
-    if not isinstance(verify, str) or not os.access(verify, os.R_OK) or not Path(verify).is_file():
-        raise ConfigurationError(
-            f"verify must be true, false or the path of a readable CA file, got {shown(verify)}",
-            field="verify",
-        )
+    try:
+        if isinstance(verify, str) and verify:
+            ssl.create_default_context(cafile=verify)
+            return
+    except (OSError, ValueError):  # not there, not readable, no certificate in it, no path at all
+        pass
+    raise ConfigurationError(
+        f"verify must be true, false or the path of a readable file of CA certificates, got {shown(verify)}",
+        field="verify",
+    )
 
 
 def _check_proxy(proxy: object) -> None:
     if proxy is None:
         return
-    parts = _split(proxy)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+    if _split(proxy) is None:
         # Not shown: a proxy URL may hold a password.
         raise ConfigurationError("proxy must be a URL such as http://proxy.example:3128", field="proxy")
 
@@ -154,38 +164,46 @@ def _check_proxy(proxy: object) -> None:
 def _base_url(url: object, field: str, drop: str) -> str:
     """Check a base URL and write it in one form: no trailing slash, no ``drop`` that was pasted along."""
     parts = _split(url)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(
-            f"{field} must be a URL such as https://host/api, got {shown(url)}", field=field
-        )
+    # Not shown where it may hold a password.
+    got = "one with a user" if "@" in str(url) else shown(url)
+    if parts is None:
+        raise ConfigurationError(f"{field} must be a URL such as https://host/api, got {got}", field=field)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigurationError(
             f"{field} must not hold a user, a password, a query or a fragment", field=field
         )
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ConfigurationError(
-            f"{field} must be https: plain http is for loopback addresses only, got {shown(url)}", field=field
+            f"{field} must be https: plain http is for loopback addresses only, got {got}", field=field
         )
     path = parts.path.rstrip("/").removesuffix(drop).rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
 def _split(url: object) -> SplitResult | None:
-    if not isinstance(url, str) or url != url.strip() or not url.isprintable():
+    """The parts of an http or https URL, or None if httpx, ssl or the resolver would refuse it later."""
+    if not isinstance(url, str) or len(url) > _MAX_URL or not re.fullmatch(r"[!-~]+", url):
         return None
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        valid = parts.scheme in ("http", "https") and parts.port != 0 and _is_host(parts.hostname or "")
     except ValueError:
         return None
-    return parts
+    return parts if valid else None
+
+
+def _is_host(name: str) -> bool:
+    return _address(name) is not None or (len(name) < 254 and _HOST.fullmatch(name) is not None)
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine's own loopback."""
-    if host == "localhost":
-        return True
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host)
     except ValueError:
-        return False
+        return None

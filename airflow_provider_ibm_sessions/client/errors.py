@@ -44,6 +44,9 @@ class IBMQuantumError(Exception):
     retryable: bool = False
     """Whether the same call can succeed later without anybody changing anything."""
 
+    at_once: bool = False
+    """Whether it can succeed at once: only the renewal of a token that is valid still has failed."""
+
     def __init__(
         self,
         message: str,

@@ -9,29 +9,58 @@ lengths of time are seconds. Field facts: IBM's REST reference (sessions, worklo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
-from airflow_provider_ibm_sessions.client.values import SessionMode, SessionState
+from airflow_provider_ibm_sessions.client.errors import BadResponseError
+from airflow_provider_ibm_sessions.client.values import BACKEND_PATTERN, SessionMode, SessionState
+
+_MAX_CURSOR = 1000
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class _Reply(BaseModel):
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+class _Part(BaseModel):
+    """Part of a reply. A field that cannot be read is as good as absent, unless nothing works without it."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _lenient(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        try:
+            return read(value)
+        except ValidationError:
+            # Nothing costs more than a session that is lost because IBM wrote 59.5 where an int stood.
+            if cls.model_fields[str(info.field_name)].is_required():
+                raise
+            return None
+
+
+class _Reply(_Part):
+    model_config = ConfigDict(extra="allow")
 
 
 class CreateSession(_Request):
     """Body of ``POST /v1/sessions``. IBM silently lowers ``max_ttl`` to what the plan allows."""
 
     mode: SessionMode = Field(description="dedicated: the QPU is held for the session; batch: job by job")
-    backend: str = Field(min_length=1, description="Name of the QPU, such as ibm_fez")
+    backend: str = Field(pattern=f"^{BACKEND_PATTERN}$", description="Name of the QPU, such as ibm_fez")
     max_ttl: StrictInt = Field(ge=1, le=2**31 - 1, description="Seconds from the first job's start, at most")
 
 
@@ -41,7 +70,7 @@ class UpdateSession(_Request):
     accepting_jobs: StrictBool = Field(description="Whether the session takes new jobs")
 
 
-class StateChange(_Reply):
+class StateChange(_Part):
     """One entry of a session's ``timestamps``."""
 
     status: str | None = None
@@ -75,11 +104,11 @@ class Session(_Reply):
         return self.state == SessionState.CLOSED
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values only, for XCom and trigger events."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """The fields above, as plain values, for XCom and trigger events."""
+        return self.model_dump(mode="json", exclude_none=True, include=set(type(self).model_fields))
 
 
-class Usage(_Reply):
+class Usage(_Part):
     """What a workload cost: seconds of QPU time, provisional until ``status`` is ``complete``."""
 
     qpu_charge_time_seconds: float | None = None
@@ -103,7 +132,7 @@ class Workload(_Reply):
     usage: Usage | None = None
 
 
-class PageLink(_Reply):
+class PageLink(_Part):
     """Where a neighbouring page is."""
 
     href: str
@@ -118,17 +147,23 @@ class WorkloadPage(_Reply):
     next: PageLink | str | None = None
     previous: PageLink | str | None = None
 
-    def __iter__(self) -> Iterator[Workload]:  # type: ignore[override]
-        return iter(self.workloads)
-
     @property
     def next_cursor(self) -> str | None:
-        """The cursor of the next page. Only the cursor is used: a link could point at another host."""
-        if not self.next:
+        """
+        The cursor of the next page. Only the cursor is used: a link could point at another host.
+
+        :raises BadResponseError: If there is a link without one: the list would seem to be at its end.
+        """
+        href = self.next.href if isinstance(self.next, PageLink) else self.next
+        if not href:
             return None
-        href = self.next if isinstance(self.next, str) else self.next.href
-        cursors = parse_qs(urlsplit(href).query).get("next")
-        return cursors[0] if cursors else None
+        try:
+            [cursor] = parse_qs(urlsplit(href).query)["next"]
+        except (KeyError, ValueError) as error:
+            raise BadResponseError("List workloads: the link to the next page holds no cursor") from error
+        if len(cursor) > _MAX_CURSOR:
+            raise BadResponseError("List workloads: the cursor of the next page is too long")
+        return cursor
 
 
 class Version(_Reply):
@@ -145,7 +180,7 @@ class Versions(_Reply):
     versions: list[Version]
 
 
-class BackendStatus(_Reply):
+class BackendStatus(_Part):
     """Whether a QPU takes work: ``online``, ``paused`` or ``offline``."""
 
     name: str | None = None
@@ -170,13 +205,11 @@ class Backends(_Reply):
 class WorkloadFilter(_Request):
     """Query of ``GET /v1/workloads``; what is left out does not filter."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
     user: Literal["me"] | None = None
     mode: Literal["job", "session", "batch"] | None = None
     status: list[Literal["pending", "in_progress", "completed", "failed", "canceled"]] | None = None
     backend: str | None = None
-    search: str | None = None
+    search: str | None = Field(default=None, max_length=500)
     tags: list[str] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -184,7 +217,19 @@ class WorkloadFilter(_Request):
     limit: StrictInt = Field(default=50, ge=1, le=50)
     next: str | None = None
 
-    def after(self, page: WorkloadPage) -> Self | None:
-        """The filter for the page that follows, or None after the last one."""
+
+class Paging:
+    """Which page comes next, until there is none, or a cursor comes round again."""
+
+    def __init__(self, query: WorkloadFilter) -> None:
+        self.query: WorkloadFilter | None = query
+        self._seen = {query.next}
+
+    def turn(self, page: WorkloadPage) -> None:
+        """Go on to the page after this one."""
         cursor = page.next_cursor
-        return self.model_copy(update={"next": cursor}) if cursor and cursor != self.next else None
+        if cursor is None or cursor in self._seen or self.query is None:
+            self.query = None
+            return
+        self._seen.add(cursor)
+        self.query = self.query.model_copy(update={"next": cursor})

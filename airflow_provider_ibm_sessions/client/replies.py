@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, quote_plus
 
 import httpx
 
@@ -88,8 +88,8 @@ def read_json(response: httpx.Response, doing: str) -> Any:
 def read_nothing(response: httpx.Response, doing: str) -> None:
     """Accept a successful reply that carries no answer (204). A web page is not one."""
     raise_for_status(response, doing)
-    if response.content:
-        read_json(response, doing)
+    if response.content and not isinstance(read_json(response, doing), Mapping):
+        raise BadResponseError(f"{doing}: the reply is JSON of another shape", status=response.status_code)
 
 
 def raise_for_status(response: httpx.Response, doing: str) -> None:
@@ -114,9 +114,7 @@ def problem_of(response: httpx.Response) -> Problem:
     if problem is None:
         kind = response.headers.get("content-type", "no content type").split(";")[0]
         problem = Problem(f"no explanation in the reply ({kind}, {len(response.content)} bytes)")
-    return Problem(
-        _clean(problem.message, response), problem.code and _clean(problem.code, response), problem.trace
-    )
+    return problem
 
 
 def _problem_in(body: Mapping[str, Any]) -> Problem | None:
@@ -136,7 +134,7 @@ def _problem_in(body: Mapping[str, Any]) -> Problem | None:
     return Problem(
         ". ".join(text.rstrip(".") for text in texts) or "no message",
         None if code is None else str(code),
-        trace if isinstance(trace, str) and len(trace) <= 64 and trace.isprintable() else None,
+        trace if isinstance(trace, str) else None,
     )
 
 
@@ -146,12 +144,12 @@ def _error(response: httpx.Response, problem: Problem, doing: str) -> IBMQuantum
     if kind is None:
         kind = _BY_STATUS.get(status, RequestRejectedError if status >= 400 else BadResponseError)
     advice = _ADVICE.get(problem.code or "", "")
-    message = _clean(problem.message, response)
+    message = clean(problem.message, response.request)
     return kind(
         f"{doing}: {message}{'. ' + advice if advice else ''}",
         status=status,
-        code=problem.code,
-        trace=problem.trace,
+        code=problem.code and clean(problem.code, response.request, 64),
+        trace=problem.trace and clean(problem.trace, response.request, 64),
         retry_after=retry_after(response),
     )
 
@@ -159,8 +157,8 @@ def _error(response: httpx.Response, problem: Problem, doing: str) -> IBMQuantum
 def _not_json(response: httpx.Response, doing: str) -> BadResponseError:
     kind = response.headers.get("content-type", "").split(";")[0] or "nothing"
     return BadResponseError(
-        f"{doing}: answered with {kind} instead of JSON. Is {_host(response)} IBM Quantum's API? "
-        "Its base URL ends in /api",
+        f"{doing}: answered with {clean(kind, response.request, 64)} instead of JSON. "
+        f"Is {_host(response)} the right host? The base URL of IBM Quantum's API ends in /api",
         status=response.status_code,
     )
 
@@ -182,20 +180,21 @@ def retry_after(response: httpx.Response) -> float | None:
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _clean(text: str, response: httpx.Response) -> str:
+def clean(text: str, request: httpx.Request, most: int = _MAX_MESSAGE) -> str:
     """One line, of bounded length, without the secrets of the request that it answers."""
-    for secret in secrets_of(response.request):
+    for secret in _secrets_of(request):
         text = text.replace(secret, "***")
-    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()[:_MAX_MESSAGE]
+    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()[:most]
 
 
-def secrets_of(request: httpx.Request) -> list[str]:
-    """The token in a request's header, or the API key in IAM's form."""
+def _secrets_of(request: httpx.Request) -> list[str]:
+    """The token in a request's header, or the API key in IAM's form, also as the form encodes it."""
     secrets = [request.headers.get("authorization", "").partition(" ")[2]]
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        secrets += parse_qs(request.content.decode("ascii", "replace")).get("apikey", [])
+        keys = parse_qs(request.content.decode("ascii", "replace")).get("apikey", [])
+        secrets += [form for key in keys for form in (key, quote_plus(key), quote(key, safe=""))]
     return [secret for secret in secrets if secret]

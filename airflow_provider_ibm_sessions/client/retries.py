@@ -52,7 +52,7 @@ class RetryPolicy:
         return {
             "retry": retry_if_exception(lambda error: may_send_again(operation, error)),
             "wait": self._pause(),
-            "stop": stop_before_delay(self.window),
+            "stop": self._stop(),
             "before_sleep": _announce,
             "reraise": True,
         }
@@ -61,11 +61,16 @@ class RetryPolicy:
         grow = wait_random_exponential(multiplier=self.first_pause, max=self.max_pause)
 
         def pause(state: RetryCallState) -> float:
-            asked = getattr(_error_of(state), "retry_after", None)
+            error = _error_of(state)
+            asked = 0.0 if error.at_once else error.retry_after
             # A little more than asked, so that those who were told the same do not come back together.
             return grow(state) if asked is None else asked + random.uniform(0, self.first_pause)
 
         return pause
+
+    def _stop(self) -> Callable[[RetryCallState], bool]:
+        over = stop_before_delay(self.window)
+        return lambda state: not _error_of(state).at_once and over(state)
 
 
 NO_RETRY = RetryPolicy(window=0.0)
@@ -74,8 +79,10 @@ NO_RETRY = RetryPolicy(window=0.0)
 
 def may_send_again(operation: Operation[Any], error: BaseException) -> bool:
     """Whether the policy allows the operation to be sent again after this error."""
-    if not isinstance(error, IBMQuantumError) or not error.retryable:
+    if not isinstance(error, IBMQuantumError):
         return False
+    if error.at_once or not error.retryable:
+        return error.at_once
     return operation.safety is not Safety.ONCE or _not_carried_out(error)
 
 
@@ -108,5 +115,7 @@ def _announce(state: RetryCallState) -> None:
     log.warning("%s. Attempt %d; next one in %.1f s", error, state.attempt_number, state.upcoming_sleep)
 
 
-def _error_of(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
+def _error_of(state: RetryCallState) -> IBMQuantumError:
+    """The error of the last attempt; there is one, and ours, wherever the policy is asked."""
+    error = state.outcome.exception() if state.outcome else None
+    return error if isinstance(error, IBMQuantumError) else IBMQuantumError(str(error))

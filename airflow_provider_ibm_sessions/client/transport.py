@@ -7,15 +7,21 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final, cast
 
 import httpx
 
-from airflow_provider_ibm_sessions.client.auth import SENT
-from airflow_provider_ibm_sessions.client.credentials import Credentials
-from airflow_provider_ibm_sessions.client.errors import BadResponseError, IBMQuantumError, TransportError
+from airflow_provider_ibm_sessions.client.auth import RENEWING, SENT, timeouts
+from airflow_provider_ibm_sessions.client.credentials import Credentials, is_loopback
+from airflow_provider_ibm_sessions.client.errors import (
+    BadResponseError,
+    ConfigurationError,
+    IBMQuantumError,
+    TransportError,
+)
+from airflow_provider_ibm_sessions.client.replies import clean
 
-CONNECT_TIMEOUT: Final = 10.0
 MAX_REPLY_BYTES: Final = 32 * 2**20
 MAX_CONNECTIONS: Final = 20
 KEEP_ALIVE: Final = 30.0
@@ -32,11 +38,13 @@ _NEVER_SENT: Final = (
 class BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """The bytes of a reply, as long as they are neither too many nor too late."""
 
-    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, seconds: float) -> None:
+    def __init__(
+        self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, seconds: float, most: int
+    ) -> None:
         self._stream = cast("Any", stream)
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
-        self._left = MAX_REPLY_BYTES
+        self._left = most
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
@@ -49,7 +57,7 @@ class BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     def _checked(self, chunk: bytes) -> bytes:
         self._left -= len(chunk)
         if self._left < 0:
-            raise BadResponseError(f"The reply is larger than {MAX_REPLY_BYTES // 2**20} MiB")
+            raise BadResponseError("The reply is too large")
         if time.monotonic() > self._deadline:
             raise TransportError(f"The reply did not end within {self._seconds:g} s")
         return chunk
@@ -63,13 +71,24 @@ class BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
         await self._stream.aclose()
 
 
+def bound(response: httpx.Response, seconds: float) -> None:
+    """
+    Bound a reply before it is read.
+
+    We ask for none to be compressed. One that is all the same may be as long as it would be at gzip's best.
+    """
+    packed = response.headers.get("content-encoding", "identity") != "identity"
+    most = MAX_REPLY_BYTES // 1024 if packed else MAX_REPLY_BYTES
+    response.stream = BoundedStream(response.stream, seconds, most)
+
+
 def options(credentials: Credentials) -> dict[str, Any]:
     """Arguments for ``httpx.Client`` and ``httpx.AsyncClient`` alike."""
-    seconds = credentials.timeout
     return {
-        "timeout": httpx.Timeout(seconds, connect=min(CONNECT_TIMEOUT, seconds)),
+        "timeout": timeouts(credentials),
         "verify": _verify(credentials.verify),
         "proxy": credentials.proxy,
+        "mounts": None if credentials.proxy else _direct(credentials),
         "follow_redirects": False,
         "limits": httpx.Limits(
             max_connections=MAX_CONNECTIONS,
@@ -79,8 +98,22 @@ def options(credentials: Credentials) -> dict[str, Any]:
     }
 
 
-def _verify(verify: bool | str) -> bool | ssl.SSLContext:
-    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
+def _direct(credentials: Credentials) -> dict[str, None]:
+    """What is on loopback goes there, and not in clear text through a proxy of the environment."""
+    hosts = {httpx.URL(url).host for url in (credentials.url, credentials.iam_url)}
+    return {
+        f"all://[{host}]" if ":" in host else f"all://{host}": None for host in hosts if is_loopback(host)
+    }
+
+
+def _verify(verify: bool | str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else _default_context(verify)
+
+
+@cache
+def _default_context(verify: bool) -> ssl.SSLContext:
+    """One for the process: reading the CA bundle takes as long as several requests."""
+    return httpx.create_ssl_context(verify=verify)
 
 
 @contextmanager
@@ -90,22 +123,32 @@ def one_attempt(request: httpx.Request, doing: str) -> Iterator[None]:
 
     :raises TransportError: For every failure to exchange bytes, with ``sent`` as exact as can be known.
     """
-    request.extensions[SENT] = False
+    request.extensions[SENT] = request.extensions[RENEWING] = False
+    try:
+        with _only_our_errors(request, doing):
+            yield
+    except IBMQuantumError as error:
+        error.sent = error.sent and _sent(request)
+        error.at_once = bool(request.extensions[RENEWING])
+        raise
+
+
+@contextmanager
+def _only_our_errors(request: httpx.Request, doing: str) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
         raise _transport_error(error, request, doing) from error
     except TimeoutError as error:
-        raise TransportError(f"{doing}: no complete reply in time", sent=_sent(request)) from error
-    except IBMQuantumError as error:
-        error.sent = error.sent and _sent(request)
-        raise
+        raise TransportError(f"{doing}: no complete reply in time") from error
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ConfigurationError(f"{doing}: {type(error).__name__} in the URL", field="url") from error
 
 
 def _transport_error(error: httpx.HTTPError, request: httpx.Request, doing: str) -> TransportError:
     host = request.url.host if _sent(request) else "IAM or " + request.url.host
     translated = TransportError(
-        f"{doing}: {type(error).__name__} at {host}{_reason(error)}",
+        f"{doing}: {type(error).__name__} at {host}{_reason(error, request)}",
         sent=_sent(request) and not isinstance(error, _NEVER_SENT),
     )
     translated.retryable = not _is_bad_certificate(error)
@@ -116,8 +159,11 @@ def _sent(request: httpx.Request) -> bool:
     return bool(request.extensions.get(SENT))
 
 
-def _reason(error: httpx.HTTPError) -> str:
-    return f": {error}" if str(error) else ""
+def _reason(error: httpx.HTTPError, request: httpx.Request) -> str:
+    # What a server has written may stand in it, and it may have written back what we sent.
+    failed = getattr(error, "_request", None) or request
+    text = clean(clean(str(error), request), failed).rstrip(".")
+    return f": {text}" if text else ""
 
 
 def _is_bad_certificate(error: BaseException | None) -> bool:

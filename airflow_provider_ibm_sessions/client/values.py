@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -16,9 +15,10 @@ DEFAULT_MAX_TTL = 28_800
 
 MAX_ID_LENGTH = 500
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]*")
-_BACKEND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+BACKEND_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_TEN_YEARS = 315_360_000.0
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"\s*".join(rf"(?:(\d+)\s*{unit})?" for unit in _UNITS))
 _INT32_MAX = 2**31 - 1
 
 
@@ -81,7 +81,7 @@ def checked_states(value: object, field: str = "target_state") -> tuple[str, ...
 
 def checked_backend(value: object, field: str = "backend") -> str:
     """Return the name of a QPU, such as ``ibm_fez``, or raise ``ConfigurationError``."""
-    if isinstance(value, str) and _BACKEND.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(BACKEND_PATTERN, value):
         return value
     raise ConfigurationError(
         f"{field} must be the name of a QPU, such as 'ibm_fez', got {shown(value)}", field=field
@@ -98,14 +98,15 @@ def checked_bool(value: object, field: str) -> bool:
     raise ConfigurationError(f"{field} must be true or false, got {shown(value)}", field=field)
 
 
-def checked_positive(value: object, field: str) -> float:
-    """Return a finite number of seconds above zero; a ``timedelta`` is read as well."""
+def checked_positive(value: object, field: str, at_most: float = _TEN_YEARS) -> float:
+    """Return a number of seconds above zero, within reason; a ``timedelta`` is read as well."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= at_most:
         return float(value)
     raise ConfigurationError(
-        f"{field} must be a number of seconds above zero, got {shown(value)}", field=field
+        f"{field} must be a number of seconds, above 0 and at most {at_most:g}, got {shown(value)}",
+        field=field,
     )
 
 
@@ -136,19 +137,22 @@ def _read_seconds(value: object) -> int | None:
 
 
 def _parse_seconds(text: str) -> int | None:
-    compact = "".join(text.lower().split())
-    if not compact.isascii() or len(compact) > 32:
+    text = text.strip().lower()
+    if not text.isascii() or len(text) > 40:
         return None
-    if compact.isdigit():
-        return int(compact)
-    match = _DURATION.fullmatch(compact)
-    if not match or not compact:
+    if text.isdigit():
+        return int(text)
+    match = _DURATION.fullmatch(text)
+    if not match or not text:
         return None
     return sum(int(number or 0) * size for number, size in zip(match.groups(), _UNITS.values(), strict=True))
 
 
 def shown(value: object) -> str:
     """Show a wrong value in an error: short, on one line, with its type where that is the trouble."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python writes
+        text = "a very large number"
     short = text if len(text) <= 60 else f"{text[:57]}..."
     return short if isinstance(value, str) else f"{short} ({type(value).__name__})"

@@ -22,9 +22,9 @@ ALLOWED = {
     "api_version": "a date such as 2026-04-15",
     "url": "https",
     "iam_url": "https",
-    "verify": "true, false or the path of a readable CA file",
+    "verify": "true, false or the path of a readable file of CA certificates",
     "proxy": "a URL such as http://",
-    "timeout": "a number of seconds above zero",
+    "timeout": "a number of seconds, above 0 and at most 3600",
 }
 BAD = {
     "api_key": ["", None, 7, "two words", "tail\n", "tab\t", "schlüssel", "\x00"],

@@ -236,8 +236,8 @@ def test_cursors_that_go_round_in_circles_end_the_list(ibm, api):
     assert len(ibm.requests("GET", "/v1/workloads")) <= 4
 
 
-@pytest.mark.parametrize("link", [None, "", {"href": ""}, {"href": "https://h/x"}, {"href": "?next="}])
-def test_a_page_without_a_cursor_is_the_last(ibm, api, link):
+@pytest.mark.parametrize("link", [None, "", {"href": ""}])
+def test_a_page_without_a_link_is_the_last(ibm, api, link):
     ibm.script(Fault("GET", "/v1/workloads", json=_page("a", link)))
     assert [each.id for each in api.list_workloads()] == ["a"]
     assert len(ibm.requests("GET")) == 1
@@ -253,8 +253,12 @@ def test_a_next_link_to_another_host_is_not_followed(ibm, api):
     assert ibm.journal[-1].query["next"] == ["MjAyNg=="]
 
 
-@pytest.mark.parametrize("link", ["http://[", "http://[::1", "http://\u2100/", f"?next={'x' * 70_000}"])
+NO_LINKS = ["http://[", "http://[::1", "http://\u2100/", f"?next={'x' * 70_000}", "https://h/x", "?next="]
+
+
+@pytest.mark.parametrize("link", NO_LINKS, ids=range(len(NO_LINKS)))
 def test_a_next_link_that_is_none_is_a_bad_reply(ibm, api, link):
+    """To take it for the end of the list would hide what is on the pages after it."""
     ibm.script(Fault("GET", "/v1/workloads", json=_page("a", {"href": link})))
     with pytest.raises(BadResponseError):
         api.list_workloads()
@@ -269,7 +273,7 @@ def test_a_state_never_seen_before_is_read_and_is_not_final(ibm, api, state):
     session = api.get_session("x")
     assert session.state == state
     assert not session.is_closed
-    assert session.to_json()["brand_new"] == {"a": [1]}
+    assert session.model_extra == {"brand_new": {"a": [1]}}
 
 
 def test_an_id_is_all_that_a_created_session_must_have(ibm, api):
