@@ -83,4 +83,7 @@ def _environment() -> dict[str, str]:
 
 def _line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    return process.stdout.readline()
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{' '.join(map(str, process.args[1:]))} did not start; see its message above")
+    return line

@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from benchmarks import environment
 from benchmarks.children import answer_of
@@ -32,7 +31,7 @@ FOR_INFORMATION = (
     "airflow_provider_ibm_sessions.hooks.form",
 )
 _PROBE_SECONDS = 120
-_FIGURES = ("ms", "cpu", "mb", "modules")
+_FIGURES = ("ms", "cpu", "mb", "traced", "modules")
 
 Costs = Mapping[str, Mapping[str, float]]
 
@@ -41,13 +40,14 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     costs = measure(environment.python(), options.rounds)
     print(
-        f"Each figure: median of {options.rounds} fresh processes, candidates in turn. CPU ms: the part\n"
-        "spent computing. MB: growth of resident memory, after a garbage collection; unlike\n"
-        "tracemalloc it sees what C libraries take, and does not slow down what is timed.\n"
-        "Shared modules count in every row.\n"
+        f"Each figure: median of {options.rounds} fresh processes, candidates in turn. CPU ms: the part "
+        "spent computing.\n"
+        "RSS MB: growth of resident memory; what fits into memory that the base has freed does not show.\n"
+        "Traced MB: by tracemalloc, in one more process; what C libraries allocate does not show.\n"
+        "Modules that rows share count in each.\n"
     )
     table(
-        ("import, over a bare airflow.sdk", "ms", "CPU ms", "MB", "modules"),
+        ("import, over a bare airflow.sdk", "ms", "CPU ms", "RSS MB", "traced MB", "modules"),
         [(_label(name), *(_figure(cost, figure) for figure in _FIGURES)) for name, cost in costs.items()],
     )
     print()
@@ -55,33 +55,35 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(python: Path, rounds: int) -> Costs:
-    """The median cost of each import. The first round fills caches and is not counted."""
+    """The median cost of each import. The first round, which also fills caches, traces memory."""
     names = ["", OURS, *OTHERS, *FOR_INFORMATION]
-    samples: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     command = [str(python), "-m", "benchmarks.import_probe"]
-    for number in range(rounds + 1):
-        for name in names:
-            cost = answer_of([*command, name], _PROBE_SECONDS)
-            if number:
-                samples[name].append(cost)
+    traced = {name: answer_of([*command, name, "traced"], _PROBE_SECONDS) for name in names}
+    samples = [
+        {name: answer_of([*command, name], _PROBE_SECONDS) | traced[name] for name in names}
+        for _ in range(rounds)
+    ]
     return {
-        name: {figure: median(cost[figure] for cost in costs) for figure in _FIGURES}
-        for name, costs in samples.items()
+        name: {figure: median(sample[name][figure] for sample in samples) for figure in _FIGURES}
+        for name in names
     }
 
 
 def verdicts(costs: Costs) -> None:
-    """Print the targets."""
-    ours = costs[OURS]
+    """Print the targets. Memory: the larger of the two figures."""
+    memory = {name: max(cost["mb"], cost["traced"]) for name, cost in costs.items()}
+    ours, mb = costs[OURS], memory[OURS]
     target(f"at most {MAX_MS:.0f} ms", f"{ours['ms']:.1f} ms", met=ours["ms"] <= MAX_MS)
-    target(f"at most {MAX_MB:.0f} MB", f"{ours['mb']:.1f} MB", met=ours["mb"] <= MAX_MB)
-    for figure, unit in (("ms", "ms"), ("mb", "MB"), ("modules", "modules")):
-        least = min(costs[name][figure] for name in OTHERS)
-        target(
-            f"fewer {unit} than each of the three",
-            f"{_figure(ours, figure)} against {_figure({figure: least}, figure)} or more",
-            met=ours[figure] < least,
-        )
+    target(f"at most {MAX_MB:.0f} MB", f"{mb:.2f} MB", met=mb <= MAX_MB)
+    _below("ms", {name: cost["ms"] for name, cost in costs.items()})
+    _below("MB", memory)
+    _below("modules", {name: cost["modules"] for name, cost in costs.items()})
+
+
+def _below(unit: str, figures: Mapping[str, float]) -> None:
+    least = min(figures[name] for name in OTHERS)
+    measured = f"{figures[OURS]:.1f} against {least:.1f} or more"
+    target(f"fewer {unit} than each of the three", measured, met=figures[OURS] < least)
 
 
 def _label(name: str) -> str:
