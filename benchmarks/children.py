@@ -85,5 +85,5 @@ def _line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"{' '.join(map(str, process.args[1:]))} did not start; see its message above")
+        raise RuntimeError("the server did not start; see its message above")
     return line

@@ -82,7 +82,7 @@ def verdicts(costs: Costs) -> None:
 
 def _below(unit: str, figures: Mapping[str, float]) -> None:
     least = min(figures[name] for name in OTHERS)
-    measured = f"{figures[OURS]:.1f} against {least:.1f} or more"
+    measured = f"{figures[OURS]:.3g} against {least:.3g} or more"
     target(f"fewer {unit} than each of the three", measured, met=figures[OURS] < least)
 
 

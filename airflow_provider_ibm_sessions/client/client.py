@@ -123,13 +123,8 @@ class IBMQuantumClient(_Caller):
 
     def authorization(self) -> str:
         """The ``Authorization`` header for a request that somebody else sends (Qiskit does)."""
-        request = self._build(operations.LIST_BACKENDS, None, {})
-        flow = self._auth.sync_auth_flow(request)
-        with closing(flow), transport.one_attempt(request, "Get a token"):
-            step = next(flow)
-            while step is not request:
-                step = flow.send(self._http.send(step, auth=None))
-        return request.headers["Authorization"]
+        header: str = Retrying(**self.retry.options(operations.LIST_BACKENDS))(self._authorize)
+        return header
 
     def close(self) -> None:
         """Close the connections."""
@@ -146,6 +141,17 @@ class IBMQuantumClient(_Caller):
         with known_outcome(operation):
             reply: ReplyT = Retrying(**self.retry.options(operation))(self._exchange, operation, request)
             return reply
+
+    def _authorize(self) -> str:
+        request = self._build(operations.LIST_BACKENDS, None, {})
+        with (
+            transport.one_attempt(request, "Get a token"),
+            closing(self._auth.sync_auth_flow(request)) as flow,
+        ):
+            step = next(flow)
+            while step is not request:
+                step = flow.send(self._http.send(step, auth=None))
+        return request.headers["Authorization"]
 
     def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
         with transport.one_attempt(request, operation.summary):
