@@ -48,7 +48,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--triggers", type=int, default=1000, help="sensors: how many wait at once")
     parser.add_argument("--interval", type=float, default=10, help="sensors: seconds between polls")
     parser.add_argument("--seconds", type=float, default=60, help="sensors: how long they wait")
-    parser.add_argument("--latency", type=float, default=0, help="sensors: seconds the service takes")
+    parser.add_argument(
+        "--latency", type=float, nargs="+", default=[0, 0.3], help="sensors: seconds the service takes"
+    )
     parser.add_argument("--gets", type=int, default=2000, help="get: requests per candidate")
     options = parser.parse_args()
     if unknown := set(options.names) - set(_ALL):

@@ -21,16 +21,22 @@ _START_SECONDS = 120
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure and print, for each latency."""
     with serving("benchmarks.fake_service", "1", "0") as server:
         wait(server, 0.2, 1)  # not counted: it fills caches
-    with serving("benchmarks.fake_service", str(options.triggers), str(options.latency)) as server:
+    for latency in options.latency:
+        run_one(latency, options)
+
+
+def run_one(latency: float, options: argparse.Namespace) -> None:
+    """Measure and print, for a service that takes ``latency`` seconds for each reply."""
+    with serving("benchmarks.fake_service", str(options.triggers), str(latency)) as server:
         seen = wait(server, options.interval, options.seconds)
         books = server.stop()
     half = (options.seconds - options.interval) / 2
     print(
         f"{options.triggers} triggers, polling every {options.interval:g} s a service that answers after "
-        f"{options.latency:g} s.\nStart-up: the first {options.interval:g} s; then {half:g} s for stalls and "
+        f"{latency:g} s.\nStart-up: the first {options.interval:g} s; then {half:g} s for stalls and "
         f"{half:g} s for CPU.\n"
         "Stall: what a task that sleeps 5 ms over and over oversleeps. Garbage collection: Python's own; a\n"
         "full one goes through all objects of the process, which for the most part are Airflow's.\n"
@@ -38,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
     show(seen, books, options)
     print()
     verdicts(seen, books)
+    print()
 
 
 def wait(server: Server, interval: float, seconds: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client import operations, transport
 from airflow_provider_ibm_sessions.client.auth import SENT, IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
+from airflow_provider_ibm_sessions.client.lanes import Lanes
 from airflow_provider_ibm_sessions.client.models import (
     Backend,
     Paging,
@@ -163,9 +164,7 @@ class AsyncIBMQuantumClient(_Caller):
 
     def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
         super().__init__(credentials, retry)
-        self._http = httpx.AsyncClient(
-            **transport.options(credentials), event_hooks={"response": [self._abound]}
-        )
+        self._lanes = Lanes(self._open)
 
     async def create_session(
         self, *, backend: str, max_ttl: Any, mode: str = SessionMode.DEDICATED
@@ -206,7 +205,7 @@ class AsyncIBMQuantumClient(_Caller):
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._lanes.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -221,9 +220,13 @@ class AsyncIBMQuantumClient(_Caller):
 
     async def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
         with transport.one_attempt(request, operation.summary):
-            async with asyncio.timeout(self.credentials.timeout):
-                response = await self._http.send(request, auth=self._auth_for(operation, request))
+            async with asyncio.timeout(self.credentials.timeout), self._lanes.client() as http:
+                response = await http.send(request, auth=self._auth_for(operation, request))
             return operation.read(response)
+
+    def _open(self) -> httpx.AsyncClient:
+        options = transport.options(self.credentials)
+        return httpx.AsyncClient(**options, event_hooks={"response": [self._abound]})
 
     async def _abound(self, response: httpx.Response) -> None:
         self._bound(response)

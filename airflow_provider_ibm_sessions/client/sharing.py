@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from airflow_provider_ibm_sessions.client import transport
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 
@@ -26,8 +27,8 @@ async def shared_client(credentials: Credentials) -> AsyncIterator[AsyncIBMQuant
     """Lend the running loop's client for these credentials; the last user closes it."""
     key = (asyncio.get_running_loop(), credentials)
     if key not in _shared:
-        _shared[key] = _Shared(AsyncIBMQuantumClient(credentials))
-    entry = _shared[key]
+        await asyncio.to_thread(transport.prepare, credentials)  # reads a file: not in the loop
+    entry = _shared.setdefault(key, _Shared(AsyncIBMQuantumClient(credentials)))
     entry.users += 1
     try:
         yield entry.client

@@ -23,7 +23,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 from airflow_provider_ibm_sessions.client.replies import clean
 
 MAX_REPLY_BYTES: Final = 32 * 2**20
-MAX_CONNECTIONS: Final = 20
+MAX_CONNECTIONS: Final = 10
 KEEP_ALIVE: Final = 30.0
 
 _NEVER_SENT: Final = (
@@ -108,6 +108,11 @@ def _direct(credentials: Credentials) -> dict[str, None]:
 
 def _verify(verify: bool | str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else _default_context(verify)
+
+
+def prepare(credentials: Credentials) -> None:
+    """Read the CA bundle; for callers that must not do so where they make a client."""
+    _verify(credentials.verify)
 
 
 @cache

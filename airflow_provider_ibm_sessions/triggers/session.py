@@ -61,6 +61,8 @@ class IBMQuantumSessionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is something to tell, then tell it once."""
+        # Before anything else: a thousand that start together shall not ask for a connection together.
+        await self._sleep(first_pause(self.poll_interval))
         try:
             async with IBMQuantumHook(self.ibm_quantum_conn_id).async_client() as client:
                 event = await self._watch(client)
@@ -70,15 +72,17 @@ class IBMQuantumSessionTrigger(BaseTrigger):
 
     async def _watch(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
         patience = Patience()
-        pause = first_pause(self.poll_interval)
         while True:
-            await asyncio.sleep(max(0.0, min(pause, self.end_time - time.time())))
             # Read before looking at the clock: after an hour without a triggerer the session comes first.
             if event := await self._poll(client, patience):
                 return event
             if time.time() >= self.end_time:
                 return {"status": "timeout", "message": self._too_late()}
-            pause = jittered(self.poll_interval)
+            await self._sleep(jittered(self.poll_interval))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, but not beyond the deadline."""
+        await asyncio.sleep(max(0.0, min(seconds, self.end_time - time.time())))
 
     async def _poll(self, client: AsyncIBMQuantumClient, patience: Patience) -> dict[str, Any] | None:
         try:
