@@ -29,7 +29,7 @@ from airflow_provider_ibm_sessions.client.models import (
 )
 from airflow_provider_ibm_sessions.client.operations import Operation
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy, known_outcome
-from airflow_provider_ibm_sessions.client.values import SessionMode, to_seconds
+from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, SessionMode, to_seconds
 
 APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
 
@@ -81,14 +81,16 @@ class IBMQuantumClient(_Caller):
         super().__init__(credentials, retry)
         self._http = httpx.Client(**transport.options(credentials), event_hooks={"response": [self._bound]})
 
-    def create_session(self, *, backend: str, max_ttl: Any, mode: str = SessionMode.DEDICATED) -> Session:
+    def create_session(
+        self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
+    ) -> Session:
         """
         Open a session. Sent once: see ``OutcomeUnknownError``.
 
         :param backend: Name of the QPU.
+        :param mode: ``dedicated`` (billed while active) or ``batch``.
         :param max_ttl: Longest life from the first job's start: seconds, a timedelta or ``"2h 30m"``.
             IBM silently lowers it to the plan's limit: compare the session's.
-        :param mode: ``dedicated`` (billed while active) or ``batch``.
         """
         return self._call(
             operations.CREATE_SESSION, backend=backend, mode=mode, max_ttl=to_seconds(max_ttl, "max_ttl")
@@ -167,7 +169,7 @@ class AsyncIBMQuantumClient(_Caller):
         self._lanes = Lanes(self._open)
 
     async def create_session(
-        self, *, backend: str, max_ttl: Any, mode: str = SessionMode.DEDICATED
+        self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
     ) -> Session:
         """See :meth:`IBMQuantumClient.create_session`."""
         return await self._call(

@@ -21,6 +21,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
 )
 from airflow_provider_ibm_sessions.client.sharing import shared_client
+from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, SessionMode
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
 from airflow_provider_ibm_sessions.hooks.form import FIELD_BEHAVIOUR, form_widgets
 
@@ -79,9 +80,11 @@ class IBMQuantumHook(BaseHook):
         """The client that this hook's own methods use."""
         return self._client
 
-    def create_session(self, *, backend: str, max_ttl: Any, mode: str = "dedicated") -> Session:
+    def create_session(
+        self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
+    ) -> Session:
         """Open a session; see :meth:`IBMQuantumClient.create_session`."""
-        return self._client.create_session(backend=backend, max_ttl=max_ttl, mode=mode)
+        return self._client.create_session(backend, mode=mode, max_ttl=max_ttl)
 
     def get_session(self, session_id: str) -> Session:
         """Read a session."""
