@@ -21,14 +21,16 @@ def as_failure(message: str, *, retryable: bool) -> AirflowException:
 
 
 @contextmanager
-def told_to_airflow() -> Iterator[None]:
+def told_to_airflow(final: tuple[type[IBMQuantumError], ...] | None = None) -> Iterator[None]:
     """
     Translate the client's errors inside of this.
 
+    :param final: Errors after which the task is not to be retried; by default those that say so.
     :raises AirflowFailException: For errors that trying again cannot mend: the task fails without retries.
     :raises IBMQuantumTaskError: For the others.
     """
     try:
         yield
     except IBMQuantumError as error:
-        raise as_failure(str(error), retryable=error.retryable) from error
+        retryable = error.retryable if final is None else not isinstance(error, final)
+        raise as_failure(str(error), retryable=retryable) from error

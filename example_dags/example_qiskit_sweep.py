@@ -18,9 +18,13 @@ from airflow_provider_ibm_sessions.operators.session import (
 )
 
 
-@task
+@task(execution_timeout=timedelta(hours=7))
 def run_sweep(session_id: str, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Submit one job for each angle, drain the session, and collect the counts."""
+    """
+    Submit one job for each angle, drain the session, and collect the counts.
+
+    Holds a worker while the jobs are queued; the example of a nightly batch does not.
+    """
     from math import pi
 
     from qiskit import QuantumCircuit
@@ -72,6 +76,6 @@ with DAG(
         backend="{{ params.backend }}",
         max_ttl="15m",
     )
-    close = IBMQuantumCloseSessionOperator(task_id="close_session", session_id=create.output)
+    close = IBMQuantumCloseSessionOperator(task_id="close_session", session_id=create.output, retries=3)
 
-    run_sweep(create.output) >> close.as_teardown(setups=create)
+    run_sweep(create.output) >> close.as_teardown(setups=create, on_failure_fail_dagrun=True)

@@ -54,7 +54,7 @@ def submit(
     return {**experiment, "job_id": Sampler(mode=batch).run([compiled], shots=params["shots"]).job_id()}
 
 
-@task
+@task(execution_timeout=timedelta(minutes=30))
 def collect(job: dict[str, Any]) -> dict[str, Any]:
     """Fetch the counts of one experiment."""
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
@@ -89,6 +89,12 @@ with DAG(
     done = IBMQuantumSessionSensor(
         task_id="batch_has_closed", session_id=create.output, deferrable=True, timeout=timedelta(hours=7)
     )
-    close = IBMQuantumCloseSessionOperator(task_id="close_batch", session_id=create.output)
+    close = IBMQuantumCloseSessionOperator(task_id="close_batch", session_id=create.output, retries=3)
 
-    jobs >> drain >> done >> collect.expand(job=jobs) >> close.as_teardown(setups=create)
+    (
+        jobs
+        >> drain
+        >> done
+        >> collect.expand(job=jobs)
+        >> close.as_teardown(setups=create, on_failure_fail_dagrun=True)
+    )

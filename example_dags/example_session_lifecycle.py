@@ -54,6 +54,6 @@ with DAG(
         deferrable=True,  # waits in the triggerer: no worker slot
         timeout=timedelta(minutes=45),
     )
-    close = IBMQuantumCloseSessionOperator(task_id="close_session", session_id=create.output)
+    close = IBMQuantumCloseSessionOperator(task_id="close_session", session_id=create.output, retries=3)
 
-    create >> is_there >> drain >> has_closed >> close.as_teardown(setups=create)
+    create >> is_there >> drain >> has_closed >> close.as_teardown(setups=create, on_failure_fail_dagrun=True)

@@ -77,7 +77,7 @@ def report(session: dict[str, Any], points: list[dict[str, Any]], qpu: LocalQPU)
     say(f"\nSession {session['id']} ({session['mode']}, on {session['backend_name']})")
     for state, field in states:
         say(f"  {state:8} {when(session[field]):%H:%M:%S.%f}"[:-3])
-    say(f"  max_ttl  {session['max_ttl']} s: what it could have been billed at most")
+    say(f"  max_ttl  {session['max_ttl']} s from the first job's start: the bill's bound")
     say(f"\n{'angle':>7}  {'P(1)':>6}  {'expected':>8}  {'job':24} counts")
     for point in points:
         angle, job, counts = point["angle"], point["job_id"], point["counts"]

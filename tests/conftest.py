@@ -70,6 +70,7 @@ def connection_to(ibm: FakeIBM, **extra: object) -> str:
 def ibm() -> Iterator[FakeIBM]:
     """A strict fake IBM; at the end it must have seen no key outside of IAM and no header missing."""
     with FakeIBM() as fake:
+        SECRETS.add(fake.api_key)
         yield fake
         remember_secrets(fake)
         assert fake.leaks == []

@@ -41,5 +41,13 @@ def test_no_key_and_no_token_is_anywhere(airflow_db):
 
 
 def test_the_search_finds_what_is_there(airflow_db):
-    """The search itself can fail: it finds a word that Airflow is known to have written."""
-    assert find({"dags-folder"}) or find({"alembic_version"})
+    """The search itself can fail: it finds a word in a row of the database, and one in a plain file."""
+    (AIRFLOW_HOME / "planted.log").write_text("a-planted-word")
+    assert [place for place, _ in find({"a-planted-word"})] == [str(AIRFLOW_HOME / "planted.log")]
+    assert any(":job" in place or ":log" in place or ":alembic" in place for place, _ in find({version()}))
+
+
+def version() -> str:
+    """What Airflow has surely written: the revision of its database."""
+    with sqlite3.connect(AIRFLOW_HOME / "airflow.db") as connection:
+        return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])

@@ -131,6 +131,10 @@ class IAMAuth(httpx.Auth):
                     await self._acquire(step)
                 step = _advance(steps, reply)
 
+    def discard(self, token: str) -> None:
+        """Forget a token that was refused."""
+        self._cache.discard(token)
+
     async def _acquire(self, lock: threading.Lock) -> None:
         """Wait for the lock without blocking the loop, whose own tasks may hold it."""
         give_up = time.monotonic() + self._credentials.timeout

@@ -18,6 +18,7 @@ from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client import operations, transport
 from airflow_provider_ibm_sessions.client.auth import SENT, IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
+from airflow_provider_ibm_sessions.client.deadlines import keep_deadlines, within
 from airflow_provider_ibm_sessions.client.lanes import Lanes
 from airflow_provider_ibm_sessions.client.models import (
     Backend,
@@ -65,7 +66,7 @@ class _Caller:
         return None
 
     def _bound(self, response: httpx.Response) -> None:
-        transport.bound(response, self.credentials.timeout)
+        transport.bound(response)
 
 
 class IBMQuantumClient(_Caller):
@@ -79,7 +80,8 @@ class IBMQuantumClient(_Caller):
 
     def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
         super().__init__(credentials, retry)
-        self._http = httpx.Client(**transport.options(credentials), event_hooks={"response": [self._bound]})
+        options = transport.options(credentials)
+        self._http = keep_deadlines(httpx.Client(**options, event_hooks={"response": [self._bound]}))
 
     def create_session(
         self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
@@ -129,6 +131,10 @@ class IBMQuantumClient(_Caller):
         header: str = Retrying(**self.retry.options(operations.LIST_BACKENDS))(self._authorize)
         return header
 
+    def refuse(self, authorization: str) -> None:
+        """Forget a token that IBM answered with 401, so that the next header holds a new one."""
+        self._auth.discard(authorization.removeprefix("Bearer "))
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -157,7 +163,7 @@ class IBMQuantumClient(_Caller):
         return request.headers["Authorization"]
 
     def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
-        with transport.one_attempt(request, operation.summary):
+        with transport.one_attempt(request, operation.summary), within(self.credentials.timeout):
             return operation.read(self._http.send(request, auth=self._auth_for(operation, request)))
 
 

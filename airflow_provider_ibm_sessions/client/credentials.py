@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from airflow_provider_ibm_sessions.client import tls
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.values import checked_bool, checked_positive, shown
 
@@ -143,7 +143,7 @@ def _check_verify(verify: object) -> None:
         return
     try:
         if isinstance(verify, str) and verify:
-            ssl.create_default_context(cafile=verify)
+            tls.context(verify)
             return
     except (OSError, ValueError):  # not there, not readable, no certificate in it, no path at all
         pass

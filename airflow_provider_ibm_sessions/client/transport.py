@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What bounds one exchange with IBM (time, size, TLS), and how its failures are told."""
+"""How one exchange with IBM is made and bounded, and how its failures are told."""
 
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Final, cast
 
 import httpx
 
+from airflow_provider_ibm_sessions.client import tls
 from airflow_provider_ibm_sessions.client.auth import RENEWING, SENT, timeouts
 from airflow_provider_ibm_sessions.client.credentials import Credentials, is_loopback
 from airflow_provider_ibm_sessions.client.errors import (
@@ -36,14 +35,10 @@ _NEVER_SENT: Final = (
 
 
 class BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The bytes of a reply, as long as they are neither too many nor too late."""
+    """The bytes of a reply, as long as they are not too many."""
 
-    def __init__(
-        self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, seconds: float, most: int
-    ) -> None:
+    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, most: int) -> None:
         self._stream = cast("Any", stream)
-        self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
         self._left = most
 
     def __iter__(self) -> Iterator[bytes]:
@@ -58,8 +53,6 @@ class BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._left -= len(chunk)
         if self._left < 0:
             raise BadResponseError("The reply is too large")
-        if time.monotonic() > self._deadline:
-            raise TransportError(f"The reply did not end within {self._seconds:g} s")
         return chunk
 
     def close(self) -> None:
@@ -71,7 +64,7 @@ class BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
         await self._stream.aclose()
 
 
-def bound(response: httpx.Response, seconds: float) -> None:
+def bound(response: httpx.Response) -> None:
     """
     Bound a reply before it is read.
 
@@ -79,14 +72,14 @@ def bound(response: httpx.Response, seconds: float) -> None:
     """
     packed = response.headers.get("content-encoding", "identity") != "identity"
     most = MAX_REPLY_BYTES // 1024 if packed else MAX_REPLY_BYTES
-    response.stream = BoundedStream(response.stream, seconds, most)
+    response.stream = BoundedStream(response.stream, most)
 
 
 def options(credentials: Credentials) -> dict[str, Any]:
     """Arguments for ``httpx.Client`` and ``httpx.AsyncClient`` alike."""
     return {
         "timeout": timeouts(credentials),
-        "verify": _verify(credentials.verify),
+        "verify": tls.context(credentials.verify),
         "proxy": credentials.proxy,
         "mounts": None if credentials.proxy else _direct(credentials),
         "follow_redirects": False,
@@ -104,21 +97,6 @@ def _direct(credentials: Credentials) -> dict[str, None]:
     return {
         f"all://[{host}]" if ":" in host else f"all://{host}": None for host in hosts if is_loopback(host)
     }
-
-
-def _verify(verify: bool | str) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else _default_context(verify)
-
-
-def prepare(credentials: Credentials) -> None:
-    """Read the CA bundle; for callers that must not do so where they make a client."""
-    _verify(credentials.verify)
-
-
-@cache
-def _default_context(verify: bool) -> ssl.SSLContext:
-    """One for the process: reading the CA bundle takes as long as several requests."""
-    return httpx.create_ssl_context(verify=verify)
 
 
 @contextmanager

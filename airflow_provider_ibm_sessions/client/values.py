@@ -43,6 +43,10 @@ class SessionState(StrEnum):
     CLOSED = "closed"
 
 
+PENDING_CLOSED = "pending_closed"
+"""A state that IBM's own client knows and no document does: closed, while a job that runs is ending."""
+
+
 def checked_id(value: object, field: str = "session_id") -> str:
     """
     Return the id if it can be one of IBM's.

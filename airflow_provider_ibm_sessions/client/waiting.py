@@ -6,7 +6,11 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, SessionClosedError
+from airflow_provider_ibm_sessions.client.errors import (
+    BadResponseError,
+    IBMQuantumError,
+    SessionClosedError,
+)
 from airflow_provider_ibm_sessions.client.models import Session
 
 TOLERATED_FAILURES = 5
@@ -32,23 +36,32 @@ def has_reached(session: Session, target_states: Collection[str]) -> bool:
 
 class Patience:
     """
-    Counts failed polls in a row.
+    Decides which failed polls are waited through.
 
-    :param failures: How many are tolerated. A success, told by ``reset``, starts the count again.
+    Not those that waiting cannot mend: a bad key, an unknown session. A web page in place of an answer is
+    one of these at first (a wrong URL), and a passing trouble once there has been an answer.
+
+    :param failures: How many in a row are tolerated. One for which IBM named a pause is not counted.
     """
 
-    def __init__(self, failures: int = TOLERATED_FAILURES) -> None:
+    def __init__(self, failures: float = TOLERATED_FAILURES) -> None:
         self.failures = failures
         self.count = 0
+        self.pause = 0.0
+        self._answered = False
 
     def tolerates(self, error: IBMQuantumError) -> bool:
-        """Count one failure; False if it is one too many, or one that waiting cannot mend."""
-        self.count += 1
-        return error.retryable and self.count <= self.failures
+        """Count one failure; False if it is one too many. ``pause`` is what IBM asked for, in seconds."""
+        self.pause = error.retry_after or 0.0
+        self.count += error.retry_after is None
+        passing = error.retryable or (self._answered and isinstance(error, BadResponseError))
+        return passing and self.count <= self.failures
 
     def reset(self) -> None:
-        """Forget the failures."""
+        """There was an answer: forget the failures."""
         self.count = 0
+        self.pause = 0.0
+        self._answered = True
 
 
 def jittered(seconds: float) -> float:

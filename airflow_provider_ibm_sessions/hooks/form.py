@@ -63,9 +63,10 @@ FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
 
 def form_widgets() -> dict[str, Any]:
     """The same form for Airflow 3.0 and 3.1, which build it from widgets."""
-    from wtforms import BooleanField, FloatField, PasswordField, StringField
+    from wtforms import BooleanField, PasswordField, StringField
 
-    by_type = {"boolean": BooleanField, "number": FloatField}
+    # Airflow drops a connection type whose form has other fields than these, or its IntegerField.
+    by_type = {"boolean": BooleanField}
     widgets = {}
     for name, field in CONN_FIELDS.items():
         schema = field["schema"]

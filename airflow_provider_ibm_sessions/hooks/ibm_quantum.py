@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,9 +20,10 @@ from airflow_provider_ibm_sessions.client.errors import (
     ConfigurationError,
     IBMQuantumError,
     NotFoundError,
+    ServerError,
 )
 from airflow_provider_ibm_sessions.client.sharing import shared_client
-from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, SessionMode
+from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, PENDING_CLOSED, SessionMode
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
 from airflow_provider_ibm_sessions.hooks.form import FIELD_BEHAVIOUR, form_widgets
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_ibm_sessions.client.models import Session, Workload
 
-_CLOSE_ATTEMPTS = 3
+_CLOSE_ATTEMPTS = 5
 _CLOSE_PAUSE = 2.0
 
 
@@ -96,22 +98,28 @@ class IBMQuantumHook(BaseHook):
 
     def close_session(self, session_id: str) -> Session | None:
         """
-        Close a session for certain: send, confirm by reading it, send again if it still takes jobs.
+        Close a session for certain: send, confirm by reading it, send again if it is not closed.
 
         :returns: The session as it is now, or None if IBM does not know it (any more).
-        :raises BadResponseError: If IBM says it is done and the session still takes jobs.
+        :raises ServerError: If IBM says it is done and the session is not closed.
         """
         for attempt in range(_CLOSE_ATTEMPTS):
+            if attempt:
+                time.sleep(_CLOSE_PAUSE)
             try:
                 self._client.close_session(session_id)
                 session = self._client.get_session(session_id)
             except NotFoundError:
                 return None
-            if session.is_closed or session.accepting_jobs is False:
+            except BadResponseError as error:
+                self.log.warning("%s. Closing again", error)
+                continue
+            # Not accepting jobs is no proof: so does a session that drains, with a queue that runs for hours.
+            if session.is_closed or session.state == PENDING_CLOSED:
                 return session
-            if attempt + 1 < _CLOSE_ATTEMPTS:
-                time.sleep(_CLOSE_PAUSE)
-        raise BadResponseError(f"Close a session: {session_id} still takes jobs after it was closed")
+        raise ServerError(
+            f"Close a session: {session_id} is still not closed after {_CLOSE_ATTEMPTS} attempts"
+        )
 
     def list_workloads(self, **filters: Any) -> Iterator[Workload]:
         """Walk through jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
@@ -169,10 +177,12 @@ class IBMQuantumHook(BaseHook):
 
     async def _acredentials(self) -> Credentials:
         if "credentials" not in self.__dict__:
+            # In a thread: a file of CA certificates may have to be read.
             try:
-                self.__dict__["credentials"] = credentials_from(await self._aconnection())
+                read = asyncio.to_thread(credentials_from, await self._aconnection())
             except AirflowNotFoundException:
-                self.__dict__["credentials"] = self._credentials_from_env()
+                read = asyncio.to_thread(self._credentials_from_env)
+            self.__dict__["credentials"] = await read
         return self.credentials
 
     async def _aconnection(self) -> Connection:
@@ -194,4 +204,14 @@ class IBMQuantumHook(BaseHook):
                 f"{ENV_CRN} is set in the environment",
                 field="ibm_quantum_conn_id",
             ) from None
+        mask(os.environ.get(ENV_API_KEY, ""))
         return Credentials.from_env()
+
+
+def mask(secret: str) -> None:
+    """Let Airflow hide it in every log, as it does with a connection's password."""
+    try:
+        from airflow.sdk.log import mask_secret
+    except ImportError:  # Airflow 3.0
+        from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
+    mask_secret(secret)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 try:
@@ -22,13 +23,14 @@ except ImportError as error:
     ) from error
 
 from airflow_provider_ibm_sessions.client import IBMQuantumClient, SessionMode
+from airflow_provider_ibm_sessions.client.auth import CONNECT_TIMEOUT
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from requests import PreparedRequest
+    from requests import PreparedRequest, Response
 
     from airflow_provider_ibm_sessions.client import Session as IBMSession
 
@@ -37,7 +39,7 @@ NOT_A_KEY: Final = "the-api-key-stays-with-airflow"
 
 
 class BearerAuth(AuthBase):
-    """Puts this process's token on Qiskit's requests, renewed ahead of time."""
+    """Puts this process's token on Qiskit's requests, renewed ahead of time and once after a 401."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._client = IBMQuantumClient(credentials)
@@ -45,13 +47,30 @@ class BearerAuth(AuthBase):
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Called by requests for each request."""
-        request.headers["Authorization"] = self._client.authorization()
-        request.headers["Service-CRN"] = self._crn
+        self._authorize(request)
+        request.register_hook("response", self._once_more)
         return request
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> BearerAuth:
         """Qiskit copies its parameters; the connections and the token are shared on purpose."""
         return self
+
+    def _authorize(self, request: PreparedRequest) -> None:
+        request.headers["Authorization"] = self._client.authorization()
+        request.headers["Service-CRN"] = self._crn
+
+    def _once_more(self, response: Response, **options: Any) -> Response:
+        """After a 401, which means that nothing was done, send the request again with a new token."""
+        if response.status_code != httpx.codes.UNAUTHORIZED:
+            return response
+        _ = response.content  # read to its end, so that the connection can be used again
+        response.close()
+        again = response.request.copy()
+        self._client.refuse(str(again.headers["Authorization"]))
+        self._authorize(again)
+        reply: Response = response.connection.send(again, **options)
+        reply.history.append(response)
+        return reply
 
 
 class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
@@ -59,6 +78,8 @@ class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
 
     def __init__(self, credentials: Credentials) -> None:
         self._bearer = BearerAuth(credentials)
+        # Qiskit's own default waits for a reply for ever.
+        self._timeout = (CONNECT_TIMEOUT, credentials.timeout)
         proxy = credentials.proxy
         super().__init__(
             channel="ibm_quantum_platform",
@@ -83,6 +104,8 @@ class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
     @_client_params.setter
     def _client_params(self, parameters: Any) -> None:
         parameters.get_auth_handler = lambda: self._bearer
+        asked = parameters.connection_parameters()
+        parameters.connection_parameters = lambda: {**asked, "timeout": self._timeout}
         self.__dict__["_client_params"] = parameters
 
 

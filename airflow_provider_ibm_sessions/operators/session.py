@@ -8,9 +8,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    BaseOperator,
+    conf,
+)
 
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.errors import (
+    AuthenticationError,
+    BadResponseError,
+    ConfigurationError,
+    IBMQuantumError,
+    PermissionDeniedError,
+)
 from airflow_provider_ibm_sessions.client.values import (
     DEFAULT_MAX_TTL,
     SessionMode,
@@ -36,14 +48,16 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
     """
     Opens a session, or a batch, on a QPU. Returns its id; the XCom ``session`` holds the details.
 
-    Pair it with a close operator as teardown: ``close.as_teardown(setups=create)``.
+    Pair it with a close operator as teardown, and let a failure of that be one of the Dag run:
+    ``close.as_teardown(setups=create, on_failure_fail_dagrun=True)``.
 
     :param backend: Name of the QPU, such as ``ibm_fez``. (templated)
     :param mode: ``dedicated``: the QPU is held, and billed, while the session is active. ``batch``: jobs
         are run one by one, and billed for QPU time only. (templated)
     :param max_ttl: Longest life, counted from the first job's start: seconds, a timedelta, or text such as
-        ``"2h 30m"``. It bounds the bill even if Airflow dies. Left out: the Dag's ``dagrun_timeout``, else
-        IBM's default of 8 hours. IBM lowers it to the plan's limit; the log then warns. (templated)
+        ``"2h 30m"``. It bounds the bill even if Airflow dies. Left out: the Dag's ``dagrun_timeout``, at
+        most and else IBM's default of 8 hours. IBM lowers it to the plan's limit; the log then warns.
+        (templated)
     :param ibm_quantum_conn_id: The Airflow connection. (templated)
     """
 
@@ -67,13 +81,7 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Open the session."""
-        with told_to_airflow():
-            max_ttl = self._seconds(context)
-            session = self.hook.create_session(
-                backend=checked_backend(self.backend),
-                mode=checked_choice(self.mode, SessionMode, "mode"),
-                max_ttl=max_ttl,
-            )
+        max_ttl, session = self._create(context)
         self.session_id = session.id
         try:
             self._report(session, max_ttl)
@@ -83,11 +91,24 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
             raise
         return session.id
 
+    def _create(self, context: Context) -> tuple[int, Session]:
+        with told_to_airflow():
+            backend = checked_backend(self.backend)
+            mode = checked_choice(self.mode, SessionMode, "mode")
+            max_ttl = self._seconds(context)
+            try:
+                return max_ttl, self.hook.create_session(backend, mode=mode, max_ttl=max_ttl)
+            except AirflowTaskTimeout as error:
+                raise AirflowFailException(
+                    f"execution_timeout struck while a session was being opened on {backend}. It may be "
+                    "open, so the task is not retried: look at IBM's console"
+                ) from error
+
     def _seconds(self, context: Context) -> int:
         if self.max_ttl is not None:
             return to_seconds(self.max_ttl, "max_ttl")
         limit = context["dag"].dagrun_timeout
-        return to_seconds(limit, "dagrun_timeout") if limit else DEFAULT_MAX_TTL
+        return min(to_seconds(limit, "dagrun_timeout"), DEFAULT_MAX_TTL) if limit else DEFAULT_MAX_TTL
 
     def _report(self, session: Session, asked: int) -> None:
         self.log.info("Opened %s session %s: %s", self.mode, session.id, console_url(session.id))
@@ -134,7 +155,7 @@ class IBMQuantumUpdateSessionOperator(IBMQuantumTask, BaseOperator):
         with told_to_airflow():
             accepting = checked_bool(self.accepting_jobs, "accepting_jobs")
             self.hook.update_session(checked_id(self.session_id), accepting_jobs=accepting)
-        self.log.info("Session %s %s", self.session_id, "takes jobs" if accepting else "is draining")
+        self.log.info("Session %s was told to %s", self.session_id, "take jobs" if accepting else "drain")
         return self.session_id
 
 
@@ -143,13 +164,15 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
     Closes a session for certain. Returns its last details, or None if IBM does not know it.
 
     Closing is final at once: queued jobs never run, running ones finish. With ``drain``, queued jobs run
-    first. Sent again until it is confirmed; closing a closed session is fine. Made to be a teardown.
+    first. Sent again until reading the session confirms it; closing a closed session is fine. Made to be a
+    teardown: ``close.as_teardown(setups=create, on_failure_fail_dagrun=True)``.
 
     :param session_id: The session. (templated)
     :param drain: Let queued jobs run, wait until the session has closed itself, and close it hard if it
         has not by ``timeout``.
     :param ibm_quantum_conn_id: The Airflow connection. (templated)
-    :param timeout: Seconds to wait for a drained session.
+    :param timeout: Seconds to wait for a drained session, queueing included, before its remaining jobs are
+        given up. If the task's own ``execution_timeout`` strikes before, the session is closed then.
     :param poll_interval: Seconds between looks at a draining session.
     :param deferrable: Wait for a draining session in the triggerer, without a worker slot.
     """
@@ -162,7 +185,7 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         session_id: str,
         drain: bool = False,
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
-        timeout: float | timedelta = 3600,
+        timeout: float | timedelta = DEFAULT_MAX_TTL,
         poll_interval: float | timedelta = 10,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
@@ -179,63 +202,87 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         """Drain if asked to, then close and confirm."""
         with told_to_airflow():
             checked_id(self.session_id)
-        if self.drain and not self._drained():
+        if self.drain and self._refuses_jobs() and not self._is_closed():
+            end_time = time.time() + self.timeout
             if self.deferrable:
                 IBMQuantumSessionLink.persist(context, self.session_id)
-                self._defer()
-            self._wait()
+                self._defer(end_time)
+            self._wait(end_time)
         return self._close()
 
     def execute_complete(
         self, context: Context, event: dict[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """Close whatever the waiting came to: after a good end this only confirms it."""
-        if (event or {}).get("status") != "success":
-            self.log.warning("Closing without waiting for the rest: %s", (event or {}).get("message"))
+        """Close, unless the waiting was only interrupted; after a good end this confirms it."""
+        event = event or {}
+        if event.get("status") != "success":
+            self.log.warning("Session %s: %s", self.session_id, event.get("message"))
+            if event.get("retryable") and time.time() < event["end_time"]:
+                self._defer(event["end_time"])
         return self._close()
 
-    def _drained(self) -> bool:
-        """Refuse new jobs; True if there is nothing to wait for, or no way to wait."""
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Called by Airflow after a deferral; when the trigger itself broke, close without waiting."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException:
+            if next_method == "execute_complete":
+                raise
+            self.log.exception("The trigger broke: closing without waiting for the rest")
+            return self._close()
+
+    def _refuses_jobs(self) -> bool:
+        """Start to drain. What cannot be drained is closed at once: it would cost until its max_ttl."""
         try:
             self.hook.update_session(self.session_id, accepting_jobs=False)
-            return self.hook.get_session(self.session_id).is_closed
         except IBMQuantumError as error:
             self.log.warning("Cannot drain, closing at once: %s", error)
-            return True
+            return False
+        return True
 
-    def _defer(self) -> NoReturn:
+    def _is_closed(self) -> bool:
+        """Whether there is nothing to wait for. A failed look at a draining session does not end the wait."""
+        try:
+            return self.hook.get_session(self.session_id).is_closed
+        except IBMQuantumError as error:
+            self.log.warning("%s", error)
+            return not error.retryable and not isinstance(error, BadResponseError)
+
+    def _defer(self, end_time: float) -> NoReturn:
         from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 
-        trigger = IBMQuantumSessionTrigger.awaiting(
-            self.timeout,
+        trigger = IBMQuantumSessionTrigger(
             session_id=self.session_id,
             target_states=[SessionState.CLOSED],
+            end_time=end_time,
             poll_interval=self.poll_interval,
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=None)
 
-    def _wait(self) -> None:
-        from airflow_provider_ibm_sessions.client.waiting import Patience
-
-        patience, deadline = Patience(), time.monotonic() + self.timeout
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(self.poll_interval, left))
-            try:
-                if self.hook.get_session(self.session_id).is_closed:
+    def _wait(self, end_time: float) -> None:
+        try:
+            while (left := end_time - time.time()) > 0:
+                time.sleep(min(self.poll_interval, left))
+                if self._is_closed():
                     return
-                patience.reset()
-            except IBMQuantumError as error:
-                if not patience.tolerates(error):
-                    self.log.warning("Closing without waiting for the rest: %s", error)
-                    return
+        except AirflowTaskTimeout:
+            self.log.warning("execution_timeout struck: closing without waiting for the rest")
+            self._close()
+            raise
         self.log.warning("Session %s did not close itself within %g s", self.session_id, self.timeout)
 
     def _close(self) -> dict[str, Any] | None:
-        with told_to_airflow():
+        # All but these may be gone at the next try, and a session that is left open costs money.
+        final = (ConfigurationError, AuthenticationError, PermissionDeniedError)
+        with told_to_airflow(final):
             session = self.hook.close_session(self.session_id)
         if session is None:
-            self.log.warning("IBM does not know session %s: nothing to close", self.session_id)
+            self.log.warning(
+                "IBM does not know session %s at connection '%s': nothing to close there",
+                self.session_id,
+                self.ibm_quantum_conn_id,
+            )
             return None
         self.log.info("Session %s is %s%s", session.id, session.state, _how_it_ended(session))
         return session.to_json()

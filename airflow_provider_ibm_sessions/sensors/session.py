@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,7 +35,8 @@ class IBMQuantumSessionSensor(IBMQuantumTask, BaseSensorOperator):
     Waits until a session is in a wanted state. Returns its details. Changes and cancels nothing.
 
     Fails at once if the session closes while another state is awaited: it will never get there. A few polls
-    in a row may fail; an authentication error may not.
+    in a row may fail; an authentication error may not. When deferred, Airflow's ``exponential_backoff`` and
+    ``silent_fail`` change nothing.
 
     :param session_id: The session. (templated)
     :param target_state: One or several of ``open``, ``active``, ``inactive``, ``closed``.
@@ -108,10 +111,10 @@ class IBMQuantumSessionSensor(IBMQuantumTask, BaseSensorOperator):
     def _defer(self) -> NoReturn:
         from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 
-        trigger = IBMQuantumSessionTrigger.awaiting(
-            self.timeout,
+        trigger = IBMQuantumSessionTrigger(
             session_id=self.session_id,
             target_states=self.target_state,
+            end_time=time.time() + self.timeout,
             poll_interval=self.poke_interval,
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,
         )
@@ -120,7 +123,7 @@ class IBMQuantumSessionSensor(IBMQuantumTask, BaseSensorOperator):
 
     @cached_property
     def _patience(self) -> Patience:
-        """In reschedule mode each poll is a process of its own: it must succeed, in the client's attempts."""
+        """In reschedule mode each poll is a process of its own and cannot count: ``timeout`` is the bound."""
         from airflow_provider_ibm_sessions.client.waiting import TOLERATED_FAILURES, Patience
 
-        return Patience(0 if self.reschedule else TOLERATED_FAILURES)
+        return Patience(math.inf if self.reschedule else TOLERATED_FAILURES)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -67,7 +67,12 @@ class IBMQuantumSessionTrigger(BaseTrigger):
             async with IBMQuantumHook(self.ibm_quantum_conn_id).async_client() as client:
                 event = await self._watch(client)
         except IBMQuantumError as error:
-            event = {"status": "error", "message": str(error), "retryable": error.retryable}
+            event = {
+                "status": "error",
+                "message": str(error),
+                "retryable": error.retryable,
+                "end_time": self.end_time,
+            }
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _watch(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class IBMQuantumSessionTrigger(BaseTrigger):
                 return event
             if time.time() >= self.end_time:
                 return {"status": "timeout", "message": self._too_late()}
-            await self._sleep(jittered(self.poll_interval))
+            await self._sleep(max(jittered(self.poll_interval), patience.pause))
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but not beyond the deadline."""
@@ -102,8 +107,3 @@ class IBMQuantumSessionTrigger(BaseTrigger):
 
     def _too_late(self) -> str:
         return f"Session {self.session_id} was not {' or '.join(self.target_states)} in time"
-
-    @classmethod
-    def awaiting(cls, seconds: float, **arguments: Any) -> Self:
-        """A trigger whose deadline is ``seconds`` from now."""
-        return cls(end_time=time.time() + seconds, **arguments)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import connection_to
+from tests.conftest import SECRETS, connection_to
 
 
 @pytest.fixture
@@ -42,6 +42,22 @@ class Run:
             )
             found = sorted(session.scalars(query), key=lambda row: row.map_index)
             return [XComModel.deserialize_value(row) for row in found]
+
+
+@pytest.fixture(autouse=True)
+def output(capfd, caplog):
+    """All that the test has logged and printed so far; at its end, neither key nor token is in it."""
+    seen: list[str] = []
+
+    def read() -> str:
+        captured = capfd.readouterr()
+        seen.append(captured.out + captured.err)
+        return "".join(seen) + caplog.text
+
+    with caplog.at_level("DEBUG"):
+        yield read
+    everything = read()
+    assert [secret for secret in SECRETS if secret in everything] == []
 
 
 @pytest.fixture

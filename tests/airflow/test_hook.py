@@ -7,10 +7,14 @@ from urllib.parse import quote
 
 import pytest
 from airflow.sdk import Connection
+from qiskit_ibm_runtime.exceptions import IBMNotAuthorizedError
 
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, PlanError
+from airflow_provider_ibm_sessions.client import auth
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, PlanError, ServerError
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.hooks.qiskit import NOT_A_KEY
+from tests.airflow.test_session_operators import impatient
 from tests.conftest import connection_to
 from tests.fake_ibm import FakeIBM, Fault
 
@@ -107,6 +111,12 @@ class TestEnvironment:
 
         assert asyncio.run(url()) == "https://eu-de.quantum.cloud.ibm.com/api"
 
+    def test_airflow_hides_the_key(self):
+        from airflow.sdk.log import redact
+
+        _ = IBMQuantumHook().credentials
+        assert KEY not in str(redact(f"the key is {KEY}"))
+
     def test_but_not_of_another(self):
         with pytest.raises(ConfigurationError, match="no Airflow connection 'typo'"):
             _ = IBMQuantumHook("typo").credentials
@@ -202,19 +212,49 @@ class TestOperations:
 class TestQiskit:
     """The service is Qiskit's own; where circuits are run, the examples test it against localqpu."""
 
-    def test_the_key_is_not_given_to_qiskit(self, ibm, connection):
-        service = IBMQuantumHook().qiskit_service()
+    @pytest.fixture
+    def service(self, ibm, connection):
+        return IBMQuantumHook().qiskit_service()
+
+    def backends(self, service):
+        """A call of Qiskit's own that goes to the API."""
+        return [backend["name"] for backend in service._active_api_client.list_backends()]
+
+    def test_speaks_with_our_token(self, ibm, service):
+        assert "ibm_fez" in self.backends(service)
+        assert ibm.books()["token_exchanges"] == 1
+
+    def test_the_key_is_not_given_to_qiskit(self, ibm, service):
         assert ibm.api_key not in json.dumps(service.active_account())
-        assert service.backends() is not None
+        assert NOT_A_KEY in json.dumps(service.active_account())
+
+    def test_no_key_even_when_iam_is_down(self, ibm, service, monkeypatch):
+        impatient(monkeypatch)
+        auth._caches.clear()  # as in a process that has no token yet
+        monkeypatch.setattr(service._bearer, "_client", IBMQuantumHook().client())
+        ibm.script(Fault(method="POST", path="/identity/token", status=503, times=None))
+        with pytest.raises(ServerError, match="Get an IAM token"):
+            self.backends(service)
+        assert ibm.requests("POST", "/identity/token")[-1].status == 503
         assert ibm.leaks == []
 
-    def test_no_key_even_when_iam_is_down(self, connection, ibm):
-        service = IBMQuantumHook().qiskit_service()
+    def test_a_token_that_is_refused_is_renewed_once(self, ibm, service):
+        self.backends(service)
         ibm.revoke_tokens()
-        ibm.script(Fault(method="POST", path="/identity/token", status=503, times=None))
-        with pytest.raises(Exception):  # noqa: B017
-            service._active_api_client.job_get("x")
-        assert ibm.leaks == []
+        assert "ibm_fez" in self.backends(service)
+        assert ibm.books()["token_exchanges"] == 2
+
+    def test_a_token_that_is_refused_for_ever_is_an_error(self, ibm, service):
+        ibm.script(Fault(method="GET", path="/v1/backends", status=401, times=None))
+        before = len(ibm.requests("GET", "/v1/backends"))
+        with pytest.raises(IBMNotAuthorizedError):
+            self.backends(service)
+        assert len(ibm.requests("GET", "/v1/backends")) == before + 2
+
+    def test_a_reply_is_not_waited_for_longer_than_the_connection_says(self, ibm, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_C", connection_to(ibm, timeout=0.5))
+        service = IBMQuantumHook("c").qiskit_service()
+        assert service._active_api_client._session._timeout[1] == 0.5
 
 
 def test_two_accounts_are_kept_apart(ibm, monkeypatch):

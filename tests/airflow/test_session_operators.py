@@ -16,9 +16,19 @@ from tests.fake_ibm import Fault
 
 pytestmark = pytest.mark.usefixtures("connection")
 
+LINK = "_link_IBMQuantumSessionLink"
+
 
 def create(**kwargs):
     return IBMQuantumCreateSessionOperator(task_id="create", **{"backend": "ibm_fez", **kwargs})
+
+
+def impatient(monkeypatch):
+    """One attempt for each request, so that a test need not wait for the client's own attempts."""
+    from airflow_provider_ibm_sessions.client import client
+    from airflow_provider_ibm_sessions.client.retries import NO_RETRY
+
+    monkeypatch.setattr(client, "RetryPolicy", lambda: NO_RETRY)
 
 
 def posts(ibm):
@@ -40,7 +50,7 @@ class TestCreate:
         assert details["id"] == session_id
         assert details["max_ttl"] == 5400
         assert details["mode"] == "dedicated"
-        assert session_id in result.xcom("create", "_link_IBMQuantumSessionLink")
+        assert session_id in result.xcom("create", LINK)
 
     @pytest.mark.parametrize("max_ttl", [600, timedelta(minutes=10), "10m", "600", "{{ params.minutes }}m"])
     def test_max_ttl_is_always_sent_in_seconds(self, ibm, run, max_ttl):
@@ -60,12 +70,12 @@ class TestCreate:
         run(dag)
         assert posts(ibm)[0].json["max_ttl"] == 28800
 
-    def test_warns_when_ibm_grants_less(self, ibm, dag, run, capfd, caplog):
+    def test_warns_when_ibm_grants_less(self, ibm, dag, run, output):
         ibm.settings.plan = "open"
         create(mode="batch", max_ttl="8h")
         result = run(dag)
         assert result.xcom("create", "session")["max_ttl"] == 600
-        assert "IBM granted max_ttl 600 s, not the 28800 s asked for" in capfd.readouterr().out + caplog.text
+        assert "IBM granted max_ttl 600 s, not the 28800 s asked for" in output()
 
     def test_default_args_reach_the_connection_id(self, ibm, run):
         with DAG("default_args", schedule=None, default_args={"ibm_quantum_conn_id": "another"}) as dag:
@@ -87,21 +97,21 @@ class TestCreate:
         ],
         ids=str,
     )
-    def test_bad_input_fails_at_once_and_sends_nothing(self, ibm, dag, run, wrong, capfd, caplog):
+    def test_bad_input_fails_at_once_and_sends_nothing(self, ibm, dag, run, wrong, output):
         create(**wrong, retries=3, retry_delay=timedelta(0))
         result = run(dag)
         assert result.state == "failed"
         assert result.tasks["create"].try_number == 1
         assert ibm.journal == []
-        assert f"{next(iter(wrong))} must be" in capfd.readouterr().out + caplog.text
+        assert f"{next(iter(wrong))} must be" in output()
 
-    def test_a_plan_without_dedicated_sessions_is_told(self, ibm, dag, run, capfd, caplog):
+    def test_a_plan_without_dedicated_sessions_is_told(self, ibm, dag, run, output):
         ibm.settings.plan = "open"
         create(retries=3)
         result = run(dag)
         assert result.state == "failed"
         assert len(posts(ibm)) == 1
-        assert "mode='batch'" in capfd.readouterr().out + caplog.text
+        assert "mode='batch'" in output()
 
     @pytest.mark.parametrize("fault", [{"status": 504}, {"drop": True}, {"truncate": True}], ids=str)
     def test_a_lost_reply_is_never_answered_by_a_second_session(self, ibm, dag, run, fault):
@@ -111,6 +121,20 @@ class TestCreate:
         assert result.state == "failed"
         assert result.tasks["create"].try_number == 1
         assert len(ibm.sessions) == 1
+
+    def test_a_timeout_during_the_post_is_never_answered_by_a_second_session(self, ibm, dag, run):
+        ibm.script(Fault(method="POST", path="/v1/sessions", phase="after", delay=3))
+        create(retries=3, retry_delay=timedelta(0), execution_timeout=timedelta(seconds=1))
+        result = run(dag)
+        assert result.state == "failed"
+        assert result.tasks["create"].try_number == 1
+        assert len(posts(ibm)) == 1
+
+    def test_a_dag_of_a_week_asks_for_no_more_than_ibm_gives(self, ibm, run):
+        with DAG("max_ttl_of_long_dag", schedule=None, dagrun_timeout=timedelta(days=7)) as dag:
+            create()
+        run(dag)
+        assert posts(ibm)[0].json["max_ttl"] == 28800
 
     def test_a_failure_after_the_post_closes_the_session(self, ibm, dag, run, monkeypatch):
         operator = create()
@@ -128,6 +152,12 @@ class TestUpdate:
         result = run(dag)
         assert result.xcom("update") == session.id
         assert ibm.sessions[session.id].accepting_jobs is False
+
+    @pytest.mark.parametrize("session_id", ["", "../x", "a b", "x" * 501, None], ids=str)
+    def test_bad_ids_send_nothing(self, ibm, dag, run, session_id):
+        IBMQuantumUpdateSessionOperator(task_id="update", session_id=session_id, accepting_jobs=False)
+        assert run(dag).state == "failed"
+        assert ibm.journal == []
 
     @pytest.mark.parametrize("flag", ["maybe", 0, None], ids=str)
     def test_bad_flag(self, ibm, dag, run, flag):
@@ -152,6 +182,15 @@ class TestClose:
         result = run(dag)
         assert result.state == "success"
         assert result.xcom("close")["state"] == "closed"
+        assert ibm.books()["accepting"] == []
+
+    def test_can_be_mapped_over_sessions(self, ibm, dag, run):
+        sessions = [open_session(ibm).id for _ in range(3)]
+        IBMQuantumCloseSessionOperator.partial(task_id="close", drain=True).expand(session_id=sessions)
+        result = run(dag)
+        assert result.state == "success"
+        assert [closed["id"] for closed in result.xcom_of_each("close")] == sessions
+        assert [sessions[1] in link for link in result.xcom_of_each("close", LINK)] == [False, True, False]
         assert ibm.books()["accepting"] == []
 
     def test_a_session_that_ibm_does_not_know_is_closed(self, ibm, dag, run):
@@ -179,22 +218,60 @@ class TestClose:
         assert run(dag).state == "success"
         assert ibm.sessions[session.id].state == "closed"
 
-    def test_does_not_believe_a_204_alone(self, ibm, dag, run, monkeypatch):
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
-        session = open_session(ibm)
-        ibm.script(Fault(method="DELETE", path="/v1/sessions/*", no_content=True))
-        IBMQuantumCloseSessionOperator(task_id="close", session_id=session.id)
+    @pytest.mark.parametrize("drain", [False, True])
+    @pytest.mark.parametrize("answer", [{"no_content": True}, {"html": True}], ids=str)
+    def test_does_not_believe_an_answer_alone(self, ibm, dag, run, quick, answer, drain):
+        session_id = self.session_with_a_job(ibm, job_seconds=600)
+        ibm.script(Fault(method="DELETE", path="/v1/sessions/*", **answer))
+        self.close_drained(session_id, drain=drain, timeout=0.5)
         assert run(dag).state == "success"
-        assert ibm.sessions[session.id].state == "closed"
+        assert ibm.sessions[session_id].state == "closed"
         assert len(ibm.requests("DELETE")) == 2
 
-    def test_is_loud_when_the_session_stays_open(self, ibm, dag, run, monkeypatch, capfd, caplog):
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
+    def test_is_loud_when_the_session_stays_open(self, ibm, dag, run, quick, output):
         session = open_session(ibm)
         ibm.script(Fault(method="DELETE", path="/v1/sessions/*", no_content=True, times=None))
         IBMQuantumCloseSessionOperator(task_id="close", session_id=session.id)
         assert run(dag).state == "failed"
-        assert f"{session.id} still takes jobs" in capfd.readouterr().out + caplog.text
+        assert f"{session.id} is still not closed" in output()
+        assert "IBMQuantumTaskError" in output(), "a retry of the task may help"
+
+    def test_a_teardown_that_fails_fails_the_run(self, ibm, run, quick):
+        with DAG("loud_teardown", schedule=None) as dag:
+            opened = create()
+            close = IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
+            opened >> close.as_teardown(setups=opened, on_failure_fail_dagrun=True)
+        ibm.script(Fault(method="DELETE", path="/v1/sessions/*", status=400, times=None))
+        assert run(dag).state == "failed"
+
+    @pytest.fixture
+    def quick(self, monkeypatch):
+        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_a_failed_look_at_a_draining_session_does_not_kill_its_jobs(
+        self, ibm, dag, run, monkeypatch, deferrable
+    ):
+        impatient(monkeypatch)
+        session_id = self.session_with_a_job(ibm, job_seconds=3)
+        ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=8))
+        self.close_drained(session_id, deferrable=deferrable, timeout=60)
+        assert run(dag).state == "success"
+        assert [job.status for job in ibm.jobs.values()] == ["Completed"]
+
+    def test_a_trigger_that_breaks_ends_in_a_hard_close(self, ibm, airflow_db):
+        """Airflow resumes a task so when its trigger has raised, or cannot be loaded."""
+        session_id = self.session_with_a_job(ibm, job_seconds=600)
+        close = self.close_drained(session_id, deferrable=True)
+        closed = close.resume_execution("__fail__", {"error": "Trigger failure"}, {})
+        assert closed["state"] == "closed"
+        assert ibm.sessions[session_id].state == "closed"
+
+    def test_the_tasks_own_timeout_ends_in_a_hard_close(self, ibm, dag, run):
+        session_id = self.session_with_a_job(ibm, job_seconds=600)
+        self.close_drained(session_id, execution_timeout=timedelta(seconds=2))
+        assert run(dag).state == "failed"
+        assert ibm.sessions[session_id].state == "closed"
 
     @pytest.mark.parametrize("deferrable", [False, True])
     def test_drain_lets_queued_jobs_run(self, ibm, dag, run, deferrable):
@@ -216,7 +293,7 @@ class TestClose:
     @staticmethod
     def close_drained(session_id, **kwargs):
         return IBMQuantumCloseSessionOperator(
-            task_id="close", session_id=session_id, drain=True, poll_interval=0.2, **kwargs
+            task_id="close", session_id=session_id, **{"drain": True, "poll_interval": 0.2, **kwargs}
         )
 
     @staticmethod
@@ -235,7 +312,7 @@ class TestClose:
                 raise RuntimeError
 
             close = IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
-            opened >> fail() >> close.as_teardown(setups=opened)
+            opened >> fail() >> close.as_teardown(setups=opened, on_failure_fail_dagrun=True)
         result = run(dag)
         assert result.state_of("fail") == "failed"
         assert result.state_of("close") == "success"

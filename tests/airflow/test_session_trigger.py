@@ -4,20 +4,22 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import pytest
 from airflow.sdk.module_loading import import_string
 
 from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
+from tests.conftest import connection_to
 from tests.fake_ibm import Fault
 
 pytestmark = pytest.mark.usefixtures("connection", "airflow_db")
 
 
 def trigger(session_id, seconds=10.0, **kwargs):
-    return IBMQuantumSessionTrigger.awaiting(
-        seconds,
+    return IBMQuantumSessionTrigger(
         **{
+            "end_time": time.time() + seconds,
             "session_id": session_id,
             "target_states": ["closed"],
             "poll_interval": 0.1,
@@ -108,6 +110,40 @@ def test_a_missing_connection_is_told(ibm):
     event = fire(trigger("abc", ibm_quantum_conn_id="nowhere"))
     assert event["status"] == "error"
     assert "nowhere" in event["message"]
+
+
+def test_a_pause_that_ibm_asks_for_is_made_and_not_counted(ibm, monkeypatch):
+    from tests.airflow.test_session_operators import impatient
+
+    impatient(monkeypatch)
+    session = ibm.plant_session(state="closed", age=60)
+    asked = Fault(method="GET", path="/v1/sessions/*", status=429, headers={"Retry-After": "1"}, times=2)
+    ibm.script(asked)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.client.waiting.TOLERATED_FAILURES", 0)
+    assert fire(trigger(session.id))["status"] == "success"
+    first, second, third = ibm.requests("GET", f"/v1/sessions/{session.id}")
+    assert second.time - first.time >= 1
+    assert third.time - second.time >= 1
+
+
+def test_a_file_of_ca_certificates_is_read_once(ibm, monkeypatch, tmp_path):
+    import certifi
+
+    from airflow_provider_ibm_sessions.client import tls
+
+    read = []
+    original = tls.ssl.create_default_context
+    monkeypatch.setattr(tls.ssl, "create_default_context", lambda **k: read.append(k) or original(**k))
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(Path(certifi.where()).read_bytes())
+    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm, verify=str(bundle)))
+    session = ibm.plant_session(state="closed", age=60)
+
+    async def crowd():
+        return await asyncio.gather(*(first_event(trigger(session.id)) for _ in range(30)))
+
+    assert {event["status"] for event in asyncio.run(crowd())} == {"success"}
+    assert len(read) == 1
 
 
 def test_a_reply_that_never_ends_is_not_waited_for(ibm, monkeypatch):

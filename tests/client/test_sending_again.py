@@ -302,11 +302,8 @@ def test_a_body_that_drips_ends(ibm, connect, call):
     assert type(caught.value) is (OutcomeUnknownError if call is CREATE else TransportError)
 
 
-def test_a_head_that_drips_ends(ibm, connect, request):
+def test_a_head_that_drips_ends(ibm, connect):
     """Each byte comes in time for a read timeout, yet the whole does not."""
-    if "[sync" in request.node.name:
-        known = "httpx has no total timeout, and shows the head of a reply to nobody before it is complete"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=known))
     ibm.script(GET.fault(drip=0.01, drip_headers=True, status=503, body="x"))
     began = time.monotonic()
     with pytest.raises(TransportError):
