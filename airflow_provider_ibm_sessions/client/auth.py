@@ -35,6 +35,9 @@ GRANT_TYPE: Final = "urn:ibm:params:oauth:grant-type:apikey"
 SENT: Final = "ibm_quantum_sent"
 """Request extension: set when the request itself, not IAM's, is handed to the network."""
 
+HAND_OVER: Final = "ibm_quantum_hand_over"
+"""Request extension: called when the request itself is handed over; its time begins, IAM's is over."""
+
 RENEWING: Final = "ibm_quantum_renewing"
 """Request extension: set while a token is renewed that is valid still."""
 
@@ -149,6 +152,7 @@ class IAMAuth(httpx.Auth):
             token = yield from self._token(request)
             request.headers["Authorization"] = f"Bearer {token}"
             request.extensions[SENT] = True
+            request.extensions.get(HAND_OVER, _nothing)()
             response = yield request
             if response.status_code != httpx.codes.UNAUTHORIZED:
                 return
@@ -206,6 +210,10 @@ def _advance(
         return steps.send(reply)
     except StopIteration:
         return None
+
+
+def _nothing() -> None:
+    """What is called when nobody keeps the time."""
 
 
 def _busy() -> TransportError:

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client import operations, transport
-from airflow_provider_ibm_sessions.client.auth import SENT, IAMAuth
+from airflow_provider_ibm_sessions.client.auth import HAND_OVER, SENT, IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.deadlines import keep_deadlines, within
 from airflow_provider_ibm_sessions.client.lanes import Lanes
@@ -153,17 +153,16 @@ class IBMQuantumClient(_Caller):
 
     def _authorize(self) -> str:
         request = self._build(operations.LIST_BACKENDS, None, {})
-        with (
-            transport.one_attempt(request, "Get a token"),
-            closing(self._auth.sync_auth_flow(request)) as flow,
-        ):
+        flow = self._auth.sync_auth_flow(request)
+        with transport.one_attempt(request, "Get a token"), within(self.credentials.timeout), closing(flow):
             step = next(flow)
             while step is not request:
                 step = flow.send(self._http.send(step, auth=None))
         return request.headers["Authorization"]
 
     def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
-        with transport.one_attempt(request, operation.summary), within(self.credentials.timeout):
+        with transport.one_attempt(request, operation.summary), within(self.credentials.timeout) as restart:
+            request.extensions[HAND_OVER] = restart
             return operation.read(self._http.send(request, auth=self._auth_for(operation, request)))
 
 
@@ -172,6 +171,7 @@ class AsyncIBMQuantumClient(_Caller):
 
     def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
         super().__init__(credentials, retry)
+        self._options = transport.options(credentials)
         self._lanes = Lanes(self._open)
 
     async def create_session(
@@ -227,14 +227,15 @@ class AsyncIBMQuantumClient(_Caller):
             return await AsyncRetrying(**self.retry.options(operation))(self._exchange, operation, request)
 
     async def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
+        seconds, now = self.credentials.timeout, asyncio.get_running_loop().time
         with transport.one_attempt(request, operation.summary):
-            async with asyncio.timeout(self.credentials.timeout), self._lanes.client() as http:
+            async with asyncio.timeout(seconds) as time, self._lanes.client() as http:
+                request.extensions[HAND_OVER] = lambda: time.reschedule(now() + seconds)
                 response = await http.send(request, auth=self._auth_for(operation, request))
             return operation.read(response)
 
     def _open(self) -> httpx.AsyncClient:
-        options = transport.options(self.credentials)
-        return httpx.AsyncClient(**options, event_hooks={"response": [self._abound]})
+        return httpx.AsyncClient(**self._options, event_hooks={"response": [self._abound]})
 
     async def _abound(self, response: httpx.Response) -> None:
         self._bound(response)

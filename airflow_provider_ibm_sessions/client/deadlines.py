@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,22 @@ _thread = threading.local()
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """What this thread exchanges inside of this ends within ``seconds``, by a timeout if need be."""
-    _thread.end = time.monotonic() + seconds
+def within(seconds: float) -> Iterator[Callable[[], None]]:
+    """
+    What this thread exchanges inside of this ends within ``seconds``, by a timeout if need be.
+
+    Yields a function that gives them anew: the time for a token is not taken from the request's own.
+    """
+    outer = getattr(_thread, "end", None)
+
+    def restart() -> None:
+        _thread.end = time.monotonic() + seconds
+
+    restart()
     try:
-        yield
+        yield restart
     finally:
-        _thread.end = None
+        _thread.end = outer
 
 
 def keep_deadlines(client: httpx.Client) -> httpx.Client:

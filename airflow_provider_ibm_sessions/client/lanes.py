@@ -52,8 +52,7 @@ class Lanes:
 
     async def close(self) -> None:
         """Close all connections."""
-        for lane in self._lanes:
-            await lane.http.aclose()
+        await asyncio.gather(*(lane.http.aclose() for lane in self._lanes), return_exceptions=True)
 
     def _with_room(self) -> _Lane:
         for lane in self._lanes:

@@ -10,7 +10,7 @@ lengths of time are seconds. Field facts: IBM's REST reference (sessions, worklo
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
@@ -39,6 +39,7 @@ class _Part(BaseModel):
     """Part of a reply. A field that cannot be read is as good as absent, unless nothing works without it."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
+    must_be_read: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -47,7 +48,8 @@ class _Part(BaseModel):
             return read(value)
         except ValidationError:
             # Nothing costs more than a session that is lost because IBM wrote 59.5 where an int stood.
-            if cls.model_fields[str(info.field_name)].is_required():
+            name = str(info.field_name)
+            if cls.model_fields[name].is_required() or name in cls.must_be_read:
                 raise
             return None
 
@@ -140,6 +142,8 @@ class PageLink(_Part):
 
 class WorkloadPage(_Reply):
     """One page of ``GET /v1/workloads``."""
+
+    must_be_read = frozenset({"next"})  # without it, the list would seem to be at its end
 
     workloads: list[Workload]
     total_count: int | None = None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from airflow_provider_ibm_sessions.client import tls
+from airflow_provider_ibm_sessions.client import transport
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 
@@ -27,7 +27,7 @@ async def shared_client(credentials: Credentials) -> AsyncIterator[AsyncIBMQuant
     """Lend the running loop's client for these credentials; the last user closes it."""
     key = (asyncio.get_running_loop(), credentials)
     if key not in _shared:
-        await asyncio.to_thread(tls.context, credentials.verify)  # may read a file: not in the loop
+        await asyncio.to_thread(transport.options, credentials)  # may read a file: not in the loop
     if key not in _shared:
         _shared[key] = _Shared(AsyncIBMQuantumClient(credentials))
     entry = _shared[key]

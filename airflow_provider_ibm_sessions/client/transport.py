@@ -76,11 +76,19 @@ def bound(response: httpx.Response) -> None:
 
 
 def options(credentials: Credentials) -> dict[str, Any]:
-    """Arguments for ``httpx.Client`` and ``httpx.AsyncClient`` alike."""
+    """
+    Arguments for ``httpx.Client`` and ``httpx.AsyncClient`` alike. May read a file of CA certificates.
+
+    :raises ConfigurationError: If that file is gone since the credentials were checked.
+    """
+    try:
+        context = tls.context(credentials.verify)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"verify: cannot read {credentials.verify}", field="verify") from error
     return {
         "timeout": timeouts(credentials),
-        "verify": tls.context(credentials.verify),
-        "proxy": credentials.proxy,
+        "verify": context,
+        "proxy": _proxy(credentials.proxy, context),
         "mounts": None if credentials.proxy else _direct(credentials),
         "follow_redirects": False,
         "limits": httpx.Limits(
@@ -89,6 +97,13 @@ def options(credentials: Credentials) -> dict[str, Any]:
             keepalive_expiry=KEEP_ALIVE,
         ),
     }
+
+
+def _proxy(url: str | None, context: ssl.SSLContext) -> httpx.Proxy | None:
+    """The proxy; ``verify`` is meant for one that is spoken to by TLS as well."""
+    if url is None:
+        return None
+    return httpx.Proxy(url, ssl_context=context if url.startswith("https") else None)
 
 
 def _direct(credentials: Credentials) -> dict[str, None]:

@@ -34,27 +34,38 @@ def has_reached(session: Session, target_states: Collection[str]) -> bool:
     return False
 
 
+def is_passing(error: IBMQuantumError) -> bool:
+    """
+    Whether waiting on may get past a failed poll: not with a bad key or an unknown session.
+
+    A web page in place of an answer is passing trouble for who has had an answer before.
+    """
+    return error.retryable or isinstance(error, BadResponseError)
+
+
 class Patience:
     """
     Decides which failed polls are waited through.
 
-    Not those that waiting cannot mend: a bad key, an unknown session. A web page in place of an answer is
-    one of these at first (a wrong URL), and a passing trouble once there has been an answer.
-
-    :param failures: How many in a row are tolerated. One for which IBM named a pause is not counted.
+    :param failures: How many in a row are tolerated.
+    :param answered: Whether there has been an answer: without one, a web page means a wrong URL.
+    :param makes_pauses: Whether the caller makes the pauses that IBM asks for; such failures do not count.
     """
 
-    def __init__(self, failures: float = TOLERATED_FAILURES) -> None:
+    def __init__(
+        self, failures: float = TOLERATED_FAILURES, *, answered: bool = False, makes_pauses: bool = False
+    ) -> None:
         self.failures = failures
         self.count = 0
         self.pause = 0.0
-        self._answered = False
+        self._answered = answered
+        self._makes_pauses = makes_pauses
 
     def tolerates(self, error: IBMQuantumError) -> bool:
         """Count one failure; False if it is one too many. ``pause`` is what IBM asked for, in seconds."""
         self.pause = error.retry_after or 0.0
-        self.count += error.retry_after is None
-        passing = error.retryable or (self._answered and isinstance(error, BadResponseError))
+        self.count += not (self._makes_pauses and self.pause)
+        passing = is_passing(error) if self._answered else error.retryable
         return passing and self.count <= self.failures
 
     def reset(self) -> None:

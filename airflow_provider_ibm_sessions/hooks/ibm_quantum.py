@@ -16,10 +16,12 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
 from airflow_provider_ibm_sessions.client.errors import (
+    AuthenticationError,
     BadResponseError,
     ConfigurationError,
     IBMQuantumError,
     NotFoundError,
+    PermissionDeniedError,
     ServerError,
 )
 from airflow_provider_ibm_sessions.client.sharing import shared_client
@@ -98,28 +100,42 @@ class IBMQuantumHook(BaseHook):
 
     def close_session(self, session_id: str) -> Session | None:
         """
-        Close a session for certain: send, confirm by reading it, send again if it is not closed.
+        Close a session for certain: send, read it, and send again until it is closed.
 
         :returns: The session as it is now, or None if IBM does not know it (any more).
-        :raises ServerError: If IBM says it is done and the session is not closed.
+        :raises ServerError: If it is not closed after several attempts; the cause is the last trouble.
         """
+        trouble: IBMQuantumError | None = None
         for attempt in range(_CLOSE_ATTEMPTS):
             if attempt:
                 time.sleep(_CLOSE_PAUSE)
+            trouble = self._send_close(session_id)
             try:
-                self._client.close_session(session_id)
                 session = self._client.get_session(session_id)
             except NotFoundError:
                 return None
             except BadResponseError as error:
-                self.log.warning("%s. Closing again", error)
+                trouble = error
                 continue
-            # Not accepting jobs is no proof: so does a session that drains, with a queue that runs for hours.
+            # The state decides, not the answer to closing. Nor does a session that takes no jobs prove
+            # anything: so does one that drains, with a queue that runs for hours.
             if session.is_closed or session.state == PENDING_CLOSED:
                 return session
+        last = f". {trouble}" if trouble else ""
         raise ServerError(
-            f"Close a session: {session_id} is still not closed after {_CLOSE_ATTEMPTS} attempts"
-        )
+            f"Close a session: {session_id} is still not closed after {_CLOSE_ATTEMPTS} attempts{last}"
+        ) from trouble
+
+    def _send_close(self, session_id: str) -> IBMQuantumError | None:
+        """Send it once more; returns the trouble that another attempt may get past."""
+        try:
+            self._client.close_session(session_id)
+        except (ConfigurationError, AuthenticationError, PermissionDeniedError):
+            raise
+        except IBMQuantumError as error:
+            self.log.warning("%s", error)
+            return error
+        return None
 
     def list_workloads(self, **filters: Any) -> Iterator[Workload]:
         """Walk through jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""

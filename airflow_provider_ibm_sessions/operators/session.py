@@ -18,7 +18,6 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
-    BadResponseError,
     ConfigurationError,
     IBMQuantumError,
     PermissionDeniedError,
@@ -172,7 +171,8 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         has not by ``timeout``.
     :param ibm_quantum_conn_id: The Airflow connection. (templated)
     :param timeout: Seconds to wait for a drained session, queueing included, before its remaining jobs are
-        given up. If the task's own ``execution_timeout`` strikes before, the session is closed then.
+        given up. If ``execution_timeout`` strikes while the task is in a worker, the session is closed then;
+        Airflow does not count the time in the triggerer.
     :param poll_interval: Seconds between looks at a draining session.
     :param deferrable: Wait for a draining session in the triggerer, without a worker slot.
     """
@@ -202,12 +202,13 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         """Drain if asked to, then close and confirm."""
         with told_to_airflow():
             checked_id(self.session_id)
-        if self.drain and self._refuses_jobs() and not self._is_closed():
-            end_time = time.time() + self.timeout
-            if self.deferrable:
-                IBMQuantumSessionLink.persist(context, self.session_id)
-                self._defer(end_time)
-            self._wait(end_time)
+        if self.drain:
+            try:
+                self._drain(context)
+            except AirflowTaskTimeout:
+                self.log.warning("execution_timeout struck: closing without waiting for the rest")
+                self._close()
+                raise
         return self._close()
 
     def execute_complete(
@@ -222,7 +223,11 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         return self._close()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Called by Airflow after a deferral; when the trigger itself broke, close without waiting."""
+        """
+        Called by Airflow after a deferral. When the trigger itself broke, close without waiting.
+
+        That gives up what is queued, as nobody may be able to wait for it, and its bill has to end.
+        """
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowException:
@@ -230,6 +235,20 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
                 raise
             self.log.exception("The trigger broke: closing without waiting for the rest")
             return self._close()
+
+    def _drain(self, context: Context) -> None:
+        """Refuse new jobs and wait until there is nothing more to wait for."""
+        if not self._refuses_jobs() or self._is_closed():
+            return
+        end_time = time.time() + self.timeout
+        if self.deferrable:
+            IBMQuantumSessionLink.persist(context, self.session_id)
+            self._defer(end_time)
+        while (left := end_time - time.time()) > 0:
+            time.sleep(min(self.poll_interval, left))
+            if self._is_closed():
+                return
+        self.log.warning("Session %s did not close itself within %g s", self.session_id, self.timeout)
 
     def _refuses_jobs(self) -> bool:
         """Start to drain. What cannot be drained is closed at once: it would cost until its max_ttl."""
@@ -242,11 +261,13 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
 
     def _is_closed(self) -> bool:
         """Whether there is nothing to wait for. A failed look at a draining session does not end the wait."""
+        from airflow_provider_ibm_sessions.client.waiting import is_passing
+
         try:
             return self.hook.get_session(self.session_id).is_closed
         except IBMQuantumError as error:
             self.log.warning("%s", error)
-            return not error.retryable and not isinstance(error, BadResponseError)
+            return not is_passing(error)
 
     def _defer(self, end_time: float) -> NoReturn:
         from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
@@ -259,18 +280,6 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=None)
-
-    def _wait(self, end_time: float) -> None:
-        try:
-            while (left := end_time - time.time()) > 0:
-                time.sleep(min(self.poll_interval, left))
-                if self._is_closed():
-                    return
-        except AirflowTaskTimeout:
-            self.log.warning("execution_timeout struck: closing without waiting for the rest")
-            self._close()
-            raise
-        self.log.warning("Session %s did not close itself within %g s", self.session_id, self.timeout)
 
     def _close(self) -> dict[str, Any] | None:
         # All but these may be gone at the next try, and a session that is left open costs money.

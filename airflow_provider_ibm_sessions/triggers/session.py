@@ -11,7 +11,13 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
-from airflow_provider_ibm_sessions.client.waiting import Patience, first_pause, has_reached, jittered
+from airflow_provider_ibm_sessions.client.waiting import (
+    Patience,
+    first_pause,
+    has_reached,
+    is_passing,
+    jittered,
+)
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
 _LAST_POLL_SECONDS = 30.0
@@ -70,13 +76,14 @@ class IBMQuantumSessionTrigger(BaseTrigger):
             event = {
                 "status": "error",
                 "message": str(error),
-                "retryable": error.retryable,
+                "retryable": is_passing(error),
                 "end_time": self.end_time,
             }
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _watch(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
-        patience = Patience()
+        # Whoever deferred has had an answer: a web page now is passing trouble, not a wrong URL.
+        patience = Patience(answered=True, makes_pauses=True)
         while True:
             # Read before looking at the clock: after an hour without a triggerer the session comes first.
             if event := await self._poll(client, patience):

@@ -249,12 +249,13 @@ class TestClose:
         monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
 
     @pytest.mark.parametrize("deferrable", [False, True])
+    @pytest.mark.parametrize("trouble", [{"status": 503, "times": 8}, {"html": True}], ids=str)
     def test_a_failed_look_at_a_draining_session_does_not_kill_its_jobs(
-        self, ibm, dag, run, monkeypatch, deferrable
+        self, ibm, dag, run, monkeypatch, deferrable, trouble
     ):
         impatient(monkeypatch)
         session_id = self.session_with_a_job(ibm, job_seconds=3)
-        ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=8))
+        ibm.script(Fault(method="GET", path="/v1/sessions/*", skip=int(deferrable), **trouble))
         self.close_drained(session_id, deferrable=deferrable, timeout=60)
         assert run(dag).state == "success"
         assert [job.status for job in ibm.jobs.values()] == ["Completed"]
@@ -267,11 +268,22 @@ class TestClose:
         assert closed["state"] == "closed"
         assert ibm.sessions[session_id].state == "closed"
 
-    def test_the_tasks_own_timeout_ends_in_a_hard_close(self, ibm, dag, run):
+    @pytest.mark.parametrize("trouble", [None, "PATCH", "GET"])
+    def test_the_tasks_own_timeout_ends_in_a_hard_close(self, ibm, dag, run, trouble):
         session_id = self.session_with_a_job(ibm, job_seconds=600)
+        if trouble:
+            ibm.script(Fault(method=trouble, path="/v1/sessions/*", status=503, times=3))
         self.close_drained(session_id, execution_timeout=timedelta(seconds=2))
         assert run(dag).state == "failed"
         assert ibm.sessions[session_id].state == "closed"
+
+    @pytest.mark.parametrize("status", [400, 409, 500])
+    def test_the_state_decides_and_not_the_answer(self, ibm, dag, run, quick, monkeypatch, status):
+        impatient(monkeypatch)
+        session = open_session(ibm, state="closed")
+        ibm.script(Fault(method="DELETE", path="/v1/sessions/*", status=status, times=None))
+        IBMQuantumCloseSessionOperator(task_id="close", session_id=session.id)
+        assert run(dag).state == "success"
 
     @pytest.mark.parametrize("deferrable", [False, True])
     def test_drain_lets_queued_jobs_run(self, ibm, dag, run, deferrable):

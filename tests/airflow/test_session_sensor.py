@@ -142,11 +142,9 @@ def test_unknown_target_states_are_import_errors_that_list_what_is_allowed(targe
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_web_page_is_a_wrong_url_at_first_and_passing_trouble_later(ibm, dag, run, deferrable):
+def test_a_web_page_after_an_answer_is_passing_trouble(ibm, dag, run, deferrable):
     session = ibm.plant_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", html=True, skip=1, times=2))
     sensor(session.id, deferrable=deferrable)
     expires_after_polls(ibm, 4)
-    state = run(dag).state
-    # The deferred sensor's first look is in the worker; its trigger has had no answer when the page comes.
-    assert state == ("failed" if deferrable else "success")
+    assert run(dag).state == "success"

@@ -264,6 +264,13 @@ def test_a_next_link_that_is_none_is_a_bad_reply(ibm, api, link):
         api.list_workloads()
 
 
+@pytest.mark.parametrize("link", [{"url": "?next=b"}, {"href": None}, ["?next=b"], 7], ids=str)
+def test_a_link_of_another_shape_is_a_bad_reply(ibm, api, link):
+    ibm.script(Fault("GET", "/v1/workloads", json=_page("a", link)))
+    with pytest.raises(BadResponseError, match="next"):
+        api.list_workloads()
+
+
 # -- patience with replies -----------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ibm_sessions.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     ConflictError,
@@ -24,7 +25,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     ServerError,
     TransportError,
 )
-from tests.client.conftest import BRIEF, ONE_TRY, QUICK, assert_hidden, free_port
+from tests.client.conftest import BRIEF, ONE_TRY, QUICK, assert_hidden, credentials_for, free_port
 from tests.fake_ibm import FakeIBM, Fault
 
 
@@ -379,3 +380,20 @@ def redirected(ibm, api, other, status):
     with pytest.raises(IBMQuantumError):
         CREATE(api)
     assert len(ibm.requests(path="/v1/*")) == before + 2
+
+
+def test_the_time_of_the_token_is_not_taken_from_the_request(ibm, connect):
+    """Else a slow IAM would leave a session behind whose reply nobody waits for."""
+    ibm.script(Fault(path="/identity/token", delay=0.7), CREATE.fault(delay=0.7, phase="after"))
+    assert CREATE(connect(ONE_TRY, timeout=1.0), None).id in ibm.sessions
+
+
+def test_a_token_for_somebody_else_is_not_waited_for_longer(ibm):
+    ibm.script(Fault(path="/identity/token", drip=0.05, times=None))
+    began = time.monotonic()
+    with (
+        IBMQuantumClient(credentials_for(ibm, timeout=0.3), ONE_TRY) as client,
+        pytest.raises(TransportError),
+    ):
+        client.authorization()
+    assert time.monotonic() - began < 3

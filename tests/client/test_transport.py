@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import socketserver
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_ibm_sessions.client.errors import TransportError
-from tests.client.conftest import BRIEF, ONE_TRY, QUICK, TOKEN, free_port
+from airflow_provider_ibm_sessions.client import IBMQuantumClient
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, TransportError
+from airflow_provider_ibm_sessions.client.sharing import shared_client
+from tests.client.conftest import BRIEF, ONE_TRY, QUICK, TOKEN, credentials_for, free_port
 from tests.fake_ibm import FakeIBM
 
 PASSWORD = "hunter2-of-the-proxy"
@@ -238,3 +243,19 @@ def test_what_was_sent_is_told_whether_or_not_it_needs_a_token(ibm, connect, cal
         getattr(connect(ONE_TRY), call)()
     assert caught.value.sent
     assert "IAM" not in str(caught.value)
+
+
+def test_a_ca_file_that_is_gone_is_a_configuration_error(ibm, tmp_path):
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(Path(certifi.where()).read_bytes())
+    credentials = credentials_for(ibm, verify=str(bundle))
+    bundle.unlink()
+    with pytest.raises(ConfigurationError, match="verify"):
+        IBMQuantumClient(credentials)
+
+    async def use():
+        async with shared_client(credentials):
+            pass
+
+    with pytest.raises(ConfigurationError, match="verify"):
+        asyncio.run(use())

@@ -91,3 +91,19 @@ def test_a_bad_certificate_is_not_waited_for():
 def test_pauses_spread_but_stay_near(seconds):
     assert 0.79 * seconds <= jittered(seconds) <= 1.21 * seconds
     assert 0 <= first_pause(seconds) <= seconds
+
+
+def test_a_pause_that_is_made_is_not_counted():
+    patience = Patience(0, makes_pauses=True)
+    assert patience.tolerates(RateLimitedError("slowly", retry_after=7))
+    assert (patience.pause, patience.count) == (7, 0)
+    assert not Patience(0).tolerates(RateLimitedError("slowly", retry_after=7)), "nobody makes it here"
+
+
+def test_a_web_page_is_passing_trouble_for_who_has_had_an_answer():
+    page = BadResponseError("a web page")
+    assert not Patience().tolerates(page)
+    assert Patience(answered=True).tolerates(page)
+    patience = Patience()
+    patience.reset()
+    assert patience.tolerates(page)
