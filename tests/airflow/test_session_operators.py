@@ -123,8 +123,8 @@ class TestCreate:
         assert len(ibm.sessions) == 1
 
     def test_a_timeout_during_the_post_is_never_answered_by_a_second_session(self, ibm, dag, run):
-        ibm.script(Fault(method="POST", path="/v1/sessions", phase="after", delay=3))
-        create(retries=3, retry_delay=timedelta(0), execution_timeout=timedelta(seconds=1))
+        ibm.script(Fault(method="POST", path="/v1/sessions", phase="after", delay=6))
+        create(retries=3, retry_delay=timedelta(0), execution_timeout=timedelta(seconds=2))
         result = run(dag)
         assert result.state == "failed"
         assert result.tasks["create"].try_number == 1
