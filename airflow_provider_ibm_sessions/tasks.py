@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What operators and sensors share: the hook, the default connection and the button to IBM's console."""
+"""What operators and sensors share: the hook and the button to IBM's console."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink
 
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-
-DEFAULT_CONN_ID = "ibm_quantum_default"
 
 
 class IBMQuantumTask:

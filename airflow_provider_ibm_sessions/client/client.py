@@ -65,9 +65,6 @@ class _Caller:
         request.extensions[SENT] = True
         return None
 
-    def _bound(self, response: httpx.Response) -> None:
-        transport.bound(response)
-
 
 class IBMQuantumClient(_Caller):
     """
@@ -81,7 +78,7 @@ class IBMQuantumClient(_Caller):
     def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
         super().__init__(credentials, retry)
         options = transport.options(credentials)
-        self._http = keep_deadlines(httpx.Client(**options, event_hooks={"response": [self._bound]}))
+        self._http = keep_deadlines(httpx.Client(**options, event_hooks={"response": [transport.bound]}))
 
     def create_session(
         self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
@@ -235,7 +232,4 @@ class AsyncIBMQuantumClient(_Caller):
             return operation.read(response)
 
     def _open(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**self._options, event_hooks={"response": [self._abound]})
-
-    async def _abound(self, response: httpx.Response) -> None:
-        self._bound(response)
+        return httpx.AsyncClient(**self._options, event_hooks={"response": [transport.abound]})

@@ -154,9 +154,7 @@ def _check_verify(verify: object) -> None:
 
 
 def _check_proxy(proxy: object) -> None:
-    if proxy is None:
-        return
-    if _split(proxy) is None:
+    if proxy is not None and _split(proxy) is None:
         # Not shown: a proxy URL may hold a password.
         raise ConfigurationError("proxy must be a URL such as http://proxy.example:3128", field="proxy")
 

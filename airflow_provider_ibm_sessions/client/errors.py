@@ -147,3 +147,7 @@ class JobFailedError(IBMQuantumError):
 
 class DeadlineExceededError(IBMQuantumError):
     """The time allowed for waiting is over."""
+
+
+NEEDS_A_PERSON = (ConfigurationError, AuthenticationError, PermissionDeniedError)
+"""Errors that stay until somebody changes the input, the key or its rights: even closing gives up on them."""

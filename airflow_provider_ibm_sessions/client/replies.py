@@ -105,14 +105,14 @@ def raise_for_status(response: httpx.Response, doing: str) -> None:
 
 
 def problem_of(response: httpx.Response) -> Problem:
-    """Read an error reply in any of the shapes IBM uses; else its first words."""
+    """Read an error reply in any of the shapes IBM uses; else say what came instead."""
     try:
         body = json.loads(response.content) if _is_json(response) else None
     except (ValueError, RecursionError):
         body = None
     problem = _problem_in(body) if isinstance(body, Mapping) else None
     if problem is None:
-        kind = response.headers.get("content-type", "no content type").split(";")[0]
+        kind = _content_type(response) or "no content type"
         problem = Problem(f"no explanation in the reply ({kind}, {len(response.content)} bytes)")
     return problem
 
@@ -155,7 +155,7 @@ def _error(response: httpx.Response, problem: Problem, doing: str) -> IBMQuantum
 
 
 def _not_json(response: httpx.Response, doing: str) -> BadResponseError:
-    kind = response.headers.get("content-type", "").split(";")[0] or "nothing"
+    kind = _content_type(response) or "nothing"
     return BadResponseError(
         f"{doing}: answered with {clean(kind, response.request, 64)} instead of JSON. "
         f"Is {_host(response)} the right host? The base URL of IBM Quantum's API ends in /api",
@@ -168,8 +168,14 @@ def _host(response: httpx.Response) -> str:
     return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
+def _content_type(response: httpx.Response) -> str:
+    """The type without its parameters; empty if there is none."""
+    kind: str = response.headers.get("content-type", "").split(";")[0]
+    return kind.strip()
+
+
 def _is_json(response: httpx.Response) -> bool:
-    kind: str = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = _content_type(response).lower()
     return kind == "application/json" or kind.endswith("+json")
 
 

@@ -75,6 +75,11 @@ def bound(response: httpx.Response) -> None:
     response.stream = BoundedStream(response.stream, most)
 
 
+async def abound(response: httpx.Response) -> None:
+    """The same, called by an async httpx client."""
+    bound(response)
+
+
 def options(credentials: Credentials) -> dict[str, Any]:
     """
     Arguments for ``httpx.Client`` and ``httpx.AsyncClient`` alike. May read a file of CA certificates.

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     IBMQuantumError,
     SessionClosedError,
 )
-from airflow_provider_ibm_sessions.client.models import Session
+
+if TYPE_CHECKING:
+    from airflow_provider_ibm_sessions.client.models import Session
 
 TOLERATED_FAILURES = 5
 """Polls in a row that may fail, each after the client's own attempts, before waiting is given up."""

@@ -16,16 +16,16 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
 from airflow_provider_ibm_sessions.client.errors import (
-    AuthenticationError,
+    NEEDS_A_PERSON,
     BadResponseError,
     ConfigurationError,
     IBMQuantumError,
     NotFoundError,
-    PermissionDeniedError,
     ServerError,
 )
 from airflow_provider_ibm_sessions.client.sharing import shared_client
 from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, PENDING_CLOSED, SessionMode
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
 from airflow_provider_ibm_sessions.hooks.form import FIELD_BEHAVIOUR, form_widgets
 
@@ -54,7 +54,7 @@ class IBMQuantumHook(BaseHook):
     """
 
     conn_name_attr = "ibm_quantum_conn_id"
-    default_conn_name = "ibm_quantum_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = "ibm_quantum"
     hook_name = "IBM Quantum"
 
@@ -130,7 +130,7 @@ class IBMQuantumHook(BaseHook):
         """Send it once more; returns the trouble that another attempt may get past."""
         try:
             self._client.close_session(session_id)
-        except (ConfigurationError, AuthenticationError, PermissionDeniedError):
+        except NEEDS_A_PERSON:
             raise
         except IBMQuantumError as error:
             self.log.warning("%s", error)

@@ -16,12 +16,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_ibm_sessions.client.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    IBMQuantumError,
-    PermissionDeniedError,
-)
+from airflow_provider_ibm_sessions.client.errors import NEEDS_A_PERSON, IBMQuantumError
 from airflow_provider_ibm_sessions.client.values import (
     DEFAULT_MAX_TTL,
     SessionMode,
@@ -33,9 +28,11 @@ from airflow_provider_ibm_sessions.client.values import (
     checked_positive,
     to_seconds,
 )
+from airflow_provider_ibm_sessions.client.waiting import is_passing
 from airflow_provider_ibm_sessions.failures import told_to_airflow
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.tasks import DEFAULT_CONN_ID, IBMQuantumTask
+from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -85,7 +82,7 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
         try:
             self._report(session, max_ttl)
             context["ti"].xcom_push(key="session", value=session.to_json())
-        except BaseException:
+        except BaseException:  # a timeout or a kill as well: raised again below
             self._close_after_failure(session.id)
             raise
         return session.id
@@ -261,8 +258,6 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
 
     def _is_closed(self) -> bool:
         """Whether there is nothing to wait for. A failed look at a draining session does not end the wait."""
-        from airflow_provider_ibm_sessions.client.waiting import is_passing
-
         try:
             return self.hook.get_session(self.session_id).is_closed
         except IBMQuantumError as error:
@@ -282,9 +277,8 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=None)
 
     def _close(self) -> dict[str, Any] | None:
-        # All but these may be gone at the next try, and a session that is left open costs money.
-        final = (ConfigurationError, AuthenticationError, PermissionDeniedError)
-        with told_to_airflow(final):
+        # All other trouble may be gone at the next try, and a session that is left open costs money.
+        with told_to_airflow(final=NEEDS_A_PERSON):
             session = self.hook.close_session(self.session_id)
         if session is None:
             self.log.warning(

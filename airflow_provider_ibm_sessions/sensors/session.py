@@ -18,16 +18,16 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.values import checked_id, checked_positive, checked_states
+from airflow_provider_ibm_sessions.client.waiting import TOLERATED_FAILURES, Patience, has_reached
 from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
-from airflow_provider_ibm_sessions.tasks import DEFAULT_CONN_ID, IBMQuantumTask
+from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_ibm_sessions.client.waiting import Patience
 
 
 class IBMQuantumSessionSensor(IBMQuantumTask, BaseSensorOperator):
@@ -80,8 +80,6 @@ class IBMQuantumSessionSensor(IBMQuantumTask, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the session once."""
-        from airflow_provider_ibm_sessions.client.waiting import has_reached
-
         with told_to_airflow():
             try:
                 session = self.hook.get_session(self.session_id)
@@ -124,6 +122,4 @@ class IBMQuantumSessionSensor(IBMQuantumTask, BaseSensorOperator):
     @cached_property
     def _patience(self) -> Patience:
         """In reschedule mode each poll is a process of its own and cannot count: ``timeout`` is the bound."""
-        from airflow_provider_ibm_sessions.client.waiting import TOLERATED_FAILURES, Patience
-
         return Patience(math.inf if self.reschedule else TOLERATED_FAILURES)
