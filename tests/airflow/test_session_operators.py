@@ -201,7 +201,8 @@ class TestClose:
 
     def test_a_404_about_the_instance_is_not_taken_for_closed(self, ibm, dag, run, monkeypatch):
         session = open_session(ibm)
-        other = ibm.crn[:-3] + "0::"
+        last = ibm.crn[-3]
+        other = f"{ibm.crn[:-3]}{'1' if last == '0' else '0'}::"
         monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm, crn=other))
         IBMQuantumCloseSessionOperator(task_id="close", session_id=session.id)
         assert run(dag).state == "failed"
