@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.client import IBMQuantumClient as IBMQuantumClient
     from airflow_provider_ibm_sessions.client.credentials import Credentials as Credentials
     from airflow_provider_ibm_sessions.client.errors import IBMQuantumError as IBMQuantumError
+    from airflow_provider_ibm_sessions.client.jobs import Job as Job
     from airflow_provider_ibm_sessions.client.models import Session as Session
     from airflow_provider_ibm_sessions.client.models import Workload as Workload
+    from airflow_provider_ibm_sessions.client.once import find_job as find_job
+    from airflow_provider_ibm_sessions.client.once import submit_once as submit_once
+    from airflow_provider_ibm_sessions.client.results import decode as decode
     from airflow_provider_ibm_sessions.client.retries import RetryPolicy as RetryPolicy
+    from airflow_provider_ibm_sessions.client.values import JobState as JobState
     from airflow_provider_ibm_sessions.client.values import SessionMode as SessionMode
     from airflow_provider_ibm_sessions.client.values import SessionState as SessionState
 
@@ -34,11 +39,16 @@ _HOMES = {
     "Credentials": "credentials",
     "IBMQuantumClient": "client",
     "IBMQuantumError": "errors",
+    "Job": "jobs",
+    "JobState": "values",
     "RetryPolicy": "retries",
     "Session": "models",
     "SessionMode": "values",
     "SessionState": "values",
     "Workload": "models",
+    "decode": "results",
+    "find_job": "once",
+    "submit_once": "once",
 }
 __all__ = list(_HOMES)
 

@@ -7,9 +7,9 @@ to send again in the retry policy, who may in the auth. Only here do the two dif
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import httpx
 from tenacity import AsyncRetrying, Retrying
@@ -19,6 +19,8 @@ from airflow_provider_ibm_sessions.client import operations, transport
 from airflow_provider_ibm_sessions.client.auth import HAND_OVER, SENT, IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.deadlines import keep_deadlines, within
+from airflow_provider_ibm_sessions.client.errors import ConflictError, NotFoundError
+from airflow_provider_ibm_sessions.client.jobs import Job, JobFilter, JobMetrics, JobPaging
 from airflow_provider_ibm_sessions.client.lanes import Lanes
 from airflow_provider_ibm_sessions.client.models import (
     Backend,
@@ -28,7 +30,7 @@ from airflow_provider_ibm_sessions.client.models import (
     Workload,
     WorkloadFilter,
 )
-from airflow_provider_ibm_sessions.client.operations import Operation
+from airflow_provider_ibm_sessions.client.operations import Calls, Operation
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy, known_outcome
 from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, SessionMode, to_seconds
 
@@ -45,7 +47,6 @@ class _Caller:
         self.retry = retry or RetryPolicy()
         self._auth = IAMAuth(credentials)
         self._headers = {
-            "Accept": "application/json",
             "Accept-Encoding": "identity",
             "IBM-API-Version": credentials.api_version,
             "Service-CRN": credentials.crn,
@@ -56,8 +57,11 @@ class _Caller:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.credentials.url})"
 
-    def _build(self, operation: Operation[Any], session_id: object, values: dict[str, Any]) -> httpx.Request:
-        return operation.build(self.credentials.url, self._headers, path_id=session_id, **values)
+    def _build(self, operation: Operation[Any], path_id: object, values: dict[str, Any]) -> httpx.Request:
+        return operation.build(self.credentials.url, self._headers, path_id=path_id, **values)
+
+    def _seconds(self, request: httpx.Request) -> float:
+        return transport.seconds_for(request, self.credentials)
 
     def _auth_for(self, operation: Operation[Any], request: httpx.Request) -> IAMAuth | None:
         if operation.authenticated:
@@ -68,7 +72,7 @@ class _Caller:
 
 class IBMQuantumClient(_Caller):
     """
-    IBM Quantum's session operations, blocking. Use it as a context manager, or call ``close()``.
+    IBM Quantum's sessions and jobs, blocking. Use it as a context manager, or call ``close()``.
 
     :param credentials: Whom to speak for, and where.
     :param retry: How long to try; see :class:`RetryPolicy`.
@@ -115,6 +119,64 @@ class IBMQuantumClient(_Caller):
             yield from page.workloads
             pages.turn(page)
 
+    def submit_job(self, program_id: str, *, backend: str, params: Mapping[str, Any], **optional: Any) -> Job:
+        """
+        Submit a job. Sent once: see ``OutcomeUnknownError``, and :func:`submit_once` to be sure.
+
+        :param program_id: ``sampler``, ``estimator``, ``executor``, ...
+        :param backend: Name of the QPU; the session's, if there is one.
+        :param params: The program's input as IBM's REST reference describes it.
+        :param optional: The other fields of :class:`SubmitJob`: ``session_id``, ``tags``, ``cost``, ...
+        """
+        fields = {"program_id": program_id, "backend": backend, "params": params, **optional}
+        return self._call(operations.SUBMIT_JOB, **fields)
+
+    def get_job(self, job_id: str) -> Job:
+        """Read a job, without the parameters it was given."""
+        return self._call(operations.GET_JOB, job_id)
+
+    def list_jobs(self, **filters: Any) -> Iterator[Job]:
+        """Walk through all pages of jobs, oldest first; see :class:`JobFilter`."""
+        pages = JobPaging(operations.checked(JobFilter, filters))
+        while pages.query:
+            page = self._call(operations.LIST_JOBS, **pages.query.model_dump(exclude_none=True))
+            yield from page.jobs
+            pages.turn(page)
+
+    def job_results(self, job_id: str) -> Any:
+        """
+        A job's results as IBM sends them, or None if there are none; ``results.decode`` reads them.
+
+        Those of a private job can be read once only.
+
+        :raises JobFailedError: If the job failed, with the end of its traceback.
+        """
+        return self._call(operations.JOB_RESULTS, job_id)
+
+    def job_metrics(self, job_id: str) -> JobMetrics:
+        """When a job ran and what it used."""
+        return self._call(operations.JOB_METRICS, job_id)
+
+    def job_logs(self, job_id: str) -> str:
+        """What a job has logged. A job that has not ended has no logs: ``NotFoundError``."""
+        return self._call(operations.JOB_LOGS, job_id)
+
+    def cancel_job(self, job_id: str) -> bool:
+        """Cancel a job, queued or running; False if it had ended already."""
+        try:
+            self._call(operations.CANCEL_JOB, job_id)
+        except ConflictError:
+            return False
+        return True
+
+    def delete_job(self, job_id: str) -> bool:
+        """Delete a job that has ended, and its results; False if IBM does not know it (any more)."""
+        try:
+            self._call(operations.DELETE_JOB, job_id)
+        except NotFoundError:
+            return False
+        return True
+
     def list_versions(self) -> list[Version]:
         """The API versions that IBM serves. Needs no token."""
         return self._call(operations.LIST_VERSIONS).versions
@@ -122,6 +184,16 @@ class IBMQuantumClient(_Caller):
     def list_backends(self) -> list[Backend]:
         """The QPUs of the instance."""
         return self._call(operations.LIST_BACKENDS).devices
+
+    def follow(self, calls: Calls[ReplyT]) -> ReplyT:
+        """Make calls one after another; returns what follows from their replies."""
+        reply = None
+        while True:
+            try:
+                call = calls.send(reply)
+            except StopIteration as end:
+                return cast("ReplyT", end.value)
+            reply = self._call(call.operation, call.path_id, **call.values)
 
     def authorization(self) -> str:
         """The ``Authorization`` header for a request that somebody else sends (Qiskit does)."""
@@ -142,8 +214,8 @@ class IBMQuantumClient(_Caller):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _call(self, operation: Operation[ReplyT], session_id: object = None, **values: Any) -> ReplyT:
-        request = self._build(operation, session_id, values)
+    def _call(self, operation: Operation[ReplyT], path_id: object = None, **values: Any) -> ReplyT:
+        request = self._build(operation, path_id, values)
         with known_outcome(operation):
             reply: ReplyT = Retrying(**self.retry.options(operation))(self._exchange, operation, request)
             return reply
@@ -158,7 +230,7 @@ class IBMQuantumClient(_Caller):
         return request.headers["Authorization"]
 
     def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
-        with transport.one_attempt(request, operation.summary), within(self.credentials.timeout) as restart:
+        with transport.one_attempt(request, operation.summary), within(self._seconds(request)) as restart:
             request.extensions[HAND_OVER] = restart
             return operation.read(self._http.send(request, auth=self._auth_for(operation, request)))
 
@@ -200,6 +272,54 @@ class AsyncIBMQuantumClient(_Caller):
                 yield workload
             pages.turn(page)
 
+    async def submit_job(
+        self, program_id: str, *, backend: str, params: Mapping[str, Any], **optional: Any
+    ) -> Job:
+        """See :meth:`IBMQuantumClient.submit_job`."""
+        fields = {"program_id": program_id, "backend": backend, "params": params, **optional}
+        return await self._call(operations.SUBMIT_JOB, **fields)
+
+    async def get_job(self, job_id: str) -> Job:
+        """See :meth:`IBMQuantumClient.get_job`."""
+        return await self._call(operations.GET_JOB, job_id)
+
+    async def list_jobs(self, **filters: Any) -> AsyncIterator[Job]:
+        """See :meth:`IBMQuantumClient.list_jobs`."""
+        pages = JobPaging(operations.checked(JobFilter, filters))
+        while pages.query:
+            page = await self._call(operations.LIST_JOBS, **pages.query.model_dump(exclude_none=True))
+            for job in page.jobs:
+                yield job
+            pages.turn(page)
+
+    async def job_results(self, job_id: str) -> Any:
+        """See :meth:`IBMQuantumClient.job_results`."""
+        return await self._call(operations.JOB_RESULTS, job_id)
+
+    async def job_metrics(self, job_id: str) -> JobMetrics:
+        """See :meth:`IBMQuantumClient.job_metrics`."""
+        return await self._call(operations.JOB_METRICS, job_id)
+
+    async def job_logs(self, job_id: str) -> str:
+        """See :meth:`IBMQuantumClient.job_logs`."""
+        return await self._call(operations.JOB_LOGS, job_id)
+
+    async def cancel_job(self, job_id: str) -> bool:
+        """See :meth:`IBMQuantumClient.cancel_job`."""
+        try:
+            await self._call(operations.CANCEL_JOB, job_id)
+        except ConflictError:
+            return False
+        return True
+
+    async def delete_job(self, job_id: str) -> bool:
+        """See :meth:`IBMQuantumClient.delete_job`."""
+        try:
+            await self._call(operations.DELETE_JOB, job_id)
+        except NotFoundError:
+            return False
+        return True
+
     async def list_versions(self) -> list[Version]:
         """See :meth:`IBMQuantumClient.list_versions`."""
         return (await self._call(operations.LIST_VERSIONS)).versions
@@ -207,6 +327,16 @@ class AsyncIBMQuantumClient(_Caller):
     async def list_backends(self) -> list[Backend]:
         """See :meth:`IBMQuantumClient.list_backends`."""
         return (await self._call(operations.LIST_BACKENDS)).devices
+
+    async def follow(self, calls: Calls[ReplyT]) -> ReplyT:
+        """See :meth:`IBMQuantumClient.follow`."""
+        reply = None
+        while True:
+            try:
+                call = calls.send(reply)
+            except StopIteration as end:
+                return cast("ReplyT", end.value)
+            reply = await self._call(call.operation, call.path_id, **call.values)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -218,13 +348,13 @@ class AsyncIBMQuantumClient(_Caller):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _call(self, operation: Operation[ReplyT], session_id: object = None, **values: Any) -> ReplyT:
-        request = self._build(operation, session_id, values)
+    async def _call(self, operation: Operation[ReplyT], path_id: object = None, **values: Any) -> ReplyT:
+        request = self._build(operation, path_id, values)
         with known_outcome(operation):
             return await AsyncRetrying(**self.retry.options(operation))(self._exchange, operation, request)
 
     async def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
-        seconds, now = self.credentials.timeout, asyncio.get_running_loop().time
+        seconds, now = self._seconds(request), asyncio.get_running_loop().time
         with transport.one_attempt(request, operation.summary):
             async with asyncio.timeout(seconds) as time, self._lanes.client() as http:
                 request.extensions[HAND_OVER] = lambda: time.reschedule(now() + seconds)

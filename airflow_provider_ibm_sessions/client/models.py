@@ -1,64 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What IBM Quantum's REST API takes and gives, under its own field names.
+Sessions, workloads, backends and versions, under the field names of IBM's REST reference.
 
-Requests are strict: an unknown field or a wrong type is an error before anything is sent. Replies are read
-with patience: only an id is demanded, fields and states that are new are kept as they come. Times are UTC,
-lengths of time are seconds. Field facts: IBM's REST reference (sessions, workloads, backends, versions).
+Times are UTC, lengths of time are seconds.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-)
+from pydantic import Field, StrictBool, StrictInt
 
+from airflow_provider_ibm_sessions.client.bases import Part, Reply, Request
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
 from airflow_provider_ibm_sessions.client.values import BACKEND_PATTERN, SessionMode, SessionState
 
 _MAX_CURSOR = 1000
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class _Part(BaseModel):
-    """Part of a reply. A field that cannot be read is as good as absent, unless nothing works without it."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
-    must_be_read: ClassVar[frozenset[str]] = frozenset()
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _lenient(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        try:
-            return read(value)
-        except ValidationError:
-            # Nothing costs more than a session that is lost because IBM wrote 59.5 where an int stood.
-            name = str(info.field_name)
-            if cls.model_fields[name].is_required() or name in cls.must_be_read:
-                raise
-            return None
-
-
-class _Reply(_Part):
-    model_config = ConfigDict(extra="allow")
-
-
-class CreateSession(_Request):
+class CreateSession(Request):
     """Body of ``POST /v1/sessions``. IBM silently lowers ``max_ttl`` to what the plan allows."""
 
     mode: SessionMode = Field(description="dedicated: the QPU is held for the session; batch: job by job")
@@ -66,20 +28,20 @@ class CreateSession(_Request):
     max_ttl: StrictInt = Field(ge=1, le=2**31 - 1, description="Seconds from the first job's start, at most")
 
 
-class UpdateSession(_Request):
+class UpdateSession(Request):
     """Body of ``PATCH /v1/sessions/{id}``. ``false`` drains: queued jobs run, then the session closes."""
 
     accepting_jobs: StrictBool = Field(description="Whether the session takes new jobs")
 
 
-class StateChange(_Part):
+class StateChange(Part):
     """One entry of a session's ``timestamps``."""
 
     status: str | None = None
     timestamp: datetime | None = None
 
 
-class Session(_Reply):
+class Session(Reply):
     """A session or a batch, as ``POST`` and ``GET /v1/sessions`` describe it."""
 
     id: str = Field(min_length=1)
@@ -110,14 +72,14 @@ class Session(_Reply):
         return self.model_dump(mode="json", exclude_none=True, include=set(type(self).model_fields))
 
 
-class Usage(_Part):
+class Usage(Part):
     """What a workload cost: seconds of QPU time, provisional until ``status`` is ``complete``."""
 
     qpu_charge_time_seconds: float | None = None
     status: str | None = None
 
 
-class Workload(_Reply):
+class Workload(Reply):
     """A job, a session or a batch in the list of workloads."""
 
     id: str = Field(min_length=1)
@@ -134,13 +96,13 @@ class Workload(_Reply):
     usage: Usage | None = None
 
 
-class PageLink(_Part):
+class PageLink(Part):
     """Where a neighbouring page is."""
 
     href: str
 
 
-class WorkloadPage(_Reply):
+class WorkloadPage(Reply):
     """One page of ``GET /v1/workloads``."""
 
     must_be_read = frozenset({"next"})  # without it, the list would seem to be at its end
@@ -170,7 +132,7 @@ class WorkloadPage(_Reply):
         return cursor
 
 
-class Version(_Reply):
+class Version(Reply):
     """One version of the API: a date, ``live`` or ``deprecated``, and when it ends."""
 
     version: str
@@ -178,20 +140,20 @@ class Version(_Reply):
     sunset_date: str | None = None
 
 
-class Versions(_Reply):
+class Versions(Reply):
     """Reply of ``GET /v1/versions``."""
 
     versions: list[Version]
 
 
-class BackendStatus(_Part):
+class BackendStatus(Part):
     """Whether a QPU takes work: ``online``, ``paused`` or ``offline``."""
 
     name: str | None = None
     reason: str | None = None
 
 
-class Backend(_Reply):
+class Backend(Reply):
     """A QPU of the instance."""
 
     name: str
@@ -200,13 +162,13 @@ class Backend(_Reply):
     queue_length: int | None = None
 
 
-class Backends(_Reply):
+class Backends(Reply):
     """Reply of ``GET /v1/backends`` from API version 2025-01-01 on."""
 
     devices: list[Backend]
 
 
-class WorkloadFilter(_Request):
+class WorkloadFilter(Request):
     """Query of ``GET /v1/workloads``; what is left out does not filter."""
 
     user: Literal["me"] | None = None

@@ -8,18 +8,21 @@ work, and whether to send again is the retry policy's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from airflow_provider_ibm_sessions.client import models, replies
+from airflow_provider_ibm_sessions.client import jobs, models, replies
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
 from airflow_provider_ibm_sessions.client.values import checked_id
+
+BULKY: Final = "ibm_quantum_bulky"
+"""Name of the request's extension that says so."""
 
 ReplyT = TypeVar("ReplyT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -41,7 +44,11 @@ class Operation(Generic[ReplyT]):
     :param name: Its name in the capability this project implements (``create-session``).
     :param summary: What it does, in a few words; begins every error message about it.
     :param reply: Model of the reply's JSON, or None for 204.
+    :param reader: Reads the reply where it is neither.
+    :param accept: The media type that is asked for.
+    :param id_field: What the id in the path is called, for errors about it.
     :param authenticated: False for the one call that needs no token.
+    :param bulky: Whether the request or the reply carries a user's data, which may be large.
     """
 
     name: str
@@ -52,7 +59,11 @@ class Operation(Generic[ReplyT]):
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     reply: type[BaseModel] | None = None
+    reader: Callable[[httpx.Response, str], ReplyT] | None = None
+    accept: str = "application/json"
+    id_field: str = "session_id"
     authenticated: bool = True
+    bulky: bool = False
 
     def build(
         self, base_url: str, headers: Mapping[str, str], *, path_id: object = None, **values: Any
@@ -66,15 +77,20 @@ class Operation(Generic[ReplyT]):
         """
         path = self.path
         if "{id}" in path:
-            path = path.replace("{id}", quote(checked_id(path_id), safe=""))
+            path = path.replace("{id}", quote(checked_id(path_id, self.id_field), safe=""))
         return httpx.Request(
             self.method,
             base_url + path,
-            headers=headers,
+            headers={**headers, "Accept": self.accept},
             json=_dump(self.body, values) if self.body else None,
             # httpx repeats a key for each item of a list, which is the only array style IBM reads.
             params=_dump(self.query, values) if self.query else None,
+            extensions={BULKY: self.bulky},
         )
+
+    def call(self, path_id: object = None, **values: Any) -> Call:
+        """The operation with its arguments, for ``client.follow``."""
+        return Call(self, path_id, values)
 
     def read(self, response: httpx.Response) -> ReplyT:
         """
@@ -82,6 +98,8 @@ class Operation(Generic[ReplyT]):
 
         :raises IBMQuantumError: The one that fits the reply, if it is not the documented answer.
         """
+        if self.reader is not None:
+            return self.reader(response, self.summary)
         if self.reply is None:
             return cast("ReplyT", replies.read_nothing(response, self.summary))
         body = replies.read_json(response, self.summary)
@@ -92,6 +110,19 @@ class Operation(Generic[ReplyT]):
                 f"{self.summary}: the reply is not as documented: {_explain(error)}",
                 status=response.status_code,
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operation and what to call it with."""
+
+    operation: Operation[Any]
+    path_id: object
+    values: Mapping[str, Any]
+
+
+Calls: TypeAlias = Generator[Call, Any, ReplyT]
+"""Calls one after another, each made in the knowledge of the replies so far, and what follows from them."""
 
 
 def _dump(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,10 +138,14 @@ def checked(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
 
 
 def _explain(error: ValidationError) -> str:
-    places = (
-        f"{'.'.join(map(str, item['loc'])) or 'the body'}: {item['msg'].lower()}" for item in error.errors()
-    )
+    places = (f"{'.'.join(map(str, item['loc'])) or 'the body'}: {_said(item)}" for item in error.errors())
     return "; ".join(list(places)[:5])
+
+
+def _said(item: Any) -> str:
+    """Our own validators' words as they are, pydantic's in the style of an error message."""
+    ours = item.get("ctx", {}).get("error")
+    return str(ours) if ours else str(item["msg"]).lower()
 
 
 def _first_field(error: ValidationError) -> str:
@@ -174,4 +209,80 @@ LIST_BACKENDS: Final = Operation[models.Backends](
     summary="List backends",
     safety=Safety.READ_ONLY,
     reply=models.Backends,
+)
+SUBMIT_JOB: Final = Operation[jobs.Job](
+    name="create-job",
+    method="POST",
+    path="/v1/jobs",
+    summary="Submit a job",
+    safety=Safety.ONCE,
+    body=jobs.SubmitJob,
+    reply=jobs.Job,
+    bulky=True,
+)
+GET_JOB: Final = Operation[jobs.Job](
+    name="get-job",
+    method="GET",
+    path="/v1/jobs/{id}",
+    summary="Get a job",
+    safety=Safety.READ_ONLY,
+    query=jobs.GetJob,
+    reply=jobs.Job,
+    id_field="job_id",
+)
+LIST_JOBS: Final = Operation[jobs.JobPage](
+    name="list-jobs",
+    method="GET",
+    path="/v1/jobs",
+    summary="List jobs",
+    safety=Safety.READ_ONLY,
+    query=jobs.JobFilter,
+    reply=jobs.JobPage,
+)
+JOB_RESULTS: Final = Operation[Any](
+    name="get-job-results",
+    method="GET",
+    path="/v1/jobs/{id}/results",
+    summary="Get a job's results",
+    safety=Safety.READ_ONLY,
+    reader=replies.read_results,
+    accept="application/json, text/plain",
+    id_field="job_id",
+    bulky=True,
+)
+JOB_METRICS: Final = Operation[jobs.JobMetrics](
+    name="get-job-metrics",
+    method="GET",
+    path="/v1/jobs/{id}/metrics",
+    summary="Get a job's metrics",
+    safety=Safety.READ_ONLY,
+    reply=jobs.JobMetrics,
+    id_field="job_id",
+)
+JOB_LOGS: Final = Operation[str](
+    name="get-job-logs",
+    method="GET",
+    path="/v1/jobs/{id}/logs",
+    summary="Get a job's logs",
+    safety=Safety.READ_ONLY,
+    reader=replies.read_text,
+    accept="text/plain, application/json",
+    id_field="job_id",
+    bulky=True,
+)
+CANCEL_JOB: Final = Operation[None](
+    name="cancel-job",
+    method="POST",
+    path="/v1/jobs/{id}/cancel",
+    summary="Cancel a job",
+    safety=Safety.IDEMPOTENT,
+    id_field="job_id",
+)
+DELETE_JOB: Final = Operation[None](
+    name="delete-job",
+    method="DELETE",
+    path="/v1/jobs/{id}",
+    summary="Delete a job",
+    safety=Safety.IDEMPOTENT,
+    id_field="job_id",
 )

@@ -19,6 +19,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     ConflictError,
     IBMQuantumError,
+    JobFailedError,
     NotFoundError,
     PermissionDeniedError,
     PlanError,
@@ -50,6 +51,9 @@ _ADVICE: Final[Mapping[str, str]] = {
     "1352": "The Open plan has no dedicated sessions: use mode='batch' or an instance of a paid plan.",
 }
 _MAX_MESSAGE: Final = 500
+_ERROR_KEYS: Final = frozenset(
+    {"errors", "error", "message", "code", "trace", "status_code", "errorCode", "errorMessage", "context"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +72,50 @@ def read_json(response: httpx.Response, doing: str) -> Any:
     :param doing: The operation's summary, for messages.
     :raises IBMQuantumError: The one that fits, if the reply is an error or is not JSON.
     """
+    body = _parsed(response, doing)
+    problem = _problem_in(body) if isinstance(body, Mapping) else None
+    if problem and "id" not in body:
+        raise _error(response, problem, doing)
+    return body
+
+
+def read_results(response: httpx.Response, doing: str) -> Any:
+    """
+    Return the JSON of a job's results as it came, or None if there are none (204).
+
+    :raises JobFailedError: If there is a text in their place: the traceback of a job that failed.
+    """
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return None
+    if response.is_success and _content_type(response).lower() == "text/plain":
+        # The last lines of a traceback say most.
+        raise JobFailedError(f"{doing}: {clean(response.text, response.request, most=None)[-_MAX_MESSAGE:]}")
+    body = _parsed(response, doing)
+    if isinstance(body, Mapping) and set(body) <= _ERROR_KEYS and (problem := _problem_in(body)):
+        raise _error(response, problem, doing)
+    return body
+
+
+def read_text(response: httpx.Response, doing: str) -> str:
+    """Return a reply of plain text."""
+    raise_for_status(response, doing)
+    if _content_type(response).lower() not in ("text/plain", ""):
+        raise BadResponseError(f"{doing}: the reply is no plain text", status=response.status_code)
+    return response.text
+
+
+def _parsed(response: httpx.Response, doing: str) -> Any:
     raise_for_status(response, doing)
     if not _is_json(response):
         raise _not_json(response, doing)
     try:
-        body = json.loads(response.content)
+        return json.loads(response.content)
     except (ValueError, RecursionError) as error:
         broken = BadResponseError(
             f"{doing}: the reply is broken JSON ({len(response.content)} bytes)", status=response.status_code
         )
         broken.retryable = True  # unlike a web page or a wrong shape, it was cut on its way
         raise broken from error
-    problem = _problem_in(body) if isinstance(body, Mapping) else None
-    if problem and "id" not in body:
-        raise _error(response, problem, doing)
-    return body
 
 
 def read_nothing(response: httpx.Response, doing: str) -> None:
@@ -190,7 +223,7 @@ def retry_after(response: httpx.Response) -> float | None:
         return None
 
 
-def clean(text: str, request: httpx.Request, most: int = _MAX_MESSAGE) -> str:
+def clean(text: str, request: httpx.Request, most: int | None = _MAX_MESSAGE) -> str:
     """One line, of bounded length, without the secrets of the request that it answers."""
     for secret in _secrets_of(request):
         text = text.replace(secret, "***")

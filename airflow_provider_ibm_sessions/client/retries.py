@@ -41,11 +41,13 @@ class RetryPolicy:
     :param window: Seconds from the first attempt during which another may begin. 0: one attempt only.
     :param first_pause: Upper bound in seconds of the first pause; each further bound is twice the last.
     :param max_pause: Upper bound in seconds of any pause that IBM did not ask for.
+    :param settling: Seconds within which a job whose submission went unanswered shows in the list of jobs.
     """
 
     window: float = 90.0
     first_pause: float = 0.5
     max_pause: float = 15.0
+    settling: float = 15.0
 
     def options(self, operation: Operation[Any]) -> dict[str, Any]:
         """Arguments for tenacity's ``Retrying`` and ``AsyncRetrying`` alike."""
@@ -73,7 +75,7 @@ class RetryPolicy:
         return lambda state: not _error_of(state).at_once and over(state)
 
 
-NO_RETRY = RetryPolicy(window=0.0)
+NO_RETRY = RetryPolicy(window=0.0, settling=0.0)
 """One attempt; for callers that have seconds to live."""
 
 

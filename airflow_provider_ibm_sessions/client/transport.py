@@ -19,9 +19,13 @@ from airflow_provider_ibm_sessions.client.errors import (
     IBMQuantumError,
     TransportError,
 )
+from airflow_provider_ibm_sessions.client.operations import BULKY
 from airflow_provider_ibm_sessions.client.replies import clean
 
 MAX_REPLY_BYTES: Final = 32 * 2**20
+MAX_BULKY_BYTES: Final = 512 * 2**20
+BULKY_TIMES: Final = 10
+"""So many times the connection's timeout may be taken by an exchange that carries a user's data."""
 MAX_CONNECTIONS: Final = 10
 KEEP_ALIVE: Final = 30.0
 
@@ -71,13 +75,18 @@ def bound(response: httpx.Response) -> None:
     We ask for none to be compressed. One that is all the same may be as long as it would be at gzip's best.
     """
     packed = response.headers.get("content-encoding", "identity") != "identity"
-    most = MAX_REPLY_BYTES // 1024 if packed else MAX_REPLY_BYTES
-    response.stream = BoundedStream(response.stream, most)
+    most = MAX_BULKY_BYTES if response.request.extensions.get(BULKY) else MAX_REPLY_BYTES
+    response.stream = BoundedStream(response.stream, most // 1024 if packed else most)
 
 
 async def abound(response: httpx.Response) -> None:
     """The same, called by an async httpx client."""
     bound(response)
+
+
+def seconds_for(request: httpx.Request, credentials: Credentials) -> float:
+    """How long one exchange may take as a whole; each wait for bytes is bounded by the timeout itself."""
+    return credentials.timeout * (BULKY_TIMES if request.extensions.get(BULKY) else 1)
 
 
 def options(credentials: Credentials) -> dict[str, Any]:

@@ -47,6 +47,27 @@ PENDING_CLOSED = "pending_closed"
 """A state that IBM's own client knows and no document does: closed, while a job that runs is ending."""
 
 
+class JobState(StrEnum):
+    """
+    The documented states of a job. IBM may send others, which are not final.
+
+    The last one is a cancellation by IBM (``reason_code`` 1305), told only by the field ``status``.
+    """
+
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    CANCELLED = "Cancelled"
+    FAILED = "Failed"
+    RAN_TOO_LONG = "Cancelled - Ran too long"
+
+
+MAX_TAGS = 8
+MAX_TAG_LENGTH = 86
+MAX_COST = 10_800
+"""The most QPU time of one job, in seconds."""
+
+
 def checked_id(value: object, field: str = "session_id") -> str:
     """
     Return the id if it can be one of IBM's.
