@@ -19,7 +19,7 @@ from airflow_provider_ibm_sessions.client import operations, transport
 from airflow_provider_ibm_sessions.client.auth import HAND_OVER, SENT, IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.deadlines import keep_deadlines, within
-from airflow_provider_ibm_sessions.client.errors import ConflictError, NotFoundError
+from airflow_provider_ibm_sessions.client.errors import ConflictError, IBMQuantumError, NotFoundError
 from airflow_provider_ibm_sessions.client.jobs import Job, JobFilter, JobMetrics, JobPaging
 from airflow_provider_ibm_sessions.client.lanes import Lanes
 from airflow_provider_ibm_sessions.client.models import (
@@ -30,7 +30,7 @@ from airflow_provider_ibm_sessions.client.models import (
     Workload,
     WorkloadFilter,
 )
-from airflow_provider_ibm_sessions.client.operations import Calls, Operation
+from airflow_provider_ibm_sessions.client.operations import Call, Calls, Operation, advanced
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy, known_outcome
 from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, SessionMode, to_seconds
 
@@ -187,13 +187,15 @@ class IBMQuantumClient(_Caller):
 
     def follow(self, calls: Calls[ReplyT]) -> ReplyT:
         """Make calls one after another; returns what follows from their replies."""
-        reply = None
-        while True:
+        step = advanced(calls.send, None)
+        while isinstance(step, Call):
             try:
-                call = calls.send(reply)
-            except StopIteration as end:
-                return cast("ReplyT", end.value)
-            reply = self._call(call.operation, call.path_id, **call.values)
+                reply = self._call(step.operation, step.path_id, **step.values)
+            except IBMQuantumError as error:
+                step = advanced(calls.throw, error)
+            else:
+                step = advanced(calls.send, reply)
+        return cast("ReplyT", step.value)
 
     def authorization(self) -> str:
         """The ``Authorization`` header for a request that somebody else sends (Qiskit does)."""
@@ -330,13 +332,15 @@ class AsyncIBMQuantumClient(_Caller):
 
     async def follow(self, calls: Calls[ReplyT]) -> ReplyT:
         """See :meth:`IBMQuantumClient.follow`."""
-        reply = None
-        while True:
+        step = advanced(calls.send, None)
+        while isinstance(step, Call):
             try:
-                call = calls.send(reply)
-            except StopIteration as end:
-                return cast("ReplyT", end.value)
-            reply = await self._call(call.operation, call.path_id, **call.values)
+                reply = await self._call(step.operation, step.path_id, **step.values)
+            except IBMQuantumError as error:
+                step = advanced(calls.throw, error)
+            else:
+                step = advanced(calls.send, reply)
+        return cast("ReplyT", step.value)
 
     async def close(self) -> None:
         """Close the connections."""

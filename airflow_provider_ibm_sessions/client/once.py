@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
-from airflow_provider_ibm_sessions.client.errors import OutcomeUnknownError
-from airflow_provider_ibm_sessions.client.jobs import Job
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, OutcomeUnknownError
+from airflow_provider_ibm_sessions.client.jobs import Job, SubmitJob
+from airflow_provider_ibm_sessions.client.operations import checked
+from airflow_provider_ibm_sessions.client.values import MAX_TAGS, shown, to_seconds
 
 log = logging.getLogger(__name__)
+
+JOB_FIELDS = ("program_id", "params", "tags", "cost", "private", "log_level", "calibration_id")
+"""What may be said of a job; its backend and its session are said elsewhere."""
 
 _SENDINGS = 5
 
@@ -39,12 +44,50 @@ def submit_once(client: IBMQuantumClient, tag: str, **job: Any) -> Job:
             log.warning("%s. Looking whether it was, by its tag %s", error, tag)
             found = _settled(client, tag)
             if found or sending == _SENDINGS:
-                return _or_raise(found, error)
+                return _known(found, error)
             log.warning("It was not: submitting it again")
         else:
             # An unanswered submission may have been on its way for longer than we looked.
             return submitted if sending == 1 else find_job(client, tag) or submitted
     raise AssertionError("unreachable")
+
+
+def checked_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """
+    Return a job's fields for :func:`submit_once`, without its backend and session, if IBM can take them.
+
+    ``None`` stands for a field that is left out. ``cost`` is read as lengths of time are.
+
+    :param place: What to call the job in errors (``jobs[3]``).
+    :raises ConfigurationError: Naming the field that is wrong, and what is allowed.
+    """
+    try:
+        if not isinstance(job, Mapping):
+            raise ConfigurationError(f"must be a mapping with {', '.join(JOB_FIELDS)}, got {shown(job)}")
+        if unknown := [name for name in job if name not in JOB_FIELDS]:
+            raise ConfigurationError(f"{unknown[0]}: unknown field; allowed are {', '.join(JOB_FIELDS)}")
+        fields = {name: value for name, value in job.items() if value is not None}
+        tags = fields["tags"] = _checked_tags(fields.get("tags", ()))
+        if fields.get("cost", 0) not in (0, "0"):
+            fields["cost"] = to_seconds(fields["cost"], "cost")
+        checked(SubmitJob, {**fields, "tags": tags, "backend": "any"})
+    except ConfigurationError as error:
+        where = f"{place}: " if place else ""
+        raise ConfigurationError(
+            f"{where}{error.message}", field=f"{place}.{error.field}".strip(".")
+        ) from error
+    return fields
+
+
+def _checked_tags(tags: object) -> list[str]:
+    most = MAX_TAGS - 1
+    if isinstance(tags, str) or not isinstance(tags, Sequence) or len(tags) > most:
+        raise ConfigurationError(
+            f"tags must be a list of at most {most} texts (IBM takes {MAX_TAGS}, and one marks the job, so "
+            f"that it is never submitted twice), got {shown(tags)}",
+            field="tags",
+        )
+    return list(tags)
 
 
 def find_job(client: IBMQuantumClient, tag: str) -> Job | None:
@@ -79,7 +122,8 @@ def _pauses(seconds: float) -> Iterator[float]:
     yield left
 
 
-def _or_raise(found: Job | None, error: OutcomeUnknownError) -> Job:
+def _known(found: Job | None, error: OutcomeUnknownError) -> Job:
     if found is None:
+        error.retryable = True  # whoever comes next asks for the tag first
         raise error
     return found

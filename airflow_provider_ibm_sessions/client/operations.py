@@ -125,6 +125,21 @@ Calls: TypeAlias = Generator[Call, Any, ReplyT]
 """Calls one after another, each made in the knowledge of the replies so far, and what follows from them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Done(Generic[ReplyT]):
+    """What follows, when there is nothing more to call."""
+
+    value: ReplyT
+
+
+def advanced(step: Callable[[Any], Call], with_: Any) -> Call | Done[Any]:
+    """The next call after a reply (``calls.send``) or an error (``calls.throw``), or the end."""
+    try:
+        return step(with_)
+    except StopIteration as end:
+        return Done(end.value)
+
+
 def _dump(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
     return checked(model, values).model_dump(mode="json", exclude_none=True)
 

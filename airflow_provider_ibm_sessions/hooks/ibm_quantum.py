@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook: an Airflow connection, and IBM Quantum's session operations on it."""
+"""The hook: an Airflow connection, and IBM Quantum's sessions and jobs on it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
+from airflow_provider_ibm_sessions.client.ending import end_all
 from airflow_provider_ibm_sessions.client.errors import (
     NEEDS_A_PERSON,
     BadResponseError,
@@ -23,6 +25,9 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     ServerError,
 )
+from airflow_provider_ibm_sessions.client.once import find_job, submit_once
+from airflow_provider_ibm_sessions.client.results import decode, plain
+from airflow_provider_ibm_sessions.client.retries import NO_RETRY
 from airflow_provider_ibm_sessions.client.sharing import shared_client
 from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, PENDING_CLOSED, SessionMode
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -34,10 +39,13 @@ if TYPE_CHECKING:
     from qiskit_ibm_runtime import QiskitRuntimeService
     from qiskit_ibm_runtime import Session as QiskitSession
 
+    from airflow_provider_ibm_sessions.client.jobs import Job
     from airflow_provider_ibm_sessions.client.models import Session, Workload
+    from airflow_provider_ibm_sessions.client.progress import Awaited, Progress
 
 _CLOSE_ATTEMPTS = 5
 _CLOSE_PAUSE = 2.0
+_LAST_SECONDS = 2.0
 
 
 class IBMQuantumHook(BaseHook):
@@ -137,6 +145,64 @@ class IBMQuantumHook(BaseHook):
             return error
         return None
 
+    def submit_job(self, program_id: str, *, backend: str, params: Mapping[str, Any], **optional: Any) -> Job:
+        """Submit a job; see :meth:`IBMQuantumClient.submit_job`, and :meth:`submit_job_once`."""
+        return self._client.submit_job(program_id, backend=backend, params=params, **optional)
+
+    def submit_job_once(self, tag: str, **job: Any) -> Job:
+        """Submit a job for certain, and never twice; see :func:`submit_once`."""
+        return submit_once(self._client, tag, **job)
+
+    def find_job(self, tag: str) -> Job | None:
+        """The job with a tag of its own, if it was submitted; see :func:`find_job`."""
+        return find_job(self._client, tag)
+
+    def get_job(self, job_id: str) -> Job:
+        """Read a job."""
+        return self._client.get_job(job_id)
+
+    def list_jobs(self, **filters: Any) -> Iterator[Job]:
+        """Walk through jobs; see :class:`JobFilter` for the filters."""
+        return self._client.list_jobs(**filters)
+
+    def job_results(self, job_id: str) -> Any:
+        """
+        A job's results in plain values, or None if there are none.
+
+        See :func:`decode`; infinite numbers are texts, as JSON has none. Those of a private job can be read
+        once only.
+        """
+        return plain(decode(self._client.job_results(job_id)))
+
+    def cancel_job(self, job_id: str) -> bool:
+        """Cancel a job, queued or running; False if it had ended already."""
+        return self._client.cancel_job(job_id)
+
+    def look(self, awaited: Awaited) -> Progress:
+        """See how far jobs are."""
+        return self._client.follow(awaited.look())
+
+    def end_all(self, session_id: str | None, job_ids: Iterable[str], *, at_once: bool = False) -> None:
+        """
+        Close a session and cancel jobs, as far as that can be done; trouble is logged.
+
+        :param at_once: One short attempt at each, for the last seconds of a task that is being killed.
+        """
+        client = self._brief_client() if at_once else self.client()
+        with client:
+            for text in client.follow(end_all(session_id, job_ids)):
+                self.log.error("%s", text)
+
+    def cancel_tagged(self, tag: str) -> None:
+        """Cancel the job with this tag, if it was submitted, in the last seconds of a task."""
+        try:
+            with self._brief_client() as client:
+                job = find_job(client, tag)
+                if job is not None and client.cancel_job(job.id):
+                    self.log.info("Cancelled job %s", job.id)
+        except IBMQuantumError as error:
+            self.log.error("%s", error)  # noqa: TRY400
+
     def list_workloads(self, **filters: Any) -> Iterator[Workload]:
         """Walk through jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
         return self._client.list_workloads(**filters)
@@ -190,6 +256,14 @@ class IBMQuantumHook(BaseHook):
     @cached_property
     def _client(self) -> IBMQuantumClient:
         return self.client()
+
+    def _brief_client(self) -> IBMQuantumClient:
+        """
+        A client for the last seconds of a task that is being killed: one short attempt for each request.
+
+        One of its own, since the signal may have interrupted this hook's client in the middle of a request.
+        """
+        return IBMQuantumClient(replace(self.credentials, timeout=_LAST_SECONDS), NO_RETRY)
 
     async def _acredentials(self) -> Credentials:
         if "credentials" not in self.__dict__:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
-    AirflowFailException,
     AirflowTaskTimeout,
     BaseOperator,
     conf,
@@ -19,19 +18,16 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_ibm_sessions.client.errors import NEEDS_A_PERSON, IBMQuantumError
 from airflow_provider_ibm_sessions.client.values import (
     DEFAULT_MAX_TTL,
-    SessionMode,
     SessionState,
-    checked_backend,
     checked_bool,
-    checked_choice,
     checked_id,
     checked_positive,
-    to_seconds,
 )
 from airflow_provider_ibm_sessions.client.waiting import is_passing
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
+from airflow_provider_ibm_sessions.opening import checked_session, open_session
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
@@ -77,48 +73,14 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Open the session."""
-        max_ttl, session = self._create(context)
-        self.session_id = session.id
-        try:
-            self._report(session, max_ttl)
+
+        def keep(session: Session) -> None:
+            self.session_id = session.id
             context["ti"].xcom_push(key="session", value=session.to_json())
-        except BaseException:  # a timeout or a kill as well: raised again below
-            self._close_after_failure(session.id)
-            raise
-        return session.id
 
-    def _create(self, context: Context) -> tuple[int, Session]:
         with told_to_airflow():
-            backend = checked_backend(self.backend)
-            mode = checked_choice(self.mode, SessionMode, "mode")
-            max_ttl = self._seconds(context)
-            try:
-                return max_ttl, self.hook.create_session(backend, mode=mode, max_ttl=max_ttl)
-            except AirflowTaskTimeout as error:
-                raise AirflowFailException(
-                    f"execution_timeout struck while a session was being opened on {backend}. It may be "
-                    "open, so the task is not retried: look at IBM's console"
-                ) from error
-
-    def _seconds(self, context: Context) -> int:
-        if self.max_ttl is not None:
-            return to_seconds(self.max_ttl, "max_ttl")
-        limit = context["dag"].dagrun_timeout
-        return min(to_seconds(limit, "dagrun_timeout"), DEFAULT_MAX_TTL) if limit else DEFAULT_MAX_TTL
-
-    def _report(self, session: Session, asked: int) -> None:
-        self.log.info("Opened %s session %s: %s", self.mode, session.id, console_url(session.id))
-        if session.max_ttl is not None and session.max_ttl < asked:
-            self.log.warning(
-                "IBM granted max_ttl %d s, not the %d s asked for: the plan's limit", session.max_ttl, asked
-            )
-
-    def _close_after_failure(self, session_id: str) -> None:
-        """Leave nothing open that nobody knows of; the first error is the one to be told."""
-        try:
-            self.hook.close_session(session_id)
-        except IBMQuantumError:
-            self.log.exception("Session %s is left open. Close it at %s", session_id, console_url(session_id))
+            wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
+            return open_session(self.hook, **wanted, keep=keep).id
 
 
 class IBMQuantumUpdateSessionOperator(IBMQuantumTask, BaseOperator):

@@ -137,8 +137,10 @@ class TestCreate:
         assert posts(ibm)[0].json["max_ttl"] == 28800
 
     def test_a_failure_after_the_post_closes_the_session(self, ibm, dag, run, monkeypatch):
-        operator = create()
-        monkeypatch.setattr(type(operator), "_report", lambda *_: 1 / 0)
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        create()
+        monkeypatch.setattr(RuntimeTaskInstance, "xcom_push", lambda *_, **__: 1 / 0)
         result = run(dag)
         assert result.state == "failed"
         assert ibm.books()["accepting"] == []

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Submit one job, in a session or alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+
+from airflow_provider_ibm_sessions.attempts import Attempt
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
+from airflow_provider_ibm_sessions.client.values import checked_backend, checked_id, checked_positive
+from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
+from airflow_provider_ibm_sessions.failures import told_to_airflow
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
+from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
+
+    from airflow_provider_ibm_sessions.client.jobs import Job
+    from airflow_provider_ibm_sessions.client.models import Session
+
+__all__ = ["IBMQuantumRunJobsOperator", "IBMQuantumSubmitJobOperator"]
+
+_WEEK = 604_800
+
+
+class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
+    """
+    Submits a job exactly once, and waits for its results.
+
+    Returns ``id``, ``state``, ``results`` (for a sampler ``[{"counts": {register: {bits: count}}}, ...]``,
+    for an estimator ``[{"evs": ..., "stds": ...}, ...]``, else as they come), ``usage`` and more of IBM's
+    fields. Not waiting, it returns ``id``, ``backend`` and ``session_id``; the XCom ``job_id`` holds the id
+    from the submission on. A retry goes on with the job of the attempt before. A job that fails, fails the
+    task, without retries.
+
+    :param program_id: ``sampler``, ``estimator``, ``executor`` or another of IBM's programs. (templated)
+    :param program_params: The program's input, IBM's ``params``: ``{"pubs": [...], ...}`` with circuits as
+        OpenQASM 3 text or as Qiskit encodes them, compiled for the backend. (templated) Airflow has a
+        ``params`` of its own, which is another thing.
+    :param backend: Name of the QPU. In a session it may be left out. (templated)
+    :param session_id: The session to run in; left out, the job queues alone. (templated)
+    :param tags: At most 7 labels of at most 86 characters; an eighth is the job's own. (templated)
+    :param cost: Longest QPU time in seconds, 0 to 10800. (templated)
+    :param private: IBM hides the input, and gives out the results once only.
+    :param calibration_id: The calibration to run with. (templated)
+    :param ibm_quantum_conn_id: The Airflow connection. (templated)
+    :param wait_for_completion: Wait for the job's end, and return its results.
+    :param timeout: Seconds to wait, queueing included, before the job is cancelled and the task fails.
+    :param poll_interval: Seconds between polls.
+    :param deferrable: Wait in the triggerer, without a worker slot.
+    :param cancel_on_kill: Cancel the job when the task is killed, or runs into ``execution_timeout``.
+    :param results_path: Folder for results that are too large for XCom, as ``ObjectStoragePath`` takes it
+        (``s3://conn_id@bucket/folder``); the result then has ``results_path``. (templated)
+    :param results_threshold: Bytes of JSON from which on results are too large.
+    """
+
+    template_fields: Sequence[str] = (
+        "program_id",
+        "program_params",
+        "backend",
+        "session_id",
+        "tags",
+        "cost",
+        "calibration_id",
+        "results_path",
+        "ibm_quantum_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"program_params": "json"}
+    operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumJobLink(), IBMQuantumSessionLink())
+
+    def __init__(
+        self,
+        *,
+        program_id: str,
+        program_params: Mapping[str, Any],
+        backend: str | None = None,
+        session_id: str | None = None,
+        tags: Sequence[str] = (),
+        cost: int | str | timedelta | None = None,
+        private: bool = False,
+        calibration_id: str | None = None,
+        ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
+        wait_for_completion: bool = True,
+        timeout: float | timedelta = _WEEK,
+        poll_interval: float | timedelta = 5,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        cancel_on_kill: bool = True,
+        results_path: str | None = None,
+        results_threshold: int = XCOM_BYTES,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.program_id = program_id
+        self.program_params = program_params
+        self.backend = backend
+        self.session_id = session_id
+        self.tags = tags
+        self.cost = cost
+        self.private = private
+        self.calibration_id = calibration_id
+        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.timeout = checked_positive(timeout, "timeout")
+        self.poll_interval = checked_positive(poll_interval, "poll_interval")
+        self.deferrable = deferrable
+        self.cancel_on_kill = cancel_on_kill
+        self.results_path = results_path
+        self.results_threshold = results_threshold
+        self.job_id: str | None = None
+        self._tag: str | None = None
+        self._killed = False
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Submit the job, unless an earlier attempt has, and wait for it if asked to."""
+        with told_to_airflow():
+            fields = self._checked()
+            job = self._submitted(Attempt(context), fields)
+        self._keep(context, job)
+        if not self.wait_for_completion:
+            return job.to_json()
+        return self._wait(context, time.time() + self.timeout)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Take up what the trigger told."""
+        event = event or {}
+        echo = event.get("echo") or {}
+        self.job_id, self.session_id = echo.get("job_id"), echo.get("session_id")
+        if event.get("status") == "success":
+            return self._deliver(context)
+        end_time = event.get("end_time", 0.0)
+        if event.get("retryable") and time.time() < end_time:
+            self.log.warning("%s. Waiting on", event.get("message"))
+            return self._wait(context, end_time)
+        if self.job_id:
+            self.hook.end_all(None, [self.job_id])
+        raise AirflowFailException(event.get("message", f"Not an event of ours: {event}"))
+
+    def on_kill(self) -> None:
+        """Cancel the job. The worker has a few seconds left."""
+        self._killed = True
+        if not self.cancel_on_kill:
+            return
+        if self.job_id:
+            self.log.info("Killed: cancelling job %s", self.job_id)
+            self.hook.end_all(None, [self.job_id], at_once=True)
+        elif self._tag:
+            self.hook.cancel_tagged(self._tag)
+
+    def _checked(self) -> dict[str, Any]:
+        """All that can be known to be wrong before anything is sent."""
+        from airflow_provider_ibm_sessions.client.once import checked_job
+
+        Storage(self.results_path, self.results_threshold).check()
+        fields = checked_job(
+            {
+                "program_id": self.program_id,
+                "params": self.program_params,
+                "tags": self.tags,
+                "cost": self.cost,
+                "private": self.private,
+                "calibration_id": self.calibration_id,
+            }
+        )
+        if self.backend is not None:
+            fields["backend"] = checked_backend(self.backend)
+        if self.session_id is not None:
+            fields["session_id"] = checked_id(self.session_id)
+        elif self.backend is None:
+            raise ConfigurationError("backend or session_id must be given", field="backend")
+        return fields
+
+    def _submitted(self, attempt: Attempt, fields: dict[str, Any]) -> Job:
+        self._tag = attempt.tag()
+        if not attempt.is_first and (found := self.hook.find_job(self._tag)):
+            self.log.info("Job %s was submitted by an earlier attempt: going on with it", found.id)
+            return found
+        if self.session_id is not None:
+            session = checked_to_take(self.hook.get_session(self.session_id), self.backend)
+            fields.setdefault("backend", session.backend_name)
+        return self.hook.submit_job_once(self._tag, **fields)
+
+    def _keep(self, context: Context, job: Job) -> None:
+        self.job_id = job.id
+        self.log.info("Submitted job %s: %s", job.id, console_url(job.id))
+        if self._killed:  # while the request was under way
+            self.on_kill()
+            raise AirflowFailException(f"Killed while job {job.id} was being submitted")
+        context["ti"].xcom_push(key="job_id", value=job.id)
+        IBMQuantumJobLink.persist(context, job.id)
+        if self.session_id:
+            IBMQuantumSessionLink.persist(context, self.session_id)
+
+    def _wait(self, context: Context, end_time: float) -> dict[str, Any]:
+        from airflow_provider_ibm_sessions.triggers.inline import wait_for
+        from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
+
+        trigger = IBMQuantumJobTrigger(
+            job_ids=[str(self.job_id)],
+            cancel_on_kill=self.cancel_on_kill,
+            echo={"job_id": self.job_id, "session_id": self.session_id},
+            end_time=end_time,
+            poll_interval=self.poll_interval,
+            ibm_quantum_conn_id=self.ibm_quantum_conn_id,
+        )
+        return self.execute_complete(context, wait_for(self, trigger))
+
+    def _deliver(self, context: Context) -> dict[str, Any]:
+        attempt = Attempt(context)
+        with told_to_airflow():
+            job = self.hook.get_job(str(self.job_id))
+            storage = Storage(self.results_path, self.results_threshold)
+            [report] = Delivery(self.hook, attempt, storage).report([job])
+        self.log.info("Job %s: %s", job.id, job.outcome)
+        failures = failures_in([report])
+        if not failures:
+            attempt.delivered()
+            return report
+        if not job.is_completed:
+            attempt.delivered()
+        context["ti"].xcom_push(key="return_value", value=report)
+        raise AirflowFailException(failures[0])
+
+
+def checked_to_take(session: Session, backend: str | None) -> Session:
+    """
+    Return the session if it can take a job for this backend.
+
+    :raises SessionClosedError: If it takes no jobs.
+    :raises ConfigurationError: If it is on another backend, or IBM does not say on which and nor do we.
+    """
+    if session.is_closed or session.accepting_jobs is False:
+        raise SessionClosedError(
+            f"session_id: {session.id} takes no jobs, it is {session.state} "
+            f"({session.state_reason or 'IBM gave no reason'})",
+            sent=False,
+        )
+    if backend and session.backend_name and backend != session.backend_name:
+        raise ConfigurationError(
+            f"backend must be that of session {session.id}, {session.backend_name}, got '{backend}'",
+            field="backend",
+        )
+    if not backend and not session.backend_name:
+        raise ConfigurationError(
+            f"backend must be given: IBM does not name that of session {session.id} yet", field="backend"
+        )
+    return session

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole experiment in one task: open a session, submit all jobs, drain, wait without a worker, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+
+from airflow_provider_ibm_sessions.attempts import Attempt
+from airflow_provider_ibm_sessions.client.errors import (
+    NEEDS_A_PERSON,
+    ConfigurationError,
+    IBMQuantumError,
+    NotFoundError,
+    RequestRejectedError,
+)
+from airflow_provider_ibm_sessions.client.values import checked_positive, shown
+from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
+from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.opening import checked_session, close_after_failure, open_session
+from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_ibm_sessions.client.jobs import Job
+    from airflow_provider_ibm_sessions.client.models import Session
+
+_WEEK = 604_800
+_ON_FAILURE = ("fail", "collect")
+_SESSION = "session_id"
+_REFUSED = "Refused"
+"""The state of a job that IBM has not taken: our word, where IBM has none."""
+
+
+class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
+    """
+    Runs jobs in a session of their own, which closes itself with the last of them.
+
+    Opens the session, submits every job exactly once, drains at once, so that no second of an idle QPU is
+    paid for, and waits until all are final. Returns a report for each job, in the order of ``jobs``: ``id``,
+    ``state``, ``results`` or ``error``, ``usage`` and more of IBM's fields. The XCom ``session`` holds the
+    session's details.
+
+    A retry goes on where the attempt before it was: in the same session if that still takes jobs, and with
+    the jobs that were submitted. A killed task closes its session and cancels its jobs.
+
+    :param backend: Name of the QPU. (templated)
+    :param jobs: The jobs: mappings with ``program_id``, ``params`` (``{"pubs": [...]}``, circuits as
+        OpenQASM 3 text or as Qiskit encodes them, compiled for the backend), and optionally ``tags`` (7 at
+        most), ``cost`` (seconds), ``private``, ``log_level``, ``calibration_id``. (templated)
+    :param mode: ``dedicated`` or ``batch``. (templated)
+    :param max_ttl: Longest life of the session from its first job's start: seconds, a timedelta or
+        ``"2h 30m"``; left out, the Dag's ``dagrun_timeout``, at most and else 8 hours. (templated)
+    :param on_job_failure: When a job fails: ``fail``: the task fails, without retries, when all jobs have
+        ended; the reports are in its XCom all the same. ``collect``: it succeeds, and the failed job's report
+        has an ``error`` in place of ``results``.
+    :param ibm_quantum_conn_id: The Airflow connection. (templated)
+    :param timeout: Seconds to wait, queueing included, before the session is closed and the task fails.
+    :param poll_interval: Seconds between polls.
+    :param deferrable: Wait in the triggerer, without a worker slot.
+    :param cancel_on_kill: End the session and its jobs when the task is killed, or runs into
+        ``execution_timeout``.
+    :param results_path: Folder for results that are too large for XCom, as ``ObjectStoragePath`` takes it
+        (``s3://conn_id@bucket/folder``); the reports then have ``results_path``. (templated)
+    :param results_threshold: Bytes of JSON from which on all results together are too large.
+    """
+
+    template_fields: Sequence[str] = (
+        "backend",
+        "jobs",
+        "mode",
+        "max_ttl",
+        "results_path",
+        "ibm_quantum_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"jobs": "json"}
+
+    def __init__(
+        self,
+        *,
+        backend: str,
+        jobs: Sequence[Mapping[str, Any]],
+        mode: str = "dedicated",
+        max_ttl: int | str | timedelta | None = None,
+        on_job_failure: str = "fail",
+        ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
+        timeout: float | timedelta = _WEEK,
+        poll_interval: float | timedelta = 10,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        cancel_on_kill: bool = True,
+        results_path: str | None = None,
+        results_threshold: int = XCOM_BYTES,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if on_job_failure not in _ON_FAILURE:
+            raise ConfigurationError(
+                f"on_job_failure must be one of {', '.join(_ON_FAILURE)}, got {shown(on_job_failure)}",
+                field="on_job_failure",
+            )
+        self.backend = backend
+        self.jobs = jobs
+        self.mode = mode
+        self.max_ttl = max_ttl
+        self.on_job_failure = on_job_failure
+        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.timeout = checked_positive(timeout, "timeout")
+        self.poll_interval = checked_positive(poll_interval, "poll_interval")
+        self.deferrable = deferrable
+        self.cancel_on_kill = cancel_on_kill
+        self.results_path = results_path
+        self.results_threshold = results_threshold
+        self.session_id: str | None = None
+        self._job_ids: list[str] = []
+        self._killed = False
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Submit what no earlier attempt has, drain, and wait."""
+        with told_to_airflow():
+            session = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
+            jobs = self._checked_jobs()
+            slots = self._submit_all(context, session, jobs)
+        return self._wait(context, slots, time.time() + self.timeout)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Take up what the trigger told."""
+        event = event or {}
+        echo = event.get("echo") or {"session_id": None, "slots": []}
+        self.session_id = echo["session_id"]
+        self._job_ids = _ids_in(echo["slots"])
+        end_time = event.get("end_time", 0.0)
+        if event.get("retryable") and time.time() < end_time:
+            self.log.warning("%s. Waiting on", event.get("message"))
+            return self._wait(context, echo["slots"], end_time)
+        trouble = None
+        if event.get("status") != "success":
+            trouble = event.get("message", f"Not an event of ours: {event}")
+            self.log.error("%s: ending session %s and its jobs", trouble, self.session_id)
+            self.hook.end_all(self.session_id, self._job_ids)
+        return self._conclude(context, echo["slots"], trouble)
+
+    def on_kill(self) -> None:
+        """End the session and the jobs. The worker has a few seconds left."""
+        self._killed = True
+        if self.cancel_on_kill and self.session_id:
+            self.log.info("Killed: ending session %s and its jobs", self.session_id)
+            self.hook.end_all(self.session_id, self._job_ids, at_once=True)
+
+    # -- submitting ----------------------------------------------------------------------------------
+
+    def _checked_jobs(self) -> list[dict[str, Any]]:
+        """All that can be known to be wrong before anything is sent."""
+        from airflow_provider_ibm_sessions.client.once import checked_job
+
+        Storage(self.results_path, self.results_threshold).check()
+        if isinstance(self.jobs, str | Mapping) or not isinstance(self.jobs, Sequence) or not self.jobs:
+            raise ConfigurationError(
+                f"jobs must be a list of at least one job, got {shown(self.jobs)}", field="jobs"
+            )
+        return [checked_job(job, f"jobs[{index}]") for index, job in enumerate(self.jobs)]
+
+    def _submit_all(
+        self, context: Context, session: dict[str, Any], jobs: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """A slot for each job: its ``id``, or the ``error`` with which IBM refused it."""
+        attempt = Attempt(context)
+        self.session_id = attempt.recall(_SESSION)
+        try:
+            earlier = {} if attempt.is_first else self._find_earlier(attempt, len(jobs))
+            self._enter_session(context, attempt, session, earlier, all_there=len(earlier) == len(jobs))
+            slots = [
+                {"id": earlier[index].id} if index in earlier else self._submit(attempt.tag(index), job)
+                for index, job in enumerate(jobs)
+            ]
+            self._drain()
+        except BaseException as error:  # a timeout or a kill as well: raised again
+            self._leave(error, attempt)
+            raise
+        return slots
+
+    def _enter_session(
+        self,
+        context: Context,
+        attempt: Attempt,
+        session: dict[str, Any],
+        earlier: Mapping[int, Job],
+        *,
+        all_there: bool,
+    ) -> None:
+        """Go on in the session of an earlier attempt; if jobs are missing still, only while it takes them."""
+        known = [self.session_id, *(job.session_id for job in earlier.values())]
+        for session_id in dict.fromkeys(name for name in known if name):
+            if all_there or self._takes_jobs(session_id):
+                self.session_id = session_id
+                self.log.info("Going on with session %s of an earlier attempt", session_id)
+                break
+        else:
+            open_session(self.hook, **session, keep=lambda opened: self._keep(context, attempt, opened))
+        IBMQuantumSessionLink.persist(context, str(self.session_id))
+
+    def _keep(self, context: Context, attempt: Attempt, session: Session) -> None:
+        self.session_id = session.id
+        attempt.remember(_SESSION, session.id)
+        context["ti"].xcom_push(key="session", value=session.to_json())
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        """After the signal to end, Airflow lets a task run on for some seconds: not into another job."""
+        if self._killed:
+            raise AirflowFailException("Killed while jobs were being submitted")
+
+    def _find_earlier(self, attempt: Attempt, count: int) -> dict[int, Job]:
+        """The jobs that earlier attempts have submitted, by their place."""
+        found = {index: self.hook.find_job(attempt.tag(index)) for index in range(count)}
+        earlier = {index: job for index, job in found.items() if job is not None}
+        self._job_ids = [job.id for job in earlier.values()]
+        self.log.info(
+            "Earlier attempts have submitted %d of %d jobs: going on with them", len(earlier), count
+        )
+        return earlier
+
+    def _takes_jobs(self, session_id: str) -> bool:
+        try:
+            session = self.hook.get_session(session_id)
+        except NotFoundError:
+            return False
+        return not session.is_closed and session.accepting_jobs is not False
+
+    def _submit(self, tag: str, job: dict[str, Any]) -> dict[str, Any]:
+        self._check_alive()
+        try:
+            submitted = self.hook.submit_job_once(
+                tag, backend=self.backend, session_id=self.session_id, **job
+            )
+        except RequestRejectedError as error:
+            # Only what is wrong with this one job; all else is wrong with the others as well.
+            if type(error) not in (RequestRejectedError, NotFoundError):
+                raise
+            self.log.error("%s", error)  # noqa: TRY400
+            return {"id": None, "state": _REFUSED, "error": str(error)}
+        self._job_ids.append(submitted.id)
+        self.log.info("Submitted job %s: %s", submitted.id, console_url(submitted.id))
+        return {"id": submitted.id}
+
+    def _drain(self) -> None:
+        """Take no more jobs, so that the session closes itself with the last one."""
+        try:
+            self.hook.update_session(str(self.session_id), accepting_jobs=False)
+        except NEEDS_A_PERSON:
+            raise
+        except IBMQuantumError as error:
+            self.log.warning("%s. The session will be closed when its jobs have ended", error)
+
+    def _leave(self, error: BaseException, attempt: Attempt) -> None:
+        """
+        Leave no session that takes jobs, without masking the error.
+
+        Where a retry follows, what is queued may run, since it collects the results; else it is ended.
+        """
+        if self.session_id is None:
+            return
+        if isinstance(error, IBMQuantumError) and error.retryable and not attempt.is_last:
+            try:
+                self.hook.update_session(self.session_id, accepting_jobs=False)
+            except IBMQuantumError:
+                close_after_failure(self.hook, self.session_id)
+        else:
+            close_after_failure(self.hook, self.session_id)
+            self.hook.end_all(None, self._job_ids)
+
+    # -- waiting and reporting -----------------------------------------------------------------------
+
+    def _wait(self, context: Context, slots: list[dict[str, Any]], end_time: float) -> list[dict[str, Any]]:
+        from airflow_provider_ibm_sessions.triggers.inline import wait_for
+        from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
+
+        if not _ids_in(slots):
+            return self._conclude(context, slots, None)
+        trigger = IBMQuantumJobTrigger(
+            job_ids=_ids_in(slots),
+            session_id=self.session_id,
+            cancel_on_kill=self.cancel_on_kill,
+            owns_session=True,
+            echo={"session_id": self.session_id, "slots": slots},
+            end_time=end_time,
+            poll_interval=self.poll_interval,
+            ibm_quantum_conn_id=self.ibm_quantum_conn_id,
+        )
+        return self.execute_complete(context, wait_for(self, trigger))
+
+    def _conclude(
+        self, context: Context, slots: list[dict[str, Any]], trouble: str | None
+    ) -> list[dict[str, Any]]:
+        """Make sure that the session is closed, and report on the jobs."""
+        attempt = Attempt(context)
+        unclosed = self._close(context)
+        with told_to_airflow():
+            reports = self._reports(attempt, slots)
+        failures = [text for text in (trouble, unclosed and str(unclosed)) if text] + failures_in(reports)
+        for report in reports:
+            self.log.info("%s", report.get("error") or f"Job {report['id']}: {report['state']}")
+        if unclosed is None:
+            attempt.delivered()
+        if failures and (trouble or unclosed or self.on_job_failure == "fail"):
+            context["ti"].xcom_push(key="return_value", value=reports)
+            raise as_failure("; ".join(failures), retryable=unclosed is not None)
+        return reports
+
+    def _close(self, context: Context) -> IBMQuantumError | None:
+        """The session has closed itself, or is closed now; returns what speaks against it."""
+        try:
+            session: Session | None = self.hook.get_session(str(self.session_id))
+            if session is None or not session.is_closed:
+                session = self.hook.close_session(str(self.session_id))
+        except NotFoundError:
+            return None
+        except IBMQuantumError as error:
+            return error
+        if session is not None:
+            used = "" if session.elapsed_time is None else f", {session.elapsed_time:g} s used"
+            self.log.info("Session %s is %s%s", session.id, session.state, used)
+            context["ti"].xcom_push(key="session", value=session.to_json())
+        return None
+
+    def _reports(self, attempt: Attempt, slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        from airflow_provider_ibm_sessions.client.progress import Awaited
+
+        job_ids = _ids_in(slots)
+        jobs = self.hook.look(Awaited(tuple(job_ids), self.session_id)).jobs if job_ids else ()
+        storage = Storage(self.results_path, self.results_threshold)
+        reports = {report["id"]: report for report in Delivery(self.hook, attempt, storage).report(jobs)}
+        return [reports.get(slot["id"], slot) for slot in slots]
+
+
+def _ids_in(slots: list[dict[str, Any]]) -> list[str]:
+    return [slot["id"] for slot in slots if slot["id"]]

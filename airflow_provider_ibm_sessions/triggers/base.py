@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How triggers wait: they poll until there is something to tell or the time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from functools import cached_property
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
+from airflow_provider_ibm_sessions.client.waiting import Patience, first_pause, is_passing, jittered
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+_LAST_POLL_SECONDS = 30.0
+
+
+class IBMQuantumTrigger(BaseTrigger):
+    """
+    Polls until there is something to tell, and tells it once.
+
+    Holds ids only; may run twice, and in another triggerer, without harm. All triggers of a process share
+    one HTTP client and one token.
+
+    :param end_time: Deadline in seconds since the epoch: it outlives restarts of the triggerer.
+    :param poll_interval: Seconds between polls, on average.
+    :param ibm_quantum_conn_id: The Airflow connection.
+    """
+
+    def __init__(self, *, end_time: float, poll_interval: float, ibm_quantum_conn_id: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.end_time = end_time
+        self.poll_interval = poll_interval
+        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+
+    @cached_property
+    def hook(self) -> IBMQuantumHook:
+        """The hook on the connection."""
+        return IBMQuantumHook(self.ibm_quantum_conn_id)
+
+    @abstractmethod
+    def awaited(self) -> dict[str, Any]:
+        """The arguments that say what is awaited."""
+
+    @abstractmethod
+    async def look(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
+        """Poll once; returns the event, if it is time for one."""
+
+    @abstractmethod
+    def too_late(self) -> str:
+        """What to tell when the time is over."""
+
+    def event(self, **facts: Any) -> TriggerEvent:
+        """What is told to the task."""
+        return TriggerEvent(facts)  # type: ignore[no-untyped-call]
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments: ids, states and times."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                **self.awaited(),
+                "end_time": self.end_time,
+                "poll_interval": self.poll_interval,
+                "ibm_quantum_conn_id": self.ibm_quantum_conn_id,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until there is something to tell, then tell it once."""
+        # Before anything else: a thousand that start together shall not ask for a connection together.
+        await self._sleep(first_pause(self.poll_interval))
+        try:
+            async with self.hook.async_client() as client:
+                facts = await self._watch(client)
+        except IBMQuantumError as error:
+            facts = {
+                "status": "error",
+                "message": str(error),
+                "retryable": is_passing(error),
+                "end_time": self.end_time,
+            }
+        yield self.event(**facts)
+
+    async def _watch(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
+        # Whoever deferred has had an answer: a web page now is passing trouble, not a wrong URL.
+        patience = Patience(answered=True, makes_pauses=True)
+        while True:
+            # Read before looking at the clock: after an hour without a triggerer the work comes first.
+            if facts := await self._poll(client, patience):
+                return facts
+            if time.time() >= self.end_time:
+                return {"status": "timeout", "message": self.too_late()}
+            await self._sleep(max(jittered(self.poll_interval), patience.pause))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, but not beyond the deadline."""
+        await asyncio.sleep(max(0.0, min(seconds, self.end_time - time.time())))
+
+    async def _poll(self, client: AsyncIBMQuantumClient, patience: Patience) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(max(_LAST_POLL_SECONDS, self.end_time - time.time())):
+                facts = await self.look(client)
+        except TimeoutError:
+            return None
+        except IBMQuantumError as error:
+            if not patience.tolerates(error):
+                raise
+            self.log.warning("%s. Waiting on; failure %d in a row", error, patience.count)
+            return None
+        patience.reset()
+        return facts

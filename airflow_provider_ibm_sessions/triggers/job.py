@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waits for jobs in the triggerer, without a worker slot; may cancel them when their task is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
+from airflow_provider_ibm_sessions.client.ending import end_all
+from airflow_provider_ibm_sessions.client.progress import Awaited
+from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
+
+
+class IBMQuantumJobTrigger(IBMQuantumTrigger):
+    """
+    Fires when jobs are final, well or not, or the time is over.
+
+    :param job_ids: The jobs; none: all of the session.
+    :param session_id: Their session, if they have one in common.
+    :param cancel_on_kill: Cancel the jobs when a user ends the deferred task (Airflow 3.3+).
+    :param owns_session: Close the session as well then: only for the task that has opened it.
+    :param echo: What the task wants back with the event, as plain JSON.
+    :param waiting: ``end_time``, ``poll_interval`` and ``ibm_quantum_conn_id``.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_ids: Sequence[str] = (),
+        session_id: str | None = None,
+        cancel_on_kill: bool = False,
+        owns_session: bool = False,
+        echo: Any = None,
+        **waiting: Any,
+    ) -> None:
+        super().__init__(**waiting)
+        self.job_ids = tuple(job_ids)
+        self.session_id = session_id
+        self.cancel_on_kill = cancel_on_kill
+        self.owns_session = owns_session
+        self.echo = echo
+        self._told = ""
+
+    def awaited(self) -> dict[str, Any]:
+        """The jobs, and what becomes of them when the task is killed."""
+        return {
+            "job_ids": list(self.job_ids),
+            "session_id": self.session_id,
+            "cancel_on_kill": self.cancel_on_kill,
+            "owns_session": self.owns_session,
+            "echo": self.echo,
+        }
+
+    async def look(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
+        """See how far they are, and log what has changed."""
+        progress = await client.follow(Awaited(self.job_ids, self.session_id).look())
+        counts = f"{progress.count}/{len(progress.jobs)}"
+        if self._told != counts:
+            self._told = counts
+            self.log.info("%s", progress)
+        if not progress.is_done:
+            return None
+        return {"status": "success", "jobs": [job.to_json() for job in progress.jobs]}
+
+    def event(self, **facts: Any) -> TriggerEvent:
+        """What is told to the task, with what it wanted back."""
+        return super().event(**{**facts, "end_time": self.end_time, "echo": self.echo})
+
+    def too_late(self) -> str:
+        """What to tell when the time is over."""
+        what = f"Job {', '.join(self.job_ids)}" if self.job_ids else f"Jobs of session {self.session_id}"
+        return f"{what} not final in time"
+
+    async def on_kill(self) -> None:
+        """Called by Airflow 3.3+ when a user ends the deferred task; it has 30 s."""
+        if not self.cancel_on_kill:
+            return
+        self.log.info("The task was killed: ending what it has begun")
+        async with self.hook.async_client() as client:
+            trouble = await client.follow(
+                end_all(self.session_id if self.owns_session else None, self.job_ids)
+            )
+        for text in trouble:
+            self.log.error("%s", text)
