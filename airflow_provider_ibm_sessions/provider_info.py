@@ -17,7 +17,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-ibm-sessions",
         "name": INTEGRATION,
-        "description": "IBM Quantum sessions: open, wait, drain and close them for certain.",
+        "description": "IBM Quantum sessions and jobs: run exactly once, waited for without a worker.",
         "versions": [__version__],
         "integrations": [
             {
@@ -36,10 +36,16 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks.ibm_quantum")],
-        "operators": [_modules("operators.session")],
-        "sensors": [_modules("sensors.session")],
-        "triggers": [_modules("triggers.session")],
-        "extra-links": [f"{PACKAGE}.links.IBMQuantumSessionLink"],
+        "operators": [_modules("operators.job", "operators.run_jobs", "operators.session")],
+        "sensors": [_modules("sensors.job", "sensors.session")],
+        "triggers": [_modules("triggers.job", "triggers.session")],
+        "task-decorators": [
+            {
+                "name": "ibm_quantum_session",
+                "class-name": f"{PACKAGE}.decorators.session.ibm_quantum_session_task",
+            }
+        ],
+        "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],
     }
 
 

@@ -62,6 +62,13 @@ class JobState(StrEnum):
     RAN_TOO_LONG = "Cancelled - Ran too long"
 
 
+class OnJobFailure(StrEnum):
+    """What a task does when one of its jobs fails: fail as well, or pass the failure on like a result."""
+
+    FAIL = "fail"
+    COLLECT = "collect"
+
+
 MAX_TAGS = 8
 MAX_TAG_LENGTH = 86
 MAX_COST = 10_800

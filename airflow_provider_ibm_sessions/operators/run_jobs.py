@@ -18,7 +18,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     RequestRejectedError,
 )
-from airflow_provider_ibm_sessions.client.values import checked_positive, shown
+from airflow_provider_ibm_sessions.client.values import OnJobFailure, checked_choice, checked_positive, shown
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
 from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models import Session
 
 _WEEK = 604_800
-_ON_FAILURE = ("fail", "collect")
 _SESSION = "session_id"
 _REFUSED = "Refused"
 """The state of a job that IBM has not taken: our word, where IBM has none."""
@@ -100,16 +99,11 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_job_failure not in _ON_FAILURE:
-            raise ConfigurationError(
-                f"on_job_failure must be one of {', '.join(_ON_FAILURE)}, got {shown(on_job_failure)}",
-                field="on_job_failure",
-            )
         self.backend = backend
         self.jobs = jobs
         self.mode = mode
         self.max_ttl = max_ttl
-        self.on_job_failure = on_job_failure
+        self.on_job_failure = checked_choice(on_job_failure, OnJobFailure, "on_job_failure")
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self.timeout = checked_positive(timeout, "timeout")
         self.poll_interval = checked_positive(poll_interval, "poll_interval")
@@ -308,7 +302,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             self.log.info("%s", report.get("error") or f"Job {report['id']}: {report['state']}")
         if unclosed is None:
             attempt.delivered()
-        if failures and (trouble or unclosed or self.on_job_failure == "fail"):
+        if failures and (trouble or unclosed or self.on_job_failure == OnJobFailure.FAIL):
             context["ti"].xcom_push(key="return_value", value=reports)
             raise as_failure("; ".join(failures), retryable=unclosed is not None)
         return reports

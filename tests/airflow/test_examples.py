@@ -38,6 +38,8 @@ def test_a_plain_airflow_loads_them_all(dagbag):
         "ibm_quantum_session_lifecycle",
         "ibm_quantum_qiskit_sweep",
         "ibm_quantum_scheduled_batch",
+        "ibm_quantum_run_jobs",
+        "ibm_quantum_variational_loop",
     }
 
 
@@ -84,6 +86,33 @@ def test_scheduled_batch_maps_experiments(dagbag, run, localqpu):
     assert [job["status"] for job in jobs] == ["Completed", "Completed"]
     counts = result.xcom_of_each("collect")
     assert [set(item["counts"]) for item in counts] == [{"00", "11"}, {"000", "111"}]
+
+
+@pytest.mark.parametrize("mode", ["dedicated", "batch"])
+def test_run_jobs_runs_real_circuits(dagbag, run, localqpu, mode):
+    dag = dagbag.dags["ibm_quantum_run_jobs"]
+    result = run(dag, backend=localqpu.backend, mode=mode, sizes=[2, 3], shots=200)
+    assert result.state == "success"
+    reports = result.xcom("run_jobs")
+    assert [report["state"] for report in reports] == ["Completed", "Completed"]
+    assert [set(report["results"][0]["counts"]["meas"]) for report in reports] == [
+        {"00", "11"},
+        {"000", "111"},
+    ]
+    assert result.xcom("fidelities") == [1, 1]
+    session = result.xcom("run_jobs", "session")
+    assert session["state"] == "closed"
+    jobs = [job for job in localqpu.jobs() if job["session_id"] == session["id"]]
+    assert {job["id"] for job in jobs} == {report["id"] for report in reports}
+
+
+def test_a_variational_loop_finds_the_lowest_energy(dagbag, run, localqpu):
+    result = run(dagbag.dags["ibm_quantum_variational_loop"], backend=localqpu.backend, steps=4)
+    assert result.state == "success"
+    found = result.xcom("minimise")
+    assert found["best"]["energy"] == pytest.approx(-(5**0.5) / 2, abs=0.1)
+    session = result.xcom("minimise", "session")
+    assert len([job for job in localqpu.jobs() if job["session_id"] == session["id"]]) == 4
 
 
 def test_qiskit_binds_to_an_existing_session(localqpu, airflow_db):

@@ -146,7 +146,7 @@ def test_a_file_of_ca_certificates_is_read_once(ibm, monkeypatch, tmp_path):
 
 
 def test_a_reply_that_never_ends_is_not_waited_for(ibm, monkeypatch):
-    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.session._LAST_POLL_SECONDS", 0.3)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base._LAST_POLL_SECONDS", 0.3)
     session = ibm.plant_session(state="closed", age=60)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", delay=30))
     assert fire(trigger(session.id, seconds=0.1))["status"] == "timeout"

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waits for a job, or for all jobs of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, JobFailedError
+from airflow_provider_ibm_sessions.client.values import (
+    JobState,
+    OnJobFailure,
+    checked_choice,
+    checked_id,
+)
+from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
+from airflow_provider_ibm_sessions.sensors.base import IBMQuantumSensor
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
+
+    from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
+
+
+class IBMQuantumJobSensor(IBMQuantumSensor):
+    """
+    Waits until a job is final, or all jobs of a session are. Changes and cancels nothing.
+
+    Returns the job's details, or a list of those of the session's jobs, oldest first; results are fetched
+    with ``IBMQuantumHook().job_results(job_id)``. A session without jobs is waited for until it closes. A few
+    polls in a row may fail; an authentication error may not.
+
+    :param job_id: The job. (templated)
+    :param session_id: Or the session. (templated)
+    :param on_job_failure: When a job has failed or was cancelled: ``fail`` the sensor, without retries, or
+        ``collect`` its details like the others'.
+    :param ibm_quantum_conn_id: The Airflow connection. (templated)
+    :param deferrable: Wait in the triggerer, without a worker slot. Else ``mode`` decides.
+    :param poke_interval: Seconds between polls.
+    :param timeout: Seconds until the sensor gives up; Airflow's default is 7 days.
+    """
+
+    template_fields: Sequence[str] = ("job_id", "session_id", "ibm_quantum_conn_id")
+    operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumJobLink(), IBMQuantumSessionLink())
+
+    def __init__(
+        self,
+        *,
+        job_id: str | None = None,
+        session_id: str | None = None,
+        on_job_failure: str = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.session_id = session_id
+        self.on_job_failure = checked_choice(on_job_failure, OnJobFailure, "on_job_failure")
+
+    def check(self, context: Context) -> None:
+        """Check the id, and show the button."""
+        if (self.job_id is None) == (self.session_id is None):
+            raise ConfigurationError("either job_id or session_id must be given", field="job_id")
+        if self.job_id is not None:
+            IBMQuantumJobLink.persist(context, checked_id(self.job_id, "job_id"))
+        if self.session_id is not None:
+            IBMQuantumSessionLink.persist(context, checked_id(self.session_id))
+
+    def look(self) -> Any:
+        """See how far the jobs are."""
+        from airflow_provider_ibm_sessions.client.progress import Awaited
+
+        progress = self.hook.look(Awaited(self._job_ids, self.session_id))
+        self.log.info("%s", progress)
+        return self._outcome([job.to_json() for job in progress.jobs]) if progress.is_done else None
+
+    def outcome_of(self, event: dict[str, Any]) -> Any:
+        """The details of the job or the jobs."""
+        return self._outcome(event["jobs"])
+
+    def trigger(self, **waiting: Any) -> IBMQuantumJobTrigger:
+        """The trigger that waits for the same."""
+        from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
+
+        return IBMQuantumJobTrigger(job_ids=self._job_ids, session_id=self.session_id, **waiting)
+
+    @property
+    def _job_ids(self) -> tuple[str, ...]:
+        return () if self.job_id is None else (self.job_id,)
+
+    def _outcome(self, jobs: list[dict[str, Any]]) -> Any:
+        bad = [job for job in jobs if job.get("state") != JobState.COMPLETED]
+        for job in bad:
+            self.log.warning("Job %s: %s. %s", job["id"], job.get("state"), job.get("reason", ""))
+        if bad and self.on_job_failure == OnJobFailure.FAIL:
+            told = ", ".join(f"{job['id']} ({job.get('state')}: {job.get('reason')})" for job in bad)
+            raise JobFailedError(f"{len(bad)} of {len(jobs)} jobs did not complete: {told}")
+        return jobs if self.job_id is None else jobs[0]
