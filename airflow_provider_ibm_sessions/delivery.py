@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, JobFailedError
+from airflow_provider_ibm_sessions.client.results import decode, plain
 from airflow_provider_ibm_sessions.client.values import checked_positive, shown
 
 if TYPE_CHECKING:
@@ -108,16 +109,19 @@ class Delivery:
     def _results(self, job: Job) -> Any:
         if not job.private:
             return self._hook.job_results(job.id)
-        if kept := self._attempt.recall(job.id):
-            return kept["results"]
-        results = self._hook.job_results(job.id)
-        if results is None:
+        kept = self._attempt.recall(job.id) or self._read_private(job)
+        return plain(decode(kept["results"]))
+
+    def _read_private(self, job: Job) -> dict[str, Any]:
+        """Read what can be read once only, and keep it before anything else can fail."""
+        kept = {"results": plain(self._hook.job_results(job.id, raw=True))}
+        if kept["results"] is None:
             raise JobFailedError(
-                f"Job {job.id}: its results have been read before. Those of a private job can be read once"
+                f"Job {job.id}: its results have been read before, or were lost on their way. Those of a "
+                "private job can be read once only"
             )
-        # At once: IBM has deleted them with this reading.
-        self._attempt.remember(job.id, {"results": results})
-        return results
+        self._attempt.remember(job.id, kept)
+        return kept
 
     def _lighten(self, report: dict[str, Any]) -> None:
         if "results" not in report:

@@ -20,6 +20,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import to_jsonable_python
 
 from airflow_provider_ibm_sessions.client.bases import Part, Reply, Request
 from airflow_provider_ibm_sessions.client.errors import JobFailedError
@@ -38,6 +39,7 @@ _PUB_SHAPES = {
     "estimator": "[circuit, observables, parameters, precision]",
 }
 _SESSION_CLOSED = "1217"
+_RAN_TOO_LONG = "1305"
 
 Tag = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_TAG_LENGTH)]
 
@@ -62,7 +64,8 @@ class SubmitJob(Request):
         if program_id in _PUB_SHAPES:
             _check_pubs(params.get("pubs"), program_id)
         try:
-            json.dumps(params, allow_nan=False)
+            json.dumps(params, allow_nan=False, ensure_ascii=False).encode()
+            to_jsonable_python([params])  # what writes the request allows less depth than json
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"must be JSON ({error}): give circuits as OpenQASM 3 text, or encode them with Qiskit's "
@@ -147,9 +150,9 @@ class Job(Reply):
     def never_counted(self) -> bool:
         """Whether it is no result: somebody cancelled it, or its session closed before it ran."""
         code = str(self.detail.reason_code)
-        return self.outcome == JobState.CANCELLED or (
-            self.outcome == JobState.FAILED and code == _SESSION_CLOSED
-        )
+        if self.outcome == JobState.CANCELLED:
+            return code != _RAN_TOO_LONG
+        return self.outcome == JobState.FAILED and code == _SESSION_CLOSED
 
     def failure(self) -> JobFailedError:
         """The error that a job stands for that ended, but not well."""
@@ -219,11 +222,15 @@ class JobPaging:
 
     def __init__(self, query: JobFilter) -> None:
         self.query: JobFilter | None = query
+        self._first: set[str] = set()
 
     def turn(self, page: JobPage) -> None:
-        """Go on to the page after this one."""
-        if self.query is None:
+        """Go on to the page after this one; IBM falls back to the first page for an offset it dislikes."""
+        first = {job.id for job in page.jobs[:1]}
+        if self.query is None or first & self._first:
+            self.query = None
             return
+        self._first |= first
         offset = self.query.offset + len(page.jobs)
         more = offset < page.count if page.count is not None else len(page.jobs) >= self.query.limit
         self.query = self.query.model_copy(update={"offset": offset}) if page.jobs and more else None

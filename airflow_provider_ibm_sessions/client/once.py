@@ -15,10 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, OutcomeUnknownError
+from airflow_provider_ibm_sessions.client.errors import (
+    ConfigurationError,
+    IBMQuantumError,
+    OutcomeUnknownError,
+)
 from airflow_provider_ibm_sessions.client.jobs import Job, SubmitJob
 from airflow_provider_ibm_sessions.client.operations import checked
-from airflow_provider_ibm_sessions.client.values import MAX_TAGS, shown, to_seconds
+from airflow_provider_ibm_sessions.client.values import MAX_TAG_LENGTH, MAX_TAGS, shown, to_seconds
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +38,38 @@ def submit_once(client: IBMQuantumClient, tag: str, **job: Any) -> Job:
 
     :param tag: A tag that no other job has, ever.
     :param job: Arguments of ``client.submit_job``.
-    :raises OutcomeUnknownError: If IBM leaves each of a few submissions unanswered, and none of them shows.
+    :raises OutcomeUnknownError: If IBM leaves submissions unanswered, and none of them shows. ``retryable``:
+        a later :func:`find_job` may know more.
     """
-    fields = {**job, "tags": [*(job.get("tags") or []), tag]}
-    for sending in range(1, _SENDINGS + 1):
+    fields = {**job, "tags": [*_checked_tags(job.get("tags") or ()), _checked_tag(tag)]}
+    unknown = OutcomeUnknownError("Submit a job: not sent")
+    for sending in range(_SENDINGS):
         try:
             submitted = client.submit_job(**fields)
         except OutcomeUnknownError as error:
-            log.warning("%s. Looking whether it was, by its tag %s", error, tag)
-            found = _settled(client, tag)
-            if found or sending == _SENDINGS:
-                return _known(found, error)
-            log.warning("It was not: submitting it again")
-        else:
+            unknown = error
+            log.warning("%s. Looking for its tag %s", error, tag)
+            if found := _settled(client, tag, unknown):
+                return found
+            log.warning("It does not show. Submission %d of at most %d failed", sending + 1, _SENDINGS)
+        except IBMQuantumError:
             # An unanswered submission may have been on its way for longer than we looked.
-            return submitted if sending == 1 else find_job(client, tag) or submitted
-    raise AssertionError("unreachable")
+            if sending and (found := find_job(client, tag)):
+                return found
+            raise
+        else:
+            return _counting(client, tag, submitted) or submitted if sending else submitted
+    unknown.retryable = True
+    raise unknown
+
+
+def find_job(client: IBMQuantumClient, tag: str) -> Job | None:
+    """
+    The job with this tag that counts: the oldest that was not cancelled. Others that wait are cancelled.
+
+    A job does not count if somebody has cancelled it, or if its session closed before it ran.
+    """
+    return _counting(client, _checked_tag(tag))
 
 
 def checked_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
@@ -62,20 +82,25 @@ def checked_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     :raises ConfigurationError: Naming the field that is wrong, and what is allowed.
     """
     try:
-        if not isinstance(job, Mapping):
-            raise ConfigurationError(f"must be a mapping with {', '.join(JOB_FIELDS)}, got {shown(job)}")
-        if unknown := [name for name in job if name not in JOB_FIELDS]:
-            raise ConfigurationError(f"{unknown[0]}: unknown field; allowed are {', '.join(JOB_FIELDS)}")
-        fields = {name: value for name, value in job.items() if value is not None}
-        tags = fields["tags"] = _checked_tags(fields.get("tags", ()))
-        if fields.get("cost", 0) not in (0, "0"):
-            fields["cost"] = to_seconds(fields["cost"], "cost")
-        checked(SubmitJob, {**fields, "tags": tags, "backend": "any"})
+        return _checked_fields(job)
     except ConfigurationError as error:
-        where = f"{place}: " if place else ""
-        raise ConfigurationError(
-            f"{where}{error.message}", field=f"{place}.{error.field}".strip(".")
-        ) from error
+        if not place:
+            raise
+        field = f"{place}.{error.field}" if error.field else place
+        raise ConfigurationError(f"{place}: {error.message}", field=field) from error
+
+
+def _checked_fields(job: Mapping[str, Any]) -> dict[str, Any]:
+    allowed = ", ".join(JOB_FIELDS)
+    if not isinstance(job, Mapping):
+        raise ConfigurationError(f"must be a mapping with {allowed}, got {shown(job)}")
+    if unknown := [name for name in job if name not in JOB_FIELDS]:
+        raise ConfigurationError(f"{unknown[0]}: unknown field; allowed are {allowed}", field=str(unknown[0]))
+    fields = {name: value for name, value in job.items() if value is not None}
+    fields["tags"] = _checked_tags(fields.get("tags", ()))
+    if "cost" in fields:
+        fields["cost"] = 0 if fields["cost"] in (0, "0") else to_seconds(fields["cost"], "cost")
+    checked(SubmitJob, {**fields, "backend": "any"})
     return fields
 
 
@@ -90,26 +115,45 @@ def _checked_tags(tags: object) -> list[str]:
     return list(tags)
 
 
-def find_job(client: IBMQuantumClient, tag: str) -> Job | None:
-    """
-    The job with this tag that counts: the oldest that was not cancelled. Others that wait are cancelled.
+def _checked_tag(tag: object) -> str:
+    if isinstance(tag, str) and 1 <= len(tag) <= MAX_TAG_LENGTH:
+        return tag
+    raise ConfigurationError(
+        f"tag must be a text of 1 to {MAX_TAG_LENGTH} characters, got {shown(tag)}", field="tag"
+    )
 
-    A job does not count if somebody has cancelled it, or if its session closed before it ran.
-    """
-    counting = [job for job in client.list_jobs(tags=[tag]) if not job.never_counted]
+
+def _counting(client: IBMQuantumClient, tag: str, submitted: Job | None = None) -> Job | None:
+    """The same as :func:`find_job`; a job known to be submitted may be missing in a list that lags behind."""
+    # What has not the tag is a stranger's, should IBM ever list more than it was asked for.
+    jobs = [job for job in client.list_jobs(tags=[tag]) if tag in (job.tags or ())]
+    if submitted is not None and submitted.id not in {job.id for job in jobs}:
+        jobs.append(submitted)
+    counting = [job for job in jobs if not job.never_counted]
     for double in counting[1:]:
         if not double.is_final:
-            log.warning("Job %s was submitted twice, as %s too: cancelling that", counting[0].id, double.id)
-            client.cancel_job(double.id)
+            _cancel(client, double, counting[0])
     return counting[0] if counting else None
 
 
-def _settled(client: IBMQuantumClient, tag: str) -> Job | None:
+def _cancel(client: IBMQuantumClient, double: Job, counting: Job) -> None:
+    log.warning("Job %s was submitted twice, as %s too: cancelling that", counting.id, double.id)
+    try:
+        client.cancel_job(double.id)
+    except IBMQuantumError as error:
+        log.error("%s", error)  # noqa: TRY400
+
+
+def _settled(client: IBMQuantumClient, tag: str, unknown: OutcomeUnknownError) -> Job | None:
     """Look until the job shows, or would have shown."""
     for pause in _pauses(client.retry.settling):
         time.sleep(pause)
-        if found := find_job(client, tag):
-            return found
+        try:
+            if found := find_job(client, tag):
+                return found
+        except IBMQuantumError as error:
+            unknown.retryable = True
+            raise unknown from error
     return None
 
 
@@ -120,10 +164,3 @@ def _pauses(seconds: float) -> Iterator[float]:
         yield pause
         pause, left = pause * 2, left - pause
     yield left
-
-
-def _known(found: Job | None, error: OutcomeUnknownError) -> Job:
-    if found is None:
-        error.retryable = True  # whoever comes next asks for the tag first
-        raise error
-    return found

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
 from airflow_provider_ibm_sessions.client.jobs import Job, JobFilter, JobPaging
 from airflow_provider_ibm_sessions.client.models import Session
 from airflow_provider_ibm_sessions.client.operations import (
@@ -64,6 +64,8 @@ class Awaited:
     def __post_init__(self) -> None:
         if not self.job_ids and not self.session_id:
             raise ConfigurationError("job_id or session_id must be given", field="job_id")
+        if isinstance(self.job_ids, str):
+            raise ConfigurationError("job_ids must be several ids, not one text", field="job_id")
         for job_id in self.job_ids:
             checked_id(job_id, "job_id")
         if self.session_id is not None:
@@ -97,7 +99,10 @@ def _listed(session_id: str) -> Calls[list[Job]]:
 def _read(job_ids: Iterable[str]) -> Calls[list[Job]]:
     found = []
     for job_id in job_ids:
-        found.append((yield GET_JOB.call(job_id)))
+        job = yield GET_JOB.call(job_id)
+        if job.id != job_id:
+            raise BadResponseError(f"Get a job: the reply is about another job than {job_id}")
+        found.append(job)
     return found
 
 

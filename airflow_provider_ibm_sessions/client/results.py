@@ -30,7 +30,10 @@ def decode(results: Any) -> Any:
     pubs = results.get("results") if isinstance(results, Mapping) else None
     if not isinstance(pubs, list) or not all(_has_data(pub) for pub in pubs):
         return results
-    return [_decode_pub(pub["data"]) for pub in pubs]
+    try:
+        return [_decode_pub(pub["data"]) for pub in pubs]
+    except (TypeError, ValueError):  # samples of a kind never seen: better raw than lost
+        return results
 
 
 def plain(value: Any) -> Any:
@@ -75,7 +78,8 @@ def _count(samples: list[Any], bits: int) -> Any:
     """Counts of bit strings, most significant bit first; nested as the samples are."""
     if any(isinstance(sample, list) for sample in samples):
         return [_count(sample, bits) for sample in samples]
-    return {f"{int(sample, 16):0{bits}b}": count for sample, count in sorted(Counter(samples).items())}
+    counts = Counter(int(sample, 16) for sample in samples)
+    return {f"{sample:0{bits}b}": count for sample, count in sorted(counts.items())}
 
 
 def _decode_with_qiskit(results: Mapping[str, Any]) -> Any:

@@ -165,14 +165,17 @@ class IBMQuantumHook(BaseHook):
         """Walk through jobs; see :class:`JobFilter` for the filters."""
         return self._client.list_jobs(**filters)
 
-    def job_results(self, job_id: str) -> Any:
+    def job_results(self, job_id: str, *, raw: bool = False) -> Any:
         """
         A job's results in plain values, or None if there are none.
 
         See :func:`decode`; infinite numbers are texts, as JSON has none. Those of a private job can be read
         once only.
+
+        :param raw: As IBM sends them.
         """
-        return plain(decode(self._client.job_results(job_id)))
+        results = self._client.job_results(job_id)
+        return results if raw else plain(decode(results))
 
     def cancel_job(self, job_id: str) -> bool:
         """Cancel a job, queued or running; False if it had ended already."""

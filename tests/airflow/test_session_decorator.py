@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``@task.ibm_quantum_session``, on localqpu: a live Qiskit session, which never stays open."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from airflow.sdk import DAG, task
+
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from scripts.localqpu import running_localqpu
+
+
+@pytest.fixture(scope="module")
+def emulator(airflow_db):
+    with running_localqpu() as localqpu:
+        yield localqpu
+
+
+@pytest.fixture
+def localqpu(emulator, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", emulator.connection)
+    return emulator
+
+
+def session_of(result, task_id="work"):
+    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+    return IBMQuantumHook().get_session(result.xcom(task_id, "session")["id"])
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("dedicated", "Session"), ("batch", "Batch")])
+def test_the_function_gets_a_live_session_that_is_drained_when_it_returns(localqpu, dag, run, mode, kind):
+    with dag:
+
+        @task.ibm_quantum_session(backend=localqpu.backend, mode=mode, max_ttl="5m")
+        def work(factor, session, params=None):
+            from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+            assert params is not None
+            before = IBMQuantumHook().get_session(session.session_id)
+            return [type(session).__name__, session.session_id, before.accepting_jobs, factor * 2]
+
+        work(21)
+    result = run(dag)
+    assert result.state == "success"
+    name, session_id, accepting, answer = result.xcom("work")
+    assert (name, accepting, answer) == (kind, True, 42)
+    session = session_of(result)
+    assert session.id == session_id
+    assert session.accepting_jobs is False
+    assert session_id in result.xcom("work", "_link_IBMQuantumSessionLink")
+    patches = [r for r in localqpu.requests() if session_id in r["path"] and r["method"] != "GET"]
+    assert [r["method"] for r in patches] == ["PATCH"]
+
+
+def test_the_session_is_closed_when_the_function_raises(localqpu, dag, run, output):
+    with dag:
+
+        @task.ibm_quantum_session(backend=localqpu.backend)
+        def work(session):
+            raise ValueError("the optimiser went astray")
+
+        work()
+    result = run(dag)
+    assert result.state == "failed"
+    session = session_of(result)
+    assert session.is_closed
+    assert "the optimiser went astray" in output()
+    sent = [r for r in localqpu.requests() if session.id in r["path"] and r["method"] == "DELETE"]
+    assert len(sent) == 1
+
+
+def test_the_session_is_closed_when_the_time_is_over(localqpu, dag, run):
+    with dag:
+
+        @task.ibm_quantum_session(backend=localqpu.backend, execution_timeout=timedelta(seconds=3))
+        def work(session):
+            import time
+
+            time.sleep(60)
+
+        work()
+    result = run(dag)
+    assert result.state == "failed"
+    assert session_of(result).is_closed
+
+
+def test_it_can_be_mapped_and_its_arguments_are_templated(localqpu, run):
+    with DAG("mapped_sessions", schedule=None, params={"backend": localqpu.backend}) as dag:
+
+        @task.ibm_quantum_session(backend="{{ params.backend }}", max_ttl="{{ 2 * 60 }}")
+        def work(number, session):
+            return [number, session.session_id]
+
+        work.expand(number=[1, 2])
+    result = run(dag)
+    assert result.state == "success"
+    found = result.xcom_of_each("work")
+    assert [number for number, _ in found] == [1, 2]
+    assert len({session_id for _, session_id in found}) == 2
+    assert [details["max_ttl"] for details in result.xcom_of_each("work", "session")] == [120, 120]
+
+
+def test_a_killed_task_closes_its_session(localqpu, dag, run):
+    with dag:
+
+        @task.ibm_quantum_session(backend=localqpu.backend)
+        def work(session, task=None):
+            task.on_kill()  # as Airflow calls it on SIGTERM, in the midst of the function
+
+        work()
+    result = run(dag)
+    assert session_of(result).is_closed
+
+
+def test_a_function_without_the_argument_is_refused_when_the_dag_is_read(dag):
+    with pytest.raises(ConfigurationError, match="must have an argument 'session'"), dag:
+
+        @task.ibm_quantum_session(backend="ibm_fez")
+        def work(other):
+            pass
+
+        work(1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [({"backend": "no such name"}, "backend"), ({"mode": "x"}, "mode"), ({"max_ttl": "soon"}, "max_ttl")],
+    ids=str,
+)
+def test_bad_arguments_open_nothing(ibm, connection, dag, run, output, wrong, field):
+    with dag:
+
+        @task.ibm_quantum_session(**{"backend": "ibm_fez", **wrong})
+        def work(session):
+            pass
+
+        work()
+    assert run(dag).state == "failed"
+    assert f"{field} must be" in output()
+    assert ibm.journal == []
