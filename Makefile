@@ -12,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-demo: env  ## Run the Qiskit example through Airflow on an emulated QPU (UI=1: leave Airflow running)
+demo: env  ## Run two Qiskit examples through Airflow on an emulated QPU (UI=1: leave Airflow running)
 	@$(BIN)/python -m scripts.demo $(if $(UI),--ui)
 
 test: lint types contract pytest  ## Everything that CI checks
