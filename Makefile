@@ -30,7 +30,7 @@ contract: env
 pytest: env
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-bench: env  ## Measure: import cost, a thousand sensors, one GET
+bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)
 
 env: $(VENV)/.ready

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The import benchmark's own environment: published providers, in the versions of the running environment."""
+"""The environment of the benchmarks that compare: published providers and Qiskit, in our versions."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ def version_of(distribution: str) -> str:
 
 def _requirements() -> list[str]:
     """
-    What this project needs, and the providers.
+    What this project and its extra ``qiskit`` need, and the providers.
 
     Not the project itself: installed, Airflow would discover it and load parts of it into the base that
     the import is measured against. It is imported from the work tree.
     """
     with (ROOT / "pyproject.toml").open("rb") as file:
-        return [*tomllib.load(file)["project"]["dependencies"], *PROVIDERS]
+        project = tomllib.load(file)["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["qiskit"], *PROVIDERS]
 
 
 def _constraints() -> str:

@@ -9,7 +9,7 @@ has not ended is read by itself as well.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
@@ -71,8 +71,13 @@ class Awaited:
         if self.session_id is not None:
             checked_id(self.session_id)
 
-    def look(self) -> Calls[Progress]:
-        """Look once. Fails if there is no such job or session: IBM lists nothing for an unknown session."""
+    def look(self, seen: int | None = None) -> Calls[Progress]:
+        """
+        Look once. Fails if there is no such job or session: IBM lists nothing for an unknown session.
+
+        :param seen: How many had ended when this was last looked at: the session is read again only when
+            there is something new to tell of it.
+        """
         if self.session_id is None:
             found = yield from _read(self.job_ids)
             return Progress(tuple(found))
@@ -82,8 +87,10 @@ class Awaited:
         missing = [name for name in wanted if name not in listed or name == lagging]
         for job in (yield from _read(missing)):
             listed[job.id] = job
-        session = yield GET_SESSION.call(self.session_id)
-        return Progress(tuple(listed[name] for name in wanted), session)
+        progress = Progress(tuple(listed[name] for name in wanted))
+        if progress.jobs and progress.count == seen:
+            return progress
+        return replace(progress, session=(yield GET_SESSION.call(self.session_id)))
 
 
 def _listed(session_id: str) -> Calls[list[Job]]:

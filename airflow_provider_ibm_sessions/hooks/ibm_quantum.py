@@ -27,7 +27,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.once import find_job, submit_once
 from airflow_provider_ibm_sessions.client.results import decode, plain
-from airflow_provider_ibm_sessions.client.retries import NO_RETRY
+from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.sharing import shared_client
 from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, PENDING_CLOSED, SessionMode
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _CLOSE_ATTEMPTS = 5
 _CLOSE_PAUSE = 2.0
 _LAST_SECONDS = 2.0
+_LAST_TRIES = 15.0
 
 
 class IBMQuantumHook(BaseHook):
@@ -191,8 +192,9 @@ class IBMQuantumHook(BaseHook):
 
         :param at_once: One short attempt at each, for the last seconds of a task that is being killed.
         """
-        client = self._brief_client() if at_once else self.client()
-        with client:
+        # Many calls, one after the other: none may take as long as one that matters alone.
+        patient = IBMQuantumClient(self.credentials, RetryPolicy(window=_LAST_TRIES))
+        with self._brief_client() if at_once else patient as client:
             for text in client.follow(end_all(session_id, job_ids)):
                 self.log.error("%s", text)
 

@@ -42,7 +42,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.owns_session = owns_session
         self.echo = echo
-        self._told = ""
+        self._told: int | None = None
 
     def awaited(self) -> dict[str, Any]:
         """The jobs, and what becomes of them when the task is killed."""
@@ -56,10 +56,9 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
 
     async def look(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
         """See how far they are, and log what has changed."""
-        progress = await client.follow(Awaited(self.job_ids, self.session_id).look())
-        counts = f"{progress.count}/{len(progress.jobs)}"
-        if self._told != counts:
-            self._told = counts
+        progress = await client.follow(Awaited(self.job_ids, self.session_id).look(self._told))
+        if self._told != progress.count:
+            self._told = progress.count
             self.log.info("%s", progress)
         if not progress.is_done:
             return None

@@ -55,7 +55,8 @@ def _refuse_fields(body: dict[str, Any], life: Lifecycle) -> Reply | None:
         return bad_request("cost must be a number of seconds, 0 or more.")
     if not isinstance(body.get("private", False), bool):
         return bad_request("private must be a boolean.")
-    if body.get("log_level", "info") not in LOG_LEVELS:
+    # Qiskit writes it in capitals.
+    if str(body.get("log_level", "info")).lower() not in LOG_LEVELS:
         return bad_request("log_level must be one of critical, error, warning, info, debug.")
     if len(str(body.get("calibration_id", ""))) > 100:
         return bad_request("calibration_id must have at most 100 characters.")
