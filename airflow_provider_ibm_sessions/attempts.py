@@ -57,12 +57,12 @@ class Attempt:
     def delivered(self) -> None:
         """Note that the task's outcome is about to be told: a clear after this starts anew."""
         if self._store:
-            self._record = {**self._record, "delivered": True}
+            self._record = {**self._record, "delivered": True, "max_tries": self._ti.max_tries}
             self._set(_KEY, self._record)
 
     def _begin(self, context: Context) -> tuple[dict[str, Any], bool]:
         known = self._store.get(_KEY)
-        # Airflow raises max_tries when a task is cleared, and only then.
+        # Airflow raises max_tries when a task is cleared, and only then; here it is that of the delivery.
         if known and not (known["delivered"] and self._ti.max_tries > known["max_tries"]):
             return known, False
         record = {"key": secrets.token_hex(10), "max_tries": self._ti.max_tries, "delivered": False}

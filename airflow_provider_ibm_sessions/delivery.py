@@ -82,6 +82,8 @@ class Delivery:
         self._hook = hook
         self._attempt = attempt
         self._storage = storage
+        self.is_withheld = False
+        """Whether results are there still that could not be brought: another attempt can."""
 
     def report(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:
         """
@@ -134,6 +136,7 @@ class Delivery:
             )
             return
         else:
+            self.is_withheld = True
             report["error"] = self._too_large(report["id"])
         del report["results"]
 

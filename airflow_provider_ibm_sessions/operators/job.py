@@ -217,16 +217,15 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         with told_to_airflow():
             job = self.hook.get_job(str(self.job_id))
             storage = Storage(self.results_path, self.results_threshold)
-            [report] = Delivery(self.hook, attempt, storage).report([job])
+            delivery = Delivery(self.hook, attempt, storage)
+            [report] = delivery.report([job])
         self.log.info("Job %s: %s", job.id, job.outcome)
-        failures = failures_in([report])
-        if not failures:
+        if not delivery.is_withheld:
             attempt.delivered()
-            return report
-        if not job.is_completed:
-            attempt.delivered()
-        context["ti"].xcom_push(key="return_value", value=report)
-        raise AirflowFailException(failures[0])
+        if failures := failures_in([report]):
+            context["ti"].xcom_push(key="return_value", value=report)
+            raise AirflowFailException(failures[0])
+        return report
 
 
 def checked_to_take(session: Session, backend: str | None) -> Session:

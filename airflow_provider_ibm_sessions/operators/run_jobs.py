@@ -174,6 +174,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
                 for index, job in enumerate(jobs)
             ]
             self._drain()
+            self._check_alive()
         except BaseException as error:  # a timeout or a kill as well: raised again
             self._leave(error, attempt)
             raise
@@ -295,14 +296,17 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         """Make sure that the session is closed, and report on the jobs."""
         attempt = Attempt(context)
         unclosed = self._close(context)
+        delivery = Delivery(self.hook, attempt, Storage(self.results_path, self.results_threshold))
         with told_to_airflow():
-            reports = self._reports(attempt, slots)
+            reports = self._reports(delivery, slots)
         failures = [text for text in (trouble, unclosed and str(unclosed)) if text] + failures_in(reports)
         for report in reports:
             self.log.info("%s", report.get("error") or f"Job {report['id']}: {report['state']}")
-        if unclosed is None:
+        if unclosed is None and not delivery.is_withheld:
             attempt.delivered()
-        if failures and (trouble or unclosed or self.on_job_failure == OnJobFailure.FAIL):
+        # To collect is to live with jobs that fail, and with nothing else.
+        must_fail = trouble or unclosed or delivery.is_withheld or self.on_job_failure == OnJobFailure.FAIL
+        if failures and must_fail:
             context["ti"].xcom_push(key="return_value", value=reports)
             raise as_failure("; ".join(failures), retryable=unclosed is not None)
         return reports
@@ -323,13 +327,12 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             context["ti"].xcom_push(key="session", value=session.to_json())
         return None
 
-    def _reports(self, attempt: Attempt, slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _reports(self, delivery: Delivery, slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
         from airflow_provider_ibm_sessions.client.progress import Awaited
 
         job_ids = _ids_in(slots)
         jobs = self.hook.look(Awaited(tuple(job_ids), self.session_id)).jobs if job_ids else ()
-        storage = Storage(self.results_path, self.results_threshold)
-        reports = {report["id"]: report for report in Delivery(self.hook, attempt, storage).report(jobs)}
+        reports = {report["id"]: report for report in delivery.report(jobs)}
         return [reports.get(slot["id"], slot) for slot in slots]
 
 
