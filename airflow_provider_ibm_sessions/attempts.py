@@ -2,9 +2,11 @@
 """
 What connects the attempts at a task, so that a retry goes on where the one before it was.
 
-All attempts, also by clearing the task, share one key until one of them has delivered its outcome; a cleared
-task that had delivered starts anew. Airflow 3.3+ keeps the key in the task state store. Older ones have none:
-there the key is made from the task's own ids, automatic retries share it, and clearing always starts anew.
+All attempts, also by clearing the task, share one key until one of them has delivered its outcome, or the
+input has changed; a cleared task that had delivered starts anew. Airflow 3.3+ keeps the key in the task state
+store. Older ones have none: there the key is made from the task's own ids, automatic retries share it, and
+clearing always starts anew. (Airflow's ``ResumableJobMixin`` keeps the id of one job once it is known. A job
+whose submission went unanswered, a session with many jobs, and deferral are outside of what it does.)
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_KEY = "ibm_quantum_attempt"
+_RECORD = "ibm_quantum_attempt"
 
 
 class Attempt:
@@ -29,59 +31,79 @@ class Attempt:
 
     def __init__(self, context: Context) -> None:
         self._ti: Any = context["ti"]
-        self._store: Any = context.get("task_state_store")
+        self._run: Any = context["dag_run"]
+        self._store = cast("Any", context.get("task_state_store"))
         self.can_remember = self._store is not None
         """Whether what is remembered outlives this attempt: in Airflow 3.3 and newer."""
-        self._record, self.is_first = self._begin(context) if self._store else self._derive(context)
+        self._record: dict[str, Any] = self._store.get(_RECORD, {}) if self._store else self._derived()
+        self.is_first = True
+        """Whether no attempt before has begun with the same, and may have left something."""
+        self.forsaken: str | None = None
+        """The key of an attempt that began with other input, and may have left something behind."""
 
     @property
     def is_last(self) -> bool:
         """Whether Airflow will not retry the task if this attempt fails."""
         return bool(self._ti.try_number > self._ti.max_tries)
 
-    def tag(self, index: int = 0) -> str:
-        """The tag of the task's ``index``-th job: the same in each attempt, and of no other job."""
-        return f"airflow-{self._record['key']}-{index}"
+    def begin(self, inputs: Any) -> None:
+        """
+        Take up the key of the attempts before, or a new one.
 
-    def remember(self, name: str, value: Any) -> None:
+        :param inputs: All that decides on the outcome, as plain JSON.
+        """
+        if self._store is None:
+            self.is_first = self._ti.try_number <= 1
+            return
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        if self._record and not (self._record["delivered"] and self._record["clears"] != self._clears()):
+            if self._record["inputs"] == digest:
+                self.is_first = False
+                return
+            self.forsaken = self._record["key"]
+        self._note(key=secrets.token_hex(10), inputs=digest, delivered=False)
+
+    def tag(self, index: int = 0, key: str | None = None) -> str:
+        """The tag of the task's ``index``-th job: the same in each attempt, and of no other job."""
+        return f"airflow-{key or self._record['key']}-{index}"
+
+    def remember(self, name: str, value: Any, *, for_ever: bool = True) -> None:
         """Keep something for the attempts after this one; before Airflow 3.3 in an XCom, for people only."""
         if self._store is None:
             self._ti.xcom_push(key=name, value=value)
         else:
-            self._set(self._name(name), value)
+            self._set(self._name(name), value, for_ever=for_ever)
 
-    def recall(self, name: str) -> Any:
+    def recall(self, name: str, key: str | None = None) -> Any:
         """What an attempt has kept, or None."""
-        return self._store.get(self._name(name)) if self._store else None
+        known = self._store and (key or self._record)
+        return self._store.get(self._name(name, key)) if known else None
 
     def delivered(self) -> None:
         """Note that the task's outcome is about to be told: a clear after this starts anew."""
         if self._store:
-            self._record = {**self._record, "delivered": True, "max_tries": self._ti.max_tries}
-            self._set(_KEY, self._record)
+            self._note(delivered=True)
 
-    def _begin(self, context: Context) -> tuple[dict[str, Any], bool]:
-        known = self._store.get(_KEY)
-        # Airflow raises max_tries when a task is cleared, and only then; here it is that of the delivery.
-        if known and not (known["delivered"] and self._ti.max_tries > known["max_tries"]):
-            return known, False
-        record = {"key": secrets.token_hex(10), "max_tries": self._ti.max_tries, "delivered": False}
-        self._set(_KEY, record)
-        return record, True
+    def _clears(self) -> list[int]:
+        """What changes when somebody clears the task: it may be one of them only."""
+        return [self._ti.max_tries, getattr(self._run, "clear_number", None) or 0]
 
-    def _derive(self, context: Context) -> tuple[dict[str, Any], bool]:
+    def _note(self, **changes: Any) -> None:
+        self._record = {**self._record, "clears": self._clears(), **changes}
+        self._set(_RECORD, self._record)
+
+    def _derived(self) -> dict[str, Any]:
         ti = self._ti
         # With the start of the run, since another Airflow may have the same Dag on the same instance.
-        run = str(context["dag_run"].start_date)
+        run = str(self._run.start_date)
         ids = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries, run]
-        key = hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:20]
-        return {"key": key}, ti.try_number <= 1
+        return {"key": hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:20]}
 
-    def _name(self, name: str) -> str:
+    def _name(self, name: str, key: str | None = None) -> str:
         """Each key has its own things: those of the time before a clear are no longer meant."""
-        return f"ibm_quantum_{self._record['key']}_{name}"
+        return f"ibm_quantum_{key or self._record['key']}_{name}"
 
-    def _set(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: Any, *, for_ever: bool = True) -> None:
         from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-        self._store.set(name, value, retention=NEVER_EXPIRE)
+        self._store.set(name, value, retention=NEVER_EXPIRE if for_ever else None)

@@ -4,11 +4,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import signal
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, JobFailedError
+from airflow_provider_ibm_sessions.client.errors import (
+    ConfigurationError,
+    IBMQuantumError,
+    JobFailedError,
+)
 from airflow_provider_ibm_sessions.client.results import decode, plain
 from airflow_provider_ibm_sessions.client.values import checked_positive, shown
 
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
 
 XCOM_BYTES = 1_000_000
 """What XCom should carry at most, as JSON."""
+
+_KEEPING_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,16 @@ class Delivery:
     :param hook: The hook that reads them.
     :param attempt: Keeps the results of private jobs, which can be read once only.
     :param storage: Where results go that are too large for XCom.
+    :param private: Ids of jobs that are known to be private; IBM's lists do not tell of each.
     """
 
-    def __init__(self, hook: IBMQuantumHook, attempt: Attempt, storage: Storage) -> None:
+    def __init__(
+        self, hook: IBMQuantumHook, attempt: Attempt, storage: Storage, private: Collection[str] = ()
+    ) -> None:
         self._hook = hook
         self._attempt = attempt
         self._storage = storage
+        self._private = private
         self.is_withheld = False
         """Whether results are there still that could not be brought: another attempt can."""
 
@@ -89,13 +103,16 @@ class Delivery:
         """
         Report on jobs that have ended, in their order: what is known of each, with ``results``.
 
-        Where all results together are too large for XCom, ``results_path`` says where they are instead. A
-        job without results has an ``error``.
+        Where all results together are too large for XCom, ``results_path`` says where the largest are
+        instead. A job without results has an ``error``.
         """
         reports = [self._report(job) for job in jobs]
-        if len(json.dumps(reports)) > self._storage.threshold:
-            for report in reports:
-                self._lighten(report)
+        sizes = [len(json.dumps(report)) for report in reports]
+        for size, report in sorted(zip(sizes, reports, strict=True), key=lambda pair: -pair[0]):
+            if sum(sizes) <= self._storage.threshold:
+                break
+            self._lighten(report)
+            sizes[sizes.index(size)] = 0
         return reports
 
     def _report(self, job: Job) -> dict[str, Any]:
@@ -104,40 +121,63 @@ class Delivery:
             if not job.is_completed:
                 raise job.failure()
             report["results"] = self._results(job)
-        except JobFailedError as error:
+        except IBMQuantumError as error:
+            if error.retryable:
+                raise
             report["error"] = str(error)
         return report
 
     def _results(self, job: Job) -> Any:
-        if not job.private:
-            return self._hook.job_results(job.id)
-        kept = self._attempt.recall(job.id) or self._read_private(job)
-        return plain(decode(kept["results"]))
+        if job.private or job.id in self._private:
+            kept = self._attempt.recall(job.id) or self._read_private(job)
+            return plain(decode(kept["results"]))
+        results = self._hook.job_results(job.id)
+        if results is None:
+            raise JobFailedError(f"Job {job.id} is {job.outcome}, but IBM has no results of it")
+        return results
 
     def _read_private(self, job: Job) -> dict[str, Any]:
         """Read what can be read once only, and keep it before anything else can fail."""
-        kept = {"results": plain(self._hook.job_results(job.id, raw=True))}
-        if kept["results"] is None:
-            raise JobFailedError(
-                f"Job {job.id}: its results have been read before, or were lost on their way. Those of a "
-                "private job can be read once only"
-            )
-        self._attempt.remember(job.id, kept)
-        return kept
+        with _undisturbed():
+            kept = {"results": plain(self._hook.job_results(job.id, raw=True))}
+            if kept["results"] is not None:
+                self._keep(job.id, kept)
+                return kept
+        raise JobFailedError(
+            f"Job {job.id}: its results have been read before, or were lost on their way. Those of a "
+            "private job can be read once only"
+        )
+
+    def _keep(self, job_id: str, kept: dict[str, Any]) -> None:
+        """If it cannot be kept, go on: it is in this process still, and nowhere else."""
+        for attempt in range(_KEEPING_TRIES):
+            try:
+                self._attempt.remember(job_id, kept, for_ever=False)
+            except Exception:
+                self._hook.log.exception("Cannot keep the results of private job %s", job_id)
+                time.sleep(attempt)
+            else:
+                return
 
     def _lighten(self, report: dict[str, Any]) -> None:
+        """Take results out of a report: into the storage, if there is one."""
         if "results" not in report:
             return
+        job_id, is_private = report["id"], report.get("private") or report["id"] in self._private
         if self._storage.path is not None:
-            report["results_path"] = self._storage.store(report["id"], report["results"])
-        elif report.get("private"):
-            self._hook.log.warning(
-                "XCom carries all results of private job %s: no results_path", report["id"]
-            )
+            try:
+                report["results_path"] = self._storage.store(job_id, report["results"])
+            except Exception:
+                if not is_private:
+                    raise
+                self._hook.log.exception("XCom carries the results of private job %s", job_id)
+                return
+        elif is_private:
+            self._hook.log.warning("XCom carries all results of private job %s: no results_path", job_id)
             return
         else:
             self.is_withheld = True
-            report["error"] = self._too_large(report["id"])
+            report["error"] = self._too_large(job_id)
         del report["results"]
 
     def _too_large(self, job_id: str) -> str:
@@ -152,3 +192,16 @@ class Delivery:
 def failures_in(reports: Iterable[dict[str, Any]]) -> list[str]:
     """The errors among the reports."""
     return [report["error"] for report in reports if "error" in report]
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let ``execution_timeout``, which Airflow makes a signal of, strike after this and not inside of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

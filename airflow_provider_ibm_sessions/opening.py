@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.values import (
     DEFAULT_MAX_TTL,
     SessionMode,
@@ -16,6 +15,7 @@ from airflow_provider_ibm_sessions.client.values import (
     checked_choice,
     to_seconds,
 )
+from airflow_provider_ibm_sessions.ending import close_after_failure
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -65,14 +65,6 @@ def open_session(
         close_after_failure(hook, session.id)
         raise
     return session
-
-
-def close_after_failure(hook: IBMQuantumHook, session_id: str) -> None:
-    """Leave nothing open that nobody knows of; the first error is the one to be told."""
-    try:
-        hook.close_session(session_id)
-    except IBMQuantumError:
-        hook.log.exception("Session %s is left open. Close it at %s", session_id, console_url(session_id))
 
 
 def _seconds(max_ttl: object, context: Context) -> int:

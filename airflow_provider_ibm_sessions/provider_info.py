@@ -36,7 +36,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks.ibm_quantum")],
-        "operators": [_modules("operators.job", "operators.run_jobs", "operators.session")],
+        "operators": [_modules("operators.job", "operators.session")],
         "sensors": [_modules("sensors.job", "sensors.session")],
         "triggers": [_modules("triggers.job", "triggers.session")],
         "task-decorators": [

@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 
 if TYPE_CHECKING:
@@ -23,6 +24,18 @@ class IBMQuantumTask:
 
     operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumSessionLink(),)
     ui_color = "#d0e2ff"
+
+    _killed = False
+
+    def check_alive(self) -> None:
+        """
+        Called before something new is begun: after the signal to end, Airflow lets a task run on for a while.
+
+        :raises IBMQuantumTaskError: If the task was killed. A worker that is shut down kills its tasks as
+            well, so a retry is right; where a user did it, Airflow has decided already.
+        """
+        if self._killed:
+            raise IBMQuantumTaskError("The task was killed")
 
     @cached_property
     def hook(self) -> IBMQuantumHook:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.jobs import Job as Job
     from airflow_provider_ibm_sessions.client.models import Session as Session
     from airflow_provider_ibm_sessions.client.models import Workload as Workload
+    from airflow_provider_ibm_sessions.client.once import adopt_job as adopt_job
     from airflow_provider_ibm_sessions.client.once import find_job as find_job
     from airflow_provider_ibm_sessions.client.once import submit_once as submit_once
     from airflow_provider_ibm_sessions.client.results import decode as decode
@@ -46,6 +47,7 @@ _HOMES = {
     "SessionMode": "values",
     "SessionState": "values",
     "Workload": "models",
+    "adopt_job": "once",
     "decode": "results",
     "find_job": "once",
     "submit_once": "once",

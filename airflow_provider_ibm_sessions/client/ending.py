@@ -4,9 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from airflow_provider_ibm_sessions.client.errors import ConflictError, IBMQuantumError
-from airflow_provider_ibm_sessions.client.operations import CANCEL_JOB, CLOSE_SESSION, Calls
+from airflow_provider_ibm_sessions.client.operations import (
+    CANCEL_JOB,
+    CLOSE_SESSION,
+    LIST_JOBS,
+    Call,
+    Calls,
+)
 
 
 def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
@@ -16,16 +23,24 @@ def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
     One that cannot be ended does not keep the others. Follow it with a client.
 
     :param session_id: The session, if it is to be closed: its owner may.
+    :param job_ids: The jobs; of a session, only those that IBM lists as running then.
     :returns: What went wrong, in words.
     """
-    calls = [CLOSE_SESSION.call(session_id)] if session_id else []
-    calls += [CANCEL_JOB.call(job_id) for job_id in job_ids]
-    trouble = []
-    for call in calls:
-        try:
-            yield call
-        except ConflictError:
-            pass  # it has ended already
-        except IBMQuantumError as error:
-            trouble.append(str(error))
+    trouble: list[str] = []
+    if session_id:
+        yield from _tried(CLOSE_SESSION.call(session_id), trouble)
+        page = yield from _tried(LIST_JOBS.call(session_id=session_id, pending=True), trouble)
+        job_ids = job_ids if page is None else [job.id for job in page.jobs]
+    for job_id in job_ids:
+        yield from _tried(CANCEL_JOB.call(job_id), trouble)
     return trouble
+
+
+def _tried(call: Call, trouble: list[str]) -> Calls[Any]:
+    try:
+        return (yield call)
+    except ConflictError:
+        return None  # it has ended already
+    except IBMQuantumError as error:
+        trouble.append(str(error))
+        return None

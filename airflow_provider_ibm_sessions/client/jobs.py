@@ -76,10 +76,10 @@ class SubmitJob(Request):
 
 def _check_pubs(pubs: object, program_id: str) -> None:
     shape = _PUB_SHAPES[program_id]
-    if not isinstance(pubs, list) or not pubs:
+    if not isinstance(pubs, list | tuple) or not pubs:
         raise ValueError(f"pubs must be a list with at least one {shape}, got {shown(pubs)}")
     for index, pub in enumerate(pubs):
-        parts = pub if isinstance(pub, list) else [pub]
+        parts = pub if isinstance(pub, list | tuple) else [pub]
         if not parts or not isinstance(parts[0], str | dict) or not parts[0]:
             raise ValueError(
                 f"pubs[{index}] must begin with a circuit, as OpenQASM 3 text or as Qiskit encodes it: "

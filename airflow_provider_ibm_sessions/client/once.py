@@ -32,14 +32,16 @@ JOB_FIELDS = ("program_id", "params", "tags", "cost", "private", "log_level", "c
 _SENDINGS = 5
 
 
-def submit_once(client: IBMQuantumClient, tag: str, **job: Any) -> Job:
+def submit_once(client: IBMQuantumClient, tag: str, *, is_successor: bool = False, **job: Any) -> Job:
     """
-    Submit a job that no earlier call has submitted; whoever may be a successor calls :func:`find_job` first.
+    Submit a job that no earlier call has submitted; whoever may be a successor calls :func:`adopt_job` first.
 
     :param tag: A tag that no other job has, ever.
+    :param is_successor: Look for a double afterwards as well: what the predecessor has submitted in its last
+        moment may show in IBM's list only now.
     :param job: Arguments of ``client.submit_job``.
     :raises OutcomeUnknownError: If IBM leaves submissions unanswered, and none of them shows. ``retryable``:
-        a later :func:`find_job` may know more.
+        a later :func:`adopt_job` may know more.
     """
     fields = {**job, "tags": [*_checked_tags(job.get("tags") or ()), _checked_tag(tag)]}
     unknown = OutcomeUnknownError("Submit a job: not sent")
@@ -54,22 +56,32 @@ def submit_once(client: IBMQuantumClient, tag: str, **job: Any) -> Job:
             log.warning("It does not show. Submission %d of at most %d failed", sending + 1, _SENDINGS)
         except IBMQuantumError:
             # An unanswered submission may have been on its way for longer than we looked.
-            if sending and (found := find_job(client, tag)):
+            if (sending or is_successor) and (found := _single(client, tag)):
                 return found
             raise
         else:
-            return _counting(client, tag, submitted) or submitted if sending else submitted
+            return _single(client, tag, submitted) or submitted if sending or is_successor else submitted
     unknown.retryable = True
     raise unknown
 
 
 def find_job(client: IBMQuantumClient, tag: str) -> Job | None:
     """
-    The job with this tag that counts: the oldest that was not cancelled. Others that wait are cancelled.
+    The job with this tag that counts: the oldest that was not cancelled.
 
     A job does not count if somebody has cancelled it, or if its session closed before it ran.
     """
-    return _counting(client, _checked_tag(tag))
+    counting = _counting(client, _checked_tag(tag))
+    return counting[0] if counting else None
+
+
+def adopt_job(client: IBMQuantumClient, tag: str) -> Job | None:
+    """
+    The job that an earlier process has submitted under this tag, if it has.
+
+    :param tag: A tag of one's own: should there be two jobs with it, the younger is cancelled.
+    """
+    return _single(client, _checked_tag(tag))
 
 
 def checked_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
@@ -99,9 +111,15 @@ def _checked_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in job.items() if value is not None}
     fields["tags"] = _checked_tags(fields.get("tags", ()))
     if "cost" in fields:
-        fields["cost"] = 0 if fields["cost"] in (0, "0") else to_seconds(fields["cost"], "cost")
+        fields["cost"] = _checked_cost(fields["cost"])
     checked(SubmitJob, {**fields, "backend": "any"})
     return fields
+
+
+def _checked_cost(cost: object) -> int:
+    """To IBM, 0 is a length of time too."""
+    is_zero = isinstance(cost, int | str) and not isinstance(cost, bool) and str(cost).strip() in ("0", "0s")
+    return 0 if is_zero else to_seconds(cost, "cost")
 
 
 def _checked_tags(tags: object) -> list[str]:
@@ -123,13 +141,16 @@ def _checked_tag(tag: object) -> str:
     )
 
 
-def _counting(client: IBMQuantumClient, tag: str, submitted: Job | None = None) -> Job | None:
-    """The same as :func:`find_job`; a job known to be submitted may be missing in a list that lags behind."""
+def _counting(client: IBMQuantumClient, tag: str) -> list[Job]:
     # What has not the tag is a stranger's, should IBM ever list more than it was asked for.
-    jobs = [job for job in client.list_jobs(tags=[tag]) if tag in (job.tags or ())]
-    if submitted is not None and submitted.id not in {job.id for job in jobs}:
-        jobs.append(submitted)
-    counting = [job for job in jobs if not job.never_counted]
+    return [job for job in client.list_jobs(tags=[tag]) if tag in (job.tags or ()) and not job.never_counted]
+
+
+def _single(client: IBMQuantumClient, tag: str, submitted: Job | None = None) -> Job | None:
+    """The job that counts; a double that waits is cancelled. ``submitted`` may not be listed yet."""
+    counting = _counting(client, tag)
+    if submitted is not None and submitted.id not in {job.id for job in counting}:
+        counting.append(submitted)
     for double in counting[1:]:
         if not double.is_final:
             _cancel(client, double, counting[0])
@@ -149,7 +170,7 @@ def _settled(client: IBMQuantumClient, tag: str, unknown: OutcomeUnknownError) -
     for pause in _pauses(client.retry.settling):
         time.sleep(pause)
         try:
-            if found := find_job(client, tag):
+            if found := _single(client, tag):
                 return found
         except IBMQuantumError as error:
             unknown.retryable = True

@@ -88,10 +88,10 @@ def _decode_with_qiskit(results: Mapping[str, Any]) -> Any:
         from qiskit_ibm_runtime import RuntimeDecoder
     except ImportError:
         return results
-    decoded = json.loads(json.dumps(results), cls=RuntimeDecoder)
     try:
+        decoded = json.loads(json.dumps(results), cls=RuntimeDecoder)
         return [_decode_pub_of_qiskit(pub.data) for pub in decoded]
-    except (AttributeError, TypeError):
+    except Exception:  # noqa: BLE001  # of what kind ever: better raw than lost
         return results
 
 

@@ -16,10 +16,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
+from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.opening import checked_session, close_after_failure, open_session
+from airflow_provider_ibm_sessions.opening import checked_session, open_session
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
@@ -93,17 +94,19 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
 
     def on_kill(self) -> None:
         """Close the session. The worker has a few seconds left."""
+        self._killed = True
         if self.session_id:
-            self.log.info("Killed: closing session %s", self.session_id)
-            self.hook.end_all(self.session_id, [], at_once=True)
+            end_all(self.hook, self.session_id, at_once=True)
 
     def _keep(self, context: Context, session: Session) -> None:
         self.session_id = session.id
         context["ti"].xcom_push(key="session", value=session.to_json())
         IBMQuantumSessionLink.persist(context, session.id)
+        self.check_alive()
 
     def _call(self, context: Context, session: Session, backend: str) -> Any:
         live = self.hook.qiskit_session(session.id, backend=backend)
+        self.check_alive()
         arguments = {**context, **self.op_kwargs, _ARGUMENT: live}
         return self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, arguments)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -16,7 +16,6 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
-from airflow_provider_ibm_sessions.client.ending import end_all
 from airflow_provider_ibm_sessions.client.errors import (
     NEEDS_A_PERSON,
     BadResponseError,
@@ -25,7 +24,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     ServerError,
 )
-from airflow_provider_ibm_sessions.client.once import find_job, submit_once
+from airflow_provider_ibm_sessions.client.once import submit_once
 from airflow_provider_ibm_sessions.client.results import decode, plain
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.sharing import shared_client
@@ -41,12 +40,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_ibm_sessions.client.jobs import Job
     from airflow_provider_ibm_sessions.client.models import Session, Workload
-    from airflow_provider_ibm_sessions.client.progress import Awaited, Progress
 
 _CLOSE_ATTEMPTS = 5
 _CLOSE_PAUSE = 2.0
 _LAST_SECONDS = 2.0
-_LAST_TRIES = 15.0
+_TRIGGER_SECONDS = 5.0
+_SHORT = RetryPolicy(window=8.0)
 
 
 class IBMQuantumHook(BaseHook):
@@ -87,6 +86,24 @@ class IBMQuantumHook(BaseHook):
     async def async_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
         """Lend the event loop's shared client: ``async with hook.async_client() as client: ...``."""
         async with shared_client(await self._acredentials()) as client:
+            yield client
+
+    def brief_client(self, *, at_once: bool = True) -> IBMQuantumClient:
+        """
+        A client of one's own that gives up soon, for ending things: many calls, one after the other.
+
+        :param at_once: For the last seconds of a task that is being killed: one short attempt for each
+            request. The signal may have interrupted the hook's own client in the middle of one.
+        """
+        if at_once:
+            return IBMQuantumClient(replace(self.credentials, timeout=_LAST_SECONDS), NO_RETRY)
+        return IBMQuantumClient(self.credentials, _SHORT)
+
+    @asynccontextmanager
+    async def async_brief_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
+        """The same in the triggerer, which gives a killed task's trigger 30 s."""
+        credentials = replace(await self._acredentials(), timeout=_TRIGGER_SECONDS)
+        async with AsyncIBMQuantumClient(credentials, _SHORT) as client:
             yield client
 
     def get_conn(self) -> IBMQuantumClient:
@@ -151,12 +168,8 @@ class IBMQuantumHook(BaseHook):
         return self._client.submit_job(program_id, backend=backend, params=params, **optional)
 
     def submit_job_once(self, tag: str, **job: Any) -> Job:
-        """Submit a job for certain, and never twice; see :func:`submit_once`."""
+        """Submit a job, never twice; see :func:`submit_once`."""
         return submit_once(self._client, tag, **job)
-
-    def find_job(self, tag: str) -> Job | None:
-        """The job with a tag of its own, if it was submitted; see :func:`find_job`."""
-        return find_job(self._client, tag)
 
     def get_job(self, job_id: str) -> Job:
         """Read a job."""
@@ -181,32 +194,6 @@ class IBMQuantumHook(BaseHook):
     def cancel_job(self, job_id: str) -> bool:
         """Cancel a job, queued or running; False if it had ended already."""
         return self._client.cancel_job(job_id)
-
-    def look(self, awaited: Awaited) -> Progress:
-        """See how far jobs are."""
-        return self._client.follow(awaited.look())
-
-    def end_all(self, session_id: str | None, job_ids: Iterable[str], *, at_once: bool = False) -> None:
-        """
-        Close a session and cancel jobs, as far as that can be done; trouble is logged.
-
-        :param at_once: One short attempt at each, for the last seconds of a task that is being killed.
-        """
-        # Many calls, one after the other: none may take as long as one that matters alone.
-        patient = IBMQuantumClient(self.credentials, RetryPolicy(window=_LAST_TRIES))
-        with self._brief_client() if at_once else patient as client:
-            for text in client.follow(end_all(session_id, job_ids)):
-                self.log.error("%s", text)
-
-    def cancel_tagged(self, tag: str) -> None:
-        """Cancel the job with this tag, if it was submitted, in the last seconds of a task."""
-        try:
-            with self._brief_client() as client:
-                job = find_job(client, tag)
-                if job is not None and client.cancel_job(job.id):
-                    self.log.info("Cancelled job %s", job.id)
-        except IBMQuantumError as error:
-            self.log.error("%s", error)  # noqa: TRY400
 
     def list_workloads(self, **filters: Any) -> Iterator[Workload]:
         """Walk through jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
@@ -261,14 +248,6 @@ class IBMQuantumHook(BaseHook):
     @cached_property
     def _client(self) -> IBMQuantumClient:
         return self.client()
-
-    def _brief_client(self) -> IBMQuantumClient:
-        """
-        A client for the last seconds of a task that is being killed: one short attempt for each request.
-
-        One of its own, since the signal may have interrupted this hook's client in the middle of a request.
-        """
-        return IBMQuantumClient(replace(self.credentials, timeout=_LAST_SECONDS), NO_RETRY)
 
     async def _acredentials(self) -> Credentials:
         if "credentials" not in self.__dict__:

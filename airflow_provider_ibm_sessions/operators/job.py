@@ -8,12 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    BaseOperator,
+    conf,
+)
 
 from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
-from airflow_provider_ibm_sessions.client.values import checked_backend, checked_id, checked_positive
+from airflow_provider_ibm_sessions.client.values import checked_backend, checked_id, checked_positive, shown
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
+from airflow_provider_ibm_sessions.ending import cancel_tagged, end_all
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
@@ -49,14 +55,18 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
     :param session_id: The session to run in; left out, the job queues alone. (templated)
     :param tags: At most 7 labels of at most 86 characters; an eighth is the job's own. (templated)
     :param cost: Longest QPU time in seconds, 0 to 10800. (templated)
-    :param private: IBM hides the input, and gives out the results once only.
+    :param private: IBM hides the input, and gives out the results once only. Airflow shows the input among
+        the task's rendered templates, and keeps the results in its database.
+    :param log_level: What the program logs: ``critical``, ``error``, ``warning``, ``info`` or ``debug``.
     :param calibration_id: The calibration to run with. (templated)
     :param ibm_quantum_conn_id: The Airflow connection. (templated)
     :param wait_for_completion: Wait for the job's end, and return its results.
-    :param timeout: Seconds to wait, queueing included, before the job is cancelled and the task fails.
+    :param timeout: Seconds that an attempt waits, queueing included, before the job is cancelled and the task
+        fails, without retries.
     :param poll_interval: Seconds between polls.
     :param deferrable: Wait in the triggerer, without a worker slot.
-    :param cancel_on_kill: Cancel the job when the task is killed, or runs into ``execution_timeout``.
+    :param cancel_on_kill: Cancel the job when the task is killed (when it is deferred: in Airflow 3.3 and
+        newer), or runs into ``execution_timeout``.
     :param results_path: Folder for results that are too large for XCom, as ``ObjectStoragePath`` takes it
         (``s3://conn_id@bucket/folder``); the result then has ``results_path``. (templated)
     :param results_threshold: Bytes of JSON from which on results are too large.
@@ -86,6 +96,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         tags: Sequence[str] = (),
         cost: int | str | timedelta | None = None,
         private: bool = False,
+        log_level: str | None = None,
         calibration_id: str | None = None,
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
@@ -105,6 +116,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         self.tags = tags
         self.cost = cost
         self.private = private
+        self.log_level = log_level
         self.calibration_id = calibration_id
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self.wait_for_completion = wait_for_completion
@@ -116,13 +128,12 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         self.results_threshold = results_threshold
         self.job_id: str | None = None
         self._tag: str | None = None
-        self._killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the job, unless an earlier attempt has, and wait for it if asked to."""
         with told_to_airflow():
             fields = self._checked()
-            job = self._submitted(Attempt(context), fields)
+            job = self._submitted(context, fields)
         self._keep(context, job)
         if not self.wait_for_completion:
             return job.to_json()
@@ -133,6 +144,8 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         event = event or {}
         echo = event.get("echo") or {}
         self.job_id, self.session_id = echo.get("job_id"), echo.get("session_id")
+        if self.cancel_on_kill:
+            self.check_alive()
         if event.get("status") == "success":
             return self._deliver(context)
         end_time = event.get("end_time", 0.0)
@@ -140,7 +153,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
             self.log.warning("%s. Waiting on", event.get("message"))
             return self._wait(context, end_time)
         if self.job_id:
-            self.hook.end_all(None, [self.job_id])
+            end_all(self.hook, None, [self.job_id])
         raise AirflowFailException(event.get("message", f"Not an event of ours: {event}"))
 
     def on_kill(self) -> None:
@@ -149,16 +162,29 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         if not self.cancel_on_kill:
             return
         if self.job_id:
-            self.log.info("Killed: cancelling job %s", self.job_id)
-            self.hook.end_all(None, [self.job_id], at_once=True)
+            end_all(self.hook, None, [self.job_id], at_once=True)
         elif self._tag:
-            self.hook.cancel_tagged(self._tag)
+            cancel_tagged(self.hook, self._tag)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Called by Airflow after a deferral. When the trigger itself broke for good, cancel the job."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException:
+            attempt = Attempt(context)
+            if next_method != "execute_complete" and attempt.is_last:
+                cancel_tagged(self.hook, attempt.tag())
+            raise
 
     def _checked(self) -> dict[str, Any]:
         """All that can be known to be wrong before anything is sent."""
         from airflow_provider_ibm_sessions.client.once import checked_job
 
         Storage(self.results_path, self.results_threshold).check()
+        if not isinstance(self.program_params, Mapping):
+            raise ConfigurationError(
+                f"program_params must be a mapping, got {shown(self.program_params)}", field="program_params"
+            )
         fields = checked_job(
             {
                 "program_id": self.program_id,
@@ -166,6 +192,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
                 "tags": self.tags,
                 "cost": self.cost,
                 "private": self.private,
+                "log_level": self.log_level,
                 "calibration_id": self.calibration_id,
             }
         )
@@ -177,22 +204,29 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
             raise ConfigurationError("backend or session_id must be given", field="backend")
         return fields
 
-    def _submitted(self, attempt: Attempt, fields: dict[str, Any]) -> Job:
+    def _submitted(self, context: Context, fields: dict[str, Any]) -> Job:
+        from airflow_provider_ibm_sessions.client.once import adopt_job
+
+        attempt = Attempt(context)
+        attempt.begin(fields)
+        if attempt.forsaken:
+            cancel_tagged(self.hook, attempt.tag(key=attempt.forsaken))
         self._tag = attempt.tag()
-        if not attempt.is_first and (found := self.hook.find_job(self._tag)):
+        if not attempt.is_first and (found := adopt_job(self.hook.get_conn(), self._tag)):
             self.log.info("Job %s was submitted by an earlier attempt: going on with it", found.id)
             return found
         if self.session_id is not None:
             session = checked_to_take(self.hook.get_session(self.session_id), self.backend)
             fields.setdefault("backend", session.backend_name)
-        return self.hook.submit_job_once(self._tag, **fields)
+        self.check_alive()
+        return self.hook.submit_job_once(self._tag, is_successor=not attempt.is_first, **fields)
 
     def _keep(self, context: Context, job: Job) -> None:
         self.job_id = job.id
         self.log.info("Submitted job %s: %s", job.id, console_url(job.id))
         if self._killed:  # while the request was under way
             self.on_kill()
-            raise AirflowFailException(f"Killed while job {job.id} was being submitted")
+        self.check_alive()
         context["ti"].xcom_push(key="job_id", value=job.id)
         IBMQuantumJobLink.persist(context, job.id)
         if self.session_id:
@@ -217,7 +251,8 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         with told_to_airflow():
             job = self.hook.get_job(str(self.job_id))
             storage = Storage(self.results_path, self.results_threshold)
-            delivery = Delivery(self.hook, attempt, storage)
+            private = [job.id] if self.private else []
+            delivery = Delivery(self.hook, attempt, storage, private)
             [report] = delivery.report([job])
         self.log.info("Job %s: %s", job.id, job.outcome)
         if not delivery.is_withheld:

@@ -8,7 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    BaseOperator,
+    conf,
+)
 
 from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import (
@@ -20,10 +25,11 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.values import OnJobFailure, checked_choice, checked_positive, shown
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
+from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.opening import checked_session, close_after_failure, open_session
+from airflow_provider_ibm_sessions.opening import checked_session, open_session
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
@@ -48,7 +54,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
     session's details.
 
     A retry goes on where the attempt before it was: in the same session if that still takes jobs, and with
-    the jobs that were submitted. A killed task closes its session and cancels its jobs.
+    the jobs that were submitted, if its input is the same.
 
     :param backend: Name of the QPU. (templated)
     :param jobs: The jobs: mappings with ``program_id``, ``params`` (``{"pubs": [...]}``, circuits as
@@ -61,11 +67,13 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         ended; the reports are in its XCom all the same. ``collect``: it succeeds, and the failed job's report
         has an ``error`` in place of ``results``.
     :param ibm_quantum_conn_id: The Airflow connection. (templated)
-    :param timeout: Seconds to wait, queueing included, before the session is closed and the task fails.
+    :param timeout: Seconds that an attempt waits, queueing included, before the session and its jobs are
+        ended and the task fails, without retries.
     :param poll_interval: Seconds between polls.
     :param deferrable: Wait in the triggerer, without a worker slot.
-    :param cancel_on_kill: End the session and its jobs when the task is killed, or runs into
-        ``execution_timeout``.
+    :param cancel_on_kill: End the session and its jobs when the task is killed while it waits (when it is
+        deferred: in Airflow 3.3 and newer), or runs into ``execution_timeout``. While it submits, a kill
+        always does.
     :param results_path: Folder for results that are too large for XCom, as ``ObjectStoragePath`` takes it
         (``s3://conn_id@bucket/folder``); the reports then have ``results_path``. (templated)
     :param results_threshold: Bytes of JSON from which on all results together are too large.
@@ -113,14 +121,17 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         self.results_threshold = results_threshold
         self.session_id: str | None = None
         self._job_ids: list[str] = []
-        self._killed = False
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Submit what no earlier attempt has, drain, and wait."""
-        with told_to_airflow():
-            session = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
-            jobs = self._checked_jobs()
-            slots = self._submit_all(context, session, jobs)
+        attempt = Attempt(context)
+        self.session_id = attempt.recall(_SESSION)
+        try:
+            with told_to_airflow():
+                slots = self._submit_all(context, attempt)
+        except BaseException as error:  # a timeout or a kill as well: raised again
+            self._leave(error, attempt)
+            raise
         return self._wait(context, slots, time.time() + self.timeout)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -129,6 +140,8 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         echo = event.get("echo") or {"session_id": None, "slots": []}
         self.session_id = echo["session_id"]
         self._job_ids = _ids_in(echo["slots"])
+        if self.cancel_on_kill:
+            self.check_alive()
         end_time = event.get("end_time", 0.0)
         if event.get("retryable") and time.time() < end_time:
             self.log.warning("%s. Waiting on", event.get("message"))
@@ -136,16 +149,26 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         trouble = None
         if event.get("status") != "success":
             trouble = event.get("message", f"Not an event of ours: {event}")
-            self.log.error("%s: ending session %s and its jobs", trouble, self.session_id)
-            self.hook.end_all(self.session_id, self._job_ids)
+            self.log.error("%s", trouble)
+            end_all(self.hook, self.session_id, self._job_ids)
         return self._conclude(context, echo["slots"], trouble)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Called by Airflow after a deferral. When the trigger broke, leave no session that takes jobs."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException as error:
+            if next_method != "execute_complete":
+                attempt = Attempt(context)
+                self.session_id = attempt.recall(_SESSION)
+                self._leave(error, attempt)
+            raise
 
     def on_kill(self) -> None:
         """End the session and the jobs. The worker has a few seconds left."""
         self._killed = True
         if self.cancel_on_kill and self.session_id:
-            self.log.info("Killed: ending session %s and its jobs", self.session_id)
-            self.hook.end_all(self.session_id, self._job_ids, at_once=True)
+            end_all(self.hook, self.session_id, self._job_ids, at_once=True)
 
     # -- submitting ----------------------------------------------------------------------------------
 
@@ -160,24 +183,23 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             )
         return [checked_job(job, f"jobs[{index}]") for index, job in enumerate(self.jobs)]
 
-    def _submit_all(
-        self, context: Context, session: dict[str, Any], jobs: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def _submit_all(self, context: Context, attempt: Attempt) -> list[dict[str, Any]]:
         """A slot for each job: its ``id``, or the ``error`` with which IBM refused it."""
-        attempt = Attempt(context)
-        self.session_id = attempt.recall(_SESSION)
-        try:
-            earlier = {} if attempt.is_first else self._find_earlier(attempt, len(jobs))
-            self._enter_session(context, attempt, session, earlier, all_there=len(earlier) == len(jobs))
-            slots = [
-                {"id": earlier[index].id} if index in earlier else self._submit(attempt.tag(index), job)
-                for index, job in enumerate(jobs)
-            ]
-            self._drain()
-            self._check_alive()
-        except BaseException as error:  # a timeout or a kill as well: raised again
-            self._leave(error, attempt)
-            raise
+        session = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
+        jobs = self._checked_jobs()
+        attempt.begin([jobs, session["backend"], session["mode"]])
+        if attempt.forsaken:
+            self.log.warning("Earlier attempts had other jobs: ending those")
+            end_all(self.hook, attempt.recall(_SESSION, attempt.forsaken))
+            self.session_id = None
+        earlier = {} if attempt.is_first else self._find_earlier(attempt, len(jobs))
+        self._enter_session(context, attempt, session, earlier, all_there=len(earlier) == len(jobs))
+        slots = []
+        for index, job in enumerate(jobs):
+            found = {"id": earlier[index].id} if index in earlier else self._submit(attempt, index, job)
+            slots.append({**found, "private": bool(job.get("private"))})
+        self._drain()
+        self.check_alive()
         return slots
 
     def _enter_session(
@@ -204,16 +226,14 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         self.session_id = session.id
         attempt.remember(_SESSION, session.id)
         context["ti"].xcom_push(key="session", value=session.to_json())
-        self._check_alive()
-
-    def _check_alive(self) -> None:
-        """After the signal to end, Airflow lets a task run on for some seconds: not into another job."""
-        if self._killed:
-            raise AirflowFailException("Killed while jobs were being submitted")
+        self.check_alive()
 
     def _find_earlier(self, attempt: Attempt, count: int) -> dict[int, Job]:
         """The jobs that earlier attempts have submitted, by their place."""
-        found = {index: self.hook.find_job(attempt.tag(index)) for index in range(count)}
+        from airflow_provider_ibm_sessions.client.once import adopt_job
+
+        client = self.hook.get_conn()
+        found = {index: adopt_job(client, attempt.tag(index)) for index in range(count)}
         earlier = {index: job for index, job in found.items() if job is not None}
         self._job_ids = [job.id for job in earlier.values()]
         self.log.info(
@@ -228,18 +248,22 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             return False
         return not session.is_closed and session.accepting_jobs is not False
 
-    def _submit(self, tag: str, job: dict[str, Any]) -> dict[str, Any]:
-        self._check_alive()
+    def _submit(self, attempt: Attempt, index: int, job: dict[str, Any]) -> dict[str, Any]:
+        self.check_alive()
         try:
             submitted = self.hook.submit_job_once(
-                tag, backend=self.backend, session_id=self.session_id, **job
+                attempt.tag(index),
+                is_successor=not attempt.is_first,
+                backend=self.backend,
+                session_id=self.session_id,
+                **job,
             )
         except RequestRejectedError as error:
             # Only what is wrong with this one job; all else is wrong with the others as well.
             if type(error) not in (RequestRejectedError, NotFoundError):
                 raise
             self.log.error("%s", error)  # noqa: TRY400
-            return {"id": None, "state": _REFUSED, "error": str(error)}
+            return {"id": None, "error": str(error)}
         self._job_ids.append(submitted.id)
         self.log.info("Submitted job %s: %s", submitted.id, console_url(submitted.id))
         return {"id": submitted.id}
@@ -257,18 +281,18 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         """
         Leave no session that takes jobs, without masking the error.
 
-        Where a retry follows, what is queued may run, since it collects the results; else it is ended.
+        Where a retry follows, what is queued may run, since that collects the results; else it is ended.
         """
         if self.session_id is None:
             return
-        if isinstance(error, IBMQuantumError) and error.retryable and not attempt.is_last:
-            try:
-                self.hook.update_session(self.session_id, accepting_jobs=False)
-            except IBMQuantumError:
-                close_after_failure(self.hook, self.session_id)
-        else:
+        if attempt.is_last or self._killed or not _is_retried(error):
+            end_all(self.hook, self.session_id, self._job_ids)
             close_after_failure(self.hook, self.session_id)
-            self.hook.end_all(None, self._job_ids)
+            return
+        try:
+            self.hook.update_session(self.session_id, accepting_jobs=False)
+        except IBMQuantumError:
+            close_after_failure(self.hook, self.session_id)
 
     # -- waiting and reporting -----------------------------------------------------------------------
 
@@ -296,10 +320,17 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         """Make sure that the session is closed, and report on the jobs."""
         attempt = Attempt(context)
         unclosed = self._close(context)
-        delivery = Delivery(self.hook, attempt, Storage(self.results_path, self.results_threshold))
-        with told_to_airflow():
+        storage = Storage(self.results_path, self.results_threshold)
+        delivery = Delivery(self.hook, attempt, storage, [slot["id"] for slot in slots if slot["private"]])
+        failures = [text for text in (trouble, unclosed and str(unclosed)) if text]
+        try:
             reports = self._reports(delivery, slots)
-        failures = [text for text in (trouble, unclosed and str(unclosed)) if text] + failures_in(reports)
+        except IBMQuantumError as error:
+            # Jobs that were given up are not to be run by a retry.
+            raise as_failure(
+                "; ".join([*failures, str(error)]), retryable=error.retryable and not trouble
+            ) from error
+        failures += failures_in(reports)
         for report in reports:
             self.log.info("%s", report.get("error") or f"Job {report['id']}: {report['state']}")
         if unclosed is None and not delivery.is_withheld:
@@ -308,7 +339,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         must_fail = trouble or unclosed or delivery.is_withheld or self.on_job_failure == OnJobFailure.FAIL
         if failures and must_fail:
             context["ti"].xcom_push(key="return_value", value=reports)
-            raise as_failure("; ".join(failures), retryable=unclosed is not None)
+            raise as_failure("; ".join(failures), retryable=unclosed is not None and not trouble)
         return reports
 
     def _close(self, context: Context) -> IBMQuantumError | None:
@@ -331,10 +362,21 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         from airflow_provider_ibm_sessions.client.progress import Awaited
 
         job_ids = _ids_in(slots)
-        jobs = self.hook.look(Awaited(tuple(job_ids), self.session_id)).jobs if job_ids else ()
+        looked = Awaited(tuple(job_ids), self.session_id).look()
+        jobs = self.hook.get_conn().follow(looked).jobs if job_ids else ()
         reports = {report["id"]: report for report in delivery.report(jobs)}
-        return [reports.get(slot["id"], slot) for slot in slots]
+        return [reports.get(slot["id"]) or _refused(slot) for slot in slots]
 
 
 def _ids_in(slots: list[dict[str, Any]]) -> list[str]:
     return [slot["id"] for slot in slots if slot["id"]]
+
+
+def _refused(slot: dict[str, Any]) -> dict[str, Any]:
+    """The report of a job that IBM has not taken."""
+    return {"id": None, "state": _REFUSED, "error": slot["error"]}
+
+
+def _is_retried(error: BaseException) -> bool:
+    """Whether Airflow will retry a task that ends with this. A timeout, from outside, ends all the same."""
+    return isinstance(error, Exception) and not isinstance(error, AirflowFailException)

@@ -69,7 +69,7 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         """See how far the jobs are."""
         from airflow_provider_ibm_sessions.client.progress import Awaited
 
-        progress = self.hook.look(Awaited(self._job_ids, self.session_id))
+        progress = self.hook.get_conn().follow(Awaited(self._job_ids, self.session_id).look())
         self.log.info("%s", progress)
         return self._outcome([job.to_json() for job in progress.jobs]) if progress.is_done else None
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from airflow_provider_ibm_sessions.client.ending import end_all
 from airflow_provider_ibm_sessions.client.progress import Awaited
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
+_OVER = {"success", "failed", "skipped", "upstream_failed", "removed"}
+
 
 class IBMQuantumJobTrigger(IBMQuantumTrigger):
     """
@@ -20,7 +23,8 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
 
     :param job_ids: The jobs; none: all of the session.
     :param session_id: Their session, if they have one in common.
-    :param cancel_on_kill: Cancel the jobs when a user ends the deferred task (Airflow 3.3+).
+    :param cancel_on_kill: Cancel the jobs when a user ends the deferred task (Airflow 3.3+). Clearing it
+        does not: the task goes on with them.
     :param owns_session: Close the session as well then: only for the task that has opened it.
     :param echo: What the task wants back with the event, as plain JSON.
     :param waiting: ``end_time``, ``poll_interval`` and ``ibm_quantum_conn_id``.
@@ -74,13 +78,36 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         return f"{what} not final in time"
 
     async def on_kill(self) -> None:
-        """Called by Airflow 3.3+ when a user ends the deferred task; it has 30 s."""
-        if not self.cancel_on_kill:
+        """End the jobs if the task is over. Called by Airflow 3.3+, which gives it 30 s."""
+        if not self.cancel_on_kill or await self._goes_on():
             return
         self.log.info("The task was killed: ending what it has begun")
-        async with self.hook.async_client() as client:
-            trouble = await client.follow(
-                end_all(self.session_id if self.owns_session else None, self.job_ids)
-            )
-        for text in trouble:
-            self.log.error("%s", text)
+        async with self.hook.async_brief_client() as client:
+            calls = end_all(self.session_id if self.owns_session else None, self.job_ids)
+            for text in await client.follow(calls):
+                self.log.error("%s", text)
+
+    async def _goes_on(self) -> bool:
+        """
+        Whether the task is not over: another triggerer has taken it over, or it was cleared and runs anew.
+
+        Airflow 3.3.2 calls ``on_kill`` whenever a trigger leaves a triggerer, for whatever reason.
+        """
+        ti = self.task_instance
+        if ti is None:
+            return False
+        try:
+            states = await asyncio.to_thread(_states_of, ti)
+        except Exception:  # without an answer, what Airflow's documentation promises holds
+            self.log.exception("Cannot read the state of the task")
+            return False
+        return bool(states) and not states & _OVER
+
+
+def _states_of(ti: Any) -> set[str]:
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    runs = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    return {str(state or "cleared") for tasks in runs.values() for state in tasks.values()}

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -95,3 +98,101 @@ def dag(request):
     name = "".join(c if c.isalnum() else "_" for c in request.node.name)
     with DAG(dag_id=name[:200], schedule=None) as dag:
         yield dag
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The client's own attempts, with short pauses between them."""
+    from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+
+    policy = RetryPolicy(window=10, first_pause=0.05, max_pause=0.2, settling=0.3)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.client.client.RetryPolicy", lambda: policy)
+
+
+@pytest.fixture
+def terminate():
+    """Send this process Airflow's signal to end the task, as soon as something is so: ``terminate(when)``."""
+    handler = signal.getsignal(signal.SIGTERM)
+    over = threading.Event()
+
+    def watch(when):
+        while not over.wait(0.02):
+            if when():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threads = []
+
+    def start(when):
+        threads.append(threading.Thread(target=watch, args=(when,), daemon=True))
+        threads[-1].start()
+
+    yield start
+    over.set()
+    for thread in threads:
+        thread.join()
+    signal.signal(signal.SIGTERM, handler)
+
+
+def cleared(result: Run, dag: Any, task_id: str) -> Run:
+    """Clear a task of a finished run as a user does, and run it again."""
+    from airflow.models.taskinstance import clear_task_instances
+
+    return _run_again(result, dag, task_id, clear_task_instances)
+
+
+def next_try(result: Run, dag: Any, task_id: str) -> Run:
+    """Run a task that is up for retry."""
+    return _run_again(result, dag, task_id, lambda *_: None)
+
+
+def _run_again(result: Run, dag: Any, task_id: str, prepare: Any) -> Run:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.sdk.definitions.dag import _run_task
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = select(TaskInstance).where(
+            TaskInstance.dag_id == dag.dag_id,
+            TaskInstance.run_id == result.dag_run.run_id,
+            TaskInstance.task_id == task_id,
+        )
+        prepare([session.scalars(query).one()], session)
+        session.commit()
+        ti = session.scalars(query).one()
+        ti.try_number += 1
+        session.commit()
+        _run_task(ti=ti, task=dag.task_dict[task_id], run_triggerer=True)
+    return Run(result.dag_run)
+
+
+def fails_once(monkeypatch, owner, name, *, before=True):
+    """The method fails the first time, before or after its work; returns the calls."""
+    original, calls = getattr(owner, name), []
+
+    def method(*args, **kwargs):
+        calls.append(args)
+        if before and len(calls) == 1:
+            raise RuntimeError("as if the worker's disk were full")
+        result = original(*args, **kwargs)
+        if len(calls) == 1:
+            raise RuntimeError("as if the worker's disk were full")
+        return result
+
+    monkeypatch.setattr(owner, name, method)
+    return calls
+
+
+def failures_of(dag, run):
+    """Run the Dag, in which each task is to fail; its error by task id."""
+    told = {}
+    for task in dag.tasks:
+        task.on_failure_callback = [
+            lambda context: told.update({context["ti"].task_id: context["exception"]})
+        ]
+    result = run(dag)
+    assert {task_id: str(ti.state) for task_id, ti in result.tasks.items()} == dict.fromkeys(told, "failed")
+    assert {ti.try_number for ti in result.tasks.values()} == {1}
+    assert len(told) == len(dag.tasks)
+    return {task_id: str(error) for task_id, error in told.items()}
