@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import sys
+from _thread import start_new_thread
 from functools import cached_property
+from threading import Event
 from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
@@ -16,6 +21,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
+_HANDLER_SECONDS = 2.0
+_THREAD_SECONDS = 30.0
+
 
 class IBMQuantumTask:
     """Mixin for tasks on an IBM Quantum connection. They name their session ``session_id``."""
@@ -25,7 +33,31 @@ class IBMQuantumTask:
     operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumSessionLink(),)
     ui_color = "#d0e2ff"
 
-    _killed = False
+    _killed: Event | None = None
+    """There once the task was killed; set when what it had begun is ended."""
+
+    def on_kill(self) -> None:
+        """
+        End what the task has begun. Airflow calls this on SIGTERM, and when ``execution_timeout`` strikes.
+
+        On SIGTERM it is in the handler, and the interrupted thread may hold locks that it waits for itself:
+        that of Airflow's log, for one. So the work is done in a thread of its own, which waits for them only
+        until the handler returns.
+        """
+        self._killed = done = Event()
+
+        def end() -> None:
+            try:
+                self.end_all()
+            finally:
+                done.set()
+
+        # Not threading.Thread: to start one takes a lock that the interrupted thread may hold as well.
+        start_new_thread(end, ())
+        done.wait(None if isinstance(sys.exception(), AirflowTaskTimeout) else _HANDLER_SECONDS)
+
+    def end_all(self) -> None:
+        """End what the task has begun, in the few seconds that are left."""
 
     def check_alive(self) -> None:
         """
@@ -35,6 +67,7 @@ class IBMQuantumTask:
             well, so a retry is right; where a user did it, Airflow has decided already.
         """
         if self._killed:
+            self._killed.wait(_THREAD_SECONDS)
             raise IBMQuantumTaskError("The task was killed")
 
     @cached_property

@@ -92,9 +92,8 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
         self._drain(context, session.id, outcome)
         return outcome
 
-    def on_kill(self) -> None:
-        """Close the session. The worker has a few seconds left."""
-        self._killed = True
+    def end_all(self) -> None:
+        """Close the session of a killed task."""
         if self.session_id:
             end_all(self.hook, self.session_id, at_once=True)
 

@@ -156,9 +156,8 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
             end_all(self.hook, None, [self.job_id])
         raise AirflowFailException(event.get("message", f"Not an event of ours: {event}"))
 
-    def on_kill(self) -> None:
-        """Cancel the job. The worker has a few seconds left."""
-        self._killed = True
+    def end_all(self) -> None:
+        """Cancel the job of a killed task."""
         if not self.cancel_on_kill:
             return
         if self.job_id:
@@ -225,7 +224,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         self.job_id = job.id
         self.log.info("Submitted job %s: %s", job.id, console_url(job.id))
         if self._killed:  # while the request was under way
-            self.on_kill()
+            self.end_all()
         self.check_alive()
         context["ti"].xcom_push(key="job_id", value=job.id)
         IBMQuantumJobLink.persist(context, job.id)

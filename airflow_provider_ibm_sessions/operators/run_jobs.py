@@ -164,9 +164,8 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
                 self._leave(error, attempt)
             raise
 
-    def on_kill(self) -> None:
-        """End the session and the jobs. The worker has a few seconds left."""
-        self._killed = True
+    def end_all(self) -> None:
+        """End the session and the jobs of a killed task."""
         if self.cancel_on_kill and self.session_id:
             end_all(self.hook, self.session_id, self._job_ids, at_once=True)
 
