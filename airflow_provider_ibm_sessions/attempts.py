@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
 
 _RECORD = "ibm_quantum_attempt"
 
@@ -81,8 +84,12 @@ class Attempt:
 
     def delivered(self) -> None:
         """Note that the task's outcome is about to be told: a clear after this starts anew."""
-        if self._store:
+        if self._store is None:
+            return
+        try:
             self._note(delivered=True)
+        except Exception:  # what was paid for is told all the same; a clear then goes on with it
+            log.exception("Cannot note that the outcome is delivered")
 
     def _clears(self) -> list[int]:
         """What changes when somebody clears the task: it may be one of them only."""

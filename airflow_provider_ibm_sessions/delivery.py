@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.errors import (
@@ -200,8 +201,11 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    struck: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: struck.append((number, frame)))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGALRM, before)
+        if struck and callable(before):
+            before(*struck[0])

@@ -23,14 +23,16 @@ def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
     One that cannot be ended does not keep the others. Follow it with a client.
 
     :param session_id: The session, if it is to be closed: its owner may.
-    :param job_ids: The jobs; of a session, only those that IBM lists as running then.
+    :param job_ids: The jobs. What IBM lists in the session is added, and what has ended is left out.
     :returns: What went wrong, in words.
     """
     trouble: list[str] = []
     if session_id:
         yield from _tried(CLOSE_SESSION.call(session_id), trouble)
-        page = yield from _tried(LIST_JOBS.call(session_id=session_id, pending=True), trouble)
-        job_ids = job_ids if page is None else [job.id for job in page.jobs]
+        page = yield from _tried(LIST_JOBS.call(session_id=session_id), trouble)
+        ended = {job.id for job in page.jobs if job.is_final} if page else set()
+        listed = [job.id for job in page.jobs] if page else []
+        job_ids = [name for name in dict.fromkeys([*listed, *job_ids]) if name not in ended]
     for job_id in job_ids:
         yield from _tried(CANCEL_JOB.call(job_id), trouble)
     return trouble

@@ -131,6 +131,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
                 slots = self._submit_all(context, attempt)
         except BaseException as error:  # a timeout or a kill as well: raised again
             self._leave(error, attempt)
+            self.check_alive()  # what failed since is the kill's doing
             raise
         return self._wait(context, slots, time.time() + self.timeout)
 

@@ -328,13 +328,11 @@ class TestPrivateResults:
         assert len(failed) > 1
         assert "Cannot keep the results of private job" in output()
 
-    @pytest.mark.xfail(strict=True, reason="Attempt.delivered fails the task though it has its results")
     def test_a_store_that_takes_nothing_any_more_does_not_either(self, ibm, dag, run, store_fails):
         store_fails(99, lambda value: "results" in value or value.get("delivered"))
         submit(private=True, retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag))
 
-    @pytest.mark.xfail(strict=True, reason="SIGALRM is blocked in one thread, and comes by another")
     def test_a_timeout_between_reading_and_keeping_strikes_after_it(self, ibm, dag, run, monkeypatch):
         remember, slow = Attempt.remember, []
 
@@ -436,7 +434,6 @@ class TestTimeout:
         assert statuses(ibm) == ["Cancelled"] * 3
         assert "not final in time" in output()
 
-    @pytest.mark.xfail(strict=True, reason="end_all cancels what IBM lists in the last session only")
     def test_jobs_that_an_earlier_attempt_left_in_another_session_are_ended_too(
         self, ibm, dag, run, monkeypatch
     ):
@@ -455,10 +452,6 @@ class TestTimeout:
 class TestSignal:
     """A worker that is shut down kills its tasks: the next try does the work."""
 
-    CLOSED_UNDER_IT = pytest.mark.xfail(
-        strict=True, reason="the kill closes the session, and 1217 for the job under way forbids a retry"
-    )
-
     def test_the_next_try_runs_the_jobs_that_were_ended(self, ibm, dag, run, terminate):
         ibm.next_jobs([LONG] * 3)
         run_jobs(deferrable=False, retries=2, **AT_ONCE)
@@ -470,7 +463,7 @@ class TestSignal:
         assert widths(result.xcom("run")) == [1, 2, 3]
         assert states(ibm) == ["closed", "closed"]
 
-    @pytest.mark.parametrize("phase", [pytest.param("before", marks=CLOSED_UNDER_IT), "after"])
+    @pytest.mark.parametrize("phase", ["before", "after"])
     def test_the_next_try_submits_what_this_one_was_submitting(self, ibm, dag, run, terminate, phase):
         ibm.next_jobs([LONG] * (2 if phase == "after" else 1))
         ibm.script(Fault("POST", "/v1/jobs", skip=1, delay=0.5, phase=phase))
