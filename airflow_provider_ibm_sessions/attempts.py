@@ -41,8 +41,6 @@ class Attempt:
         self._record: dict[str, Any] = self._store.get(_RECORD, {}) if self._store else self._derived()
         self.is_first = True
         """Whether no attempt before has begun with the same, and may have left something."""
-        self.forsaken: str | None = None
-        """The key of an attempt that began with other input, and may have left something behind."""
 
     @property
     def is_last(self) -> bool:
@@ -58,13 +56,31 @@ class Attempt:
         if self._store is None:
             self.is_first = self._ti.try_number <= 1
             return
+        forsaken = self.forsaken
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         if self._record and not (self._record["delivered"] and self._record["clears"] != self._clears()):
             if self._record["inputs"] == digest:
                 self.is_first = False
                 return
-            self.forsaken = self._record["key"]
-        self._note(key=secrets.token_hex(10), inputs=digest, delivered=False)
+            forsaken = self._record["key"]
+        self._note(key=secrets.token_hex(10), inputs=digest, delivered=False, forsaken=forsaken)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether an attempt before has begun, and none has delivered."""
+        if self._store is None:
+            return bool(self._ti.try_number > 1)
+        return bool(self._record) and not self._record["delivered"]
+
+    @property
+    def forsaken(self) -> str | None:
+        """The key of an attempt that began with other input, and may have left something behind."""
+        key: str | None = self._record.get("forsaken")
+        return key
+
+    def ended_forsaken(self) -> None:
+        """Note that nothing is left of it."""
+        self._note(forsaken=None)
 
     def tag(self, index: int = 0, key: str | None = None) -> str:
         """The tag of the task's ``index``-th job: the same in each attempt, and of no other job."""

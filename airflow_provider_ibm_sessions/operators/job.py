@@ -132,8 +132,14 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the job, unless an earlier attempt has, and wait for it if asked to."""
         with told_to_airflow():
-            fields = self._checked()
-            job = self._submitted(context, fields)
+            attempt = Attempt(context)
+            try:
+                fields = self._checked()
+            except ConfigurationError:
+                if attempt.is_pending:  # who cannot go on with the job of an attempt before, ends it
+                    cancel_tagged(self.hook, attempt.tag())
+                raise
+            job = self._submitted(attempt, fields)
         self._keep(context, job)
         if not self.wait_for_completion:
             return job.to_json()
@@ -203,13 +209,13 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
             raise ConfigurationError("backend or session_id must be given", field="backend")
         return fields
 
-    def _submitted(self, context: Context, fields: dict[str, Any]) -> Job:
+    def _submitted(self, attempt: Attempt, fields: dict[str, Any]) -> Job:
         from airflow_provider_ibm_sessions.client.once import adopt_job
 
-        attempt = Attempt(context)
         attempt.begin(fields)
         if attempt.forsaken:
             cancel_tagged(self.hook, attempt.tag(key=attempt.forsaken))
+            attempt.ended_forsaken()
         self._tag = attempt.tag()
         if not attempt.is_first and (found := adopt_job(self.hook.get_conn(), self._tag)):
             self.log.info("Job %s was submitted by an earlier attempt: going on with it", found.id)

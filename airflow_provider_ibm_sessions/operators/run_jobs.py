@@ -191,7 +191,8 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         if attempt.forsaken:
             self.log.warning("Earlier attempts had other jobs: ending those")
             end_all(self.hook, attempt.recall(_SESSION, attempt.forsaken))
-            self.session_id = None
+            attempt.ended_forsaken()
+            self.session_id = attempt.recall(_SESSION)
         earlier = {} if attempt.is_first else self._find_earlier(attempt, len(jobs))
         self._enter_session(context, attempt, session, earlier, all_there=len(earlier) == len(jobs))
         slots = []

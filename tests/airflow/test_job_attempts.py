@@ -691,6 +691,15 @@ class TestBadInputInALaterAttempt:
         assert states(ibm) == ["closed"]
         assert statuses(ibm) == ["Cancelled"] * 3
 
+    def test_a_job_that_stands_alone_is_cancelled(self, ibm, dag, run, monkeypatch):
+        ibm.settings.job_seconds = 600
+        dies(monkeypatch, IBMQuantumHook, "submit_job_once", before=False)
+        submit(cost="{{ 600 if ti.try_number == 1 else 'soon' }}", retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 2
+        assert statuses(ibm) == ["Cancelled"]
+
 
 class TestResultsThatAreTooLarge:
     JOBS = (job(1), job(12, shots=500), job(3))
