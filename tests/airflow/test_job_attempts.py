@@ -339,11 +339,11 @@ class TestPrivateResults:
         def slowly(self, name, value, **kwargs):
             if isinstance(value, dict) and not slow:
                 slow.append(name)
-                time.sleep(2.5)
+                time.sleep(7)
             return remember(self, name, value, **kwargs)
 
         monkeypatch.setattr(Attempt, "remember", slowly)
-        submit(private=True, deferrable=False, execution_timeout=timedelta(seconds=2), retries=1, **AT_ONCE)
+        submit(private=True, deferrable=False, execution_timeout=timedelta(seconds=5), retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag), tries_made=2)
 
     def test_a_storage_that_fails_does_not_keep_them_from_the_task(

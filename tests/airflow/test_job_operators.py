@@ -533,7 +533,7 @@ class TestKill:
 
     def test_its_own_timeout_cancels_the_job(self, ibm, dag, run):
         ibm.settings.job_seconds = 600
-        submit(execution_timeout=timedelta(seconds=1))
+        submit(execution_timeout=timedelta(seconds=5))
         assert run(dag).state == "failed"
         assert only(ibm.jobs).status == "Cancelled"
 

@@ -368,22 +368,22 @@ class TestTrouble:
 
     def test_its_own_timeout_ends_all(self, ibm, dag, run):
         ibm.settings.job_seconds = 600
-        run_jobs(execution_timeout=timedelta(seconds=2))
+        run_jobs(execution_timeout=timedelta(seconds=6))
         assert run(dag).state == "failed"
         assert only(ibm.sessions).state == "closed"
         assert statuses(ibm) == ["Cancelled"] * 3
 
     def test_its_own_timeout_while_jobs_are_being_submitted(self, ibm, dag, run):
         ibm.settings.job_seconds = 600
-        ibm.script(Fault(method="POST", path="/v1/jobs", skip=1, delay=6, phase="after"))
-        run_jobs(execution_timeout=timedelta(seconds=2))
+        ibm.script(Fault(method="POST", path="/v1/jobs", skip=1, delay=20, phase="after"))
+        run_jobs(execution_timeout=timedelta(seconds=6))
         assert run(dag).state == "failed"
         assert only(ibm.sessions).state == "closed"
         assert statuses(ibm)[0] == "Cancelled"
 
     def test_a_retry_after_it_was_ended_runs_all(self, ibm, dag, run):
         ibm.next_jobs([Outcome(), Outcome(seconds=600), Outcome(seconds=600)])
-        run_jobs(execution_timeout=timedelta(seconds=2.5), retries=1, **AT_ONCE)
+        run_jobs(execution_timeout=timedelta(seconds=6), retries=1, **AT_ONCE)
         result = run(dag)
         assert result.state == "success"
         assert result.tasks["run"].try_number == 2

@@ -75,7 +75,7 @@ def test_the_session_is_closed_when_the_function_raises(localqpu, dag, run, outp
 def test_the_session_is_closed_when_the_time_is_over(localqpu, dag, run):
     with dag:
 
-        @task.ibm_quantum_session(backend=localqpu.backend, execution_timeout=timedelta(seconds=3))
+        @task.ibm_quantum_session(backend=localqpu.backend, execution_timeout=timedelta(seconds=8))
         def work(session):
             import time
 
