@@ -40,8 +40,8 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
     """
     Opens a session, or a batch, on a QPU. Returns its id; the XCom ``session`` holds the details.
 
-    Pair it with a close operator as teardown, and let a failure of that be one of the Dag run:
-    ``close.as_teardown(setups=create, on_failure_fail_dagrun=True)``.
+    Pair it with a close operator as teardown, and let something come after that, so that its failure is one
+    of the Dag run: ``close.as_teardown(setups=create) >> EmptyOperator(task_id="closed")``.
 
     :param backend: Name of the QPU, such as ``ibm_fez``. (templated)
     :param mode: ``dedicated``: the QPU is held, and billed, while the session is active. ``batch``: jobs
@@ -123,7 +123,7 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
 
     Closing is final at once: queued jobs never run, running ones finish. With ``drain``, queued jobs run
     first. Sent again until reading the session confirms it; closing a closed session is fine. Made to be a
-    teardown: ``close.as_teardown(setups=create, on_failure_fail_dagrun=True)``.
+    teardown: ``close.as_teardown(setups=create) >> EmptyOperator(task_id="closed")``.
 
     :param session_id: The session. (templated)
     :param drain: Let queued jobs run, wait until the session has closed itself, and close it hard if it

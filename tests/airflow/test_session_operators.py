@@ -4,6 +4,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task
 
 from airflow_provider_ibm_sessions.operators.session import (
@@ -243,7 +244,7 @@ class TestClose:
         with DAG("loud_teardown", schedule=None) as dag:
             opened = create()
             close = IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
-            opened >> close.as_teardown(setups=opened, on_failure_fail_dagrun=True)
+            opened >> close.as_teardown(setups=opened) >> EmptyOperator(task_id="closed")
         ibm.script(Fault(method="DELETE", path="/v1/sessions/*", status=400, times=None))
         assert run(dag).state == "failed"
 
@@ -327,8 +328,9 @@ class TestClose:
                 raise RuntimeError
 
             close = IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
-            opened >> fail() >> close.as_teardown(setups=opened, on_failure_fail_dagrun=True)
+            opened >> fail() >> close.as_teardown(setups=opened) >> EmptyOperator(task_id="closed")
         result = run(dag)
+        assert result.state == "failed", "the work's failure is not hidden by a teardown that went well"
         assert result.state_of("fail") == "failed"
         assert result.state_of("close") == "success"
         assert ibm.books()["accepting"] == []

@@ -28,4 +28,4 @@ with DAG("four_operators", schedule=None, default_args={"ibm_quantum_conn_id": "
         task_id="wait", session_id=create.output, target_state="closed", deferrable=True
     )
     close = IBMQuantumCloseSessionOperator(task_id="close", session_id=create.output, retries=3)
-    submit >> drain >> wait >> close.as_teardown(setups=create, on_failure_fail_dagrun=True)
+    submit >> drain >> wait >> close.as_teardown(setups=create)

@@ -74,4 +74,4 @@ with DAG("http_provider", schedule=None, default_args={"http_conn_id": "http_pro
     close = HttpOperator(
         task_id="close", endpoint=f"v1/sessions/{SESSION}/close", method="DELETE", headers=HEADERS
     )
-    chain(token, create, submits, wait, close.as_teardown(setups=create, on_failure_fail_dagrun=True))
+    chain(token, create, submits, wait, close.as_teardown(setups=create))

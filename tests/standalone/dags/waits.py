@@ -17,4 +17,4 @@ with DAG("waits", schedule=None):
         task_id="wait", session_id=create.output, deferrable=True, poke_interval=1, timeout=120
     )
     close = IBMQuantumCloseSessionOperator(task_id="close", session_id=create.output)
-    create >> wait >> close.as_teardown(setups=create, on_failure_fail_dagrun=True)
+    create >> wait >> close.as_teardown(setups=create)
