@@ -67,6 +67,11 @@ class Session(Reply):
         """Whether the session has ended. ``closed`` is the only state known to be final."""
         return self.state == SessionState.CLOSED
 
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether a job may be submitted to it, as far as IBM tells."""
+        return not self.is_closed and self.accepting_jobs is not False
+
     def to_json(self) -> dict[str, Any]:
         """The fields above, as plain values, for XCom and trigger events."""
         return self.model_dump(mode="json", exclude_none=True, include=set(type(self).model_fields))

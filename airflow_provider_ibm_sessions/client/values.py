@@ -13,6 +13,9 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 DEFAULT_MAX_TTL = 28_800
 """IBM's default ``max_ttl`` on paid plans: 8 hours, in seconds."""
 
+A_WEEK = 604_800
+"""Seconds that waiting for jobs may take unless told otherwise, as with Airflow's sensors."""
+
 MAX_ID_LENGTH = 500
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]*")
 BACKEND_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"

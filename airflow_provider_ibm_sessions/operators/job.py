@@ -17,7 +17,13 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
-from airflow_provider_ibm_sessions.client.values import checked_backend, checked_id, checked_positive, shown
+from airflow_provider_ibm_sessions.client.values import (
+    A_WEEK,
+    checked_backend,
+    checked_id,
+    checked_positive,
+    shown,
+)
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
 from airflow_provider_ibm_sessions.ending import cancel_tagged, end_all
 from airflow_provider_ibm_sessions.failures import told_to_airflow
@@ -33,8 +39,6 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models import Session
 
 __all__ = ["IBMQuantumRunJobsOperator", "IBMQuantumSubmitJobOperator"]
-
-_WEEK = 604_800
 
 
 class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
@@ -100,7 +104,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         calibration_id: str | None = None,
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
-        timeout: float | timedelta = _WEEK,
+        timeout: float | timedelta = A_WEEK,
         poll_interval: float | timedelta = 5,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         cancel_on_kill: bool = True,
@@ -275,7 +279,7 @@ def checked_to_take(session: Session, backend: str | None) -> Session:
     :raises SessionClosedError: If it takes no jobs.
     :raises ConfigurationError: If it is on another backend, or IBM does not say on which and nor do we.
     """
-    if session.is_closed or session.accepting_jobs is False:
+    if not session.takes_jobs:
         raise SessionClosedError(
             f"session_id: {session.id} takes no jobs, it is {session.state} "
             f"({session.state_reason or 'IBM gave no reason'})",

@@ -23,7 +23,13 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     RequestRejectedError,
 )
-from airflow_provider_ibm_sessions.client.values import OnJobFailure, checked_choice, checked_positive, shown
+from airflow_provider_ibm_sessions.client.values import (
+    A_WEEK,
+    OnJobFailure,
+    checked_choice,
+    checked_positive,
+    shown,
+)
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
@@ -38,7 +44,6 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.jobs import Job
     from airflow_provider_ibm_sessions.client.models import Session
 
-_WEEK = 604_800
 _SESSION = "session_id"
 _REFUSED = "Refused"
 """The state of a job that IBM has not taken: our word, where IBM has none."""
@@ -98,7 +103,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         max_ttl: int | str | timedelta | None = None,
         on_job_failure: str = "fail",
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
-        timeout: float | timedelta = _WEEK,
+        timeout: float | timedelta = A_WEEK,
         poll_interval: float | timedelta = 10,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         cancel_on_kill: bool = True,
@@ -244,10 +249,9 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
 
     def _takes_jobs(self, session_id: str) -> bool:
         try:
-            session = self.hook.get_session(session_id)
+            return self.hook.get_session(session_id).takes_jobs
         except NotFoundError:
             return False
-        return not session.is_closed and session.accepting_jobs is not False
 
     def _submit(self, attempt: Attempt, index: int, job: dict[str, Any]) -> dict[str, Any]:
         self.check_alive()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from scripts.localqpu import running_localqpu
 from tests.conftest import SECRETS, connection_to
 
 
@@ -16,6 +17,20 @@ def connection(ibm, monkeypatch):
     """The connection ``ibm_quantum_default``, to the fake."""
     monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm))
     return "ibm_quantum_default"
+
+
+@pytest.fixture(scope="module")
+def emulator(airflow_db):
+    """An emulator that runs real circuits, for all tests of a file."""
+    with running_localqpu() as localqpu:
+        yield localqpu
+
+
+@pytest.fixture
+def localqpu(emulator, monkeypatch):
+    """The same, with the connection ``ibm_quantum_default`` to it."""
+    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", emulator.connection)
+    return emulator
 
 
 class Run:

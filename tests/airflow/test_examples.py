@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.localqpu import running_localqpu
-
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
 
@@ -18,18 +16,6 @@ def dagbag(airflow_db):
     from airflow.dag_processing.dagbag import DagBag
 
     return DagBag(EXAMPLES)
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    with running_localqpu() as localqpu:
-        yield localqpu
-
-
-@pytest.fixture
-def localqpu(emulator, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", emulator.connection)
-    return emulator
 
 
 def test_a_plain_airflow_loads_them_all(dagbag):

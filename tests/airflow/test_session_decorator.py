@@ -9,19 +9,6 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from scripts.localqpu import running_localqpu
-
-
-@pytest.fixture(scope="module")
-def emulator(airflow_db):
-    with running_localqpu() as localqpu:
-        yield localqpu
-
-
-@pytest.fixture
-def localqpu(emulator, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", emulator.connection)
-    return emulator
 
 
 def session_of(result, task_id="work"):
