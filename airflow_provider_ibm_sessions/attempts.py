@@ -61,9 +61,16 @@ class Attempt:
         if self._record and not (self._record["delivered"] and self._record["clears"] != self._clears()):
             if self._record["inputs"] == digest:
                 self.is_first = False
+                self._note(tried=self._ti.try_number)
                 return
             forsaken = self._record["key"]
-        self._note(key=secrets.token_hex(10), inputs=digest, delivered=False, forsaken=forsaken)
+        self._note(
+            key=secrets.token_hex(10),
+            inputs=digest,
+            delivered=False,
+            forsaken=forsaken,
+            tried=self._ti.try_number,
+        )
 
     @property
     def is_pending(self) -> bool:
@@ -71,6 +78,11 @@ class Attempt:
         if self._store is None:
             return bool(self._ti.try_number > 1)
         return bool(self._record) and not self._record["delivered"]
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a later attempt had begun when this was made; known in Airflow 3.3 and newer."""
+        return bool(self._record.get("tried", 0) > self._ti.try_number)
 
     @property
     def forsaken(self) -> str | None:

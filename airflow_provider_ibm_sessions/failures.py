@@ -15,6 +15,10 @@ class IBMQuantumTaskError(AirflowException):
     """A failure that a retry of the task may get past; its cause is the client's error."""
 
 
+class SupersededError(IBMQuantumTaskError):
+    """The attempt was killed, and another goes on with what it has begun: that is not to be ended."""
+
+
 def as_failure(message: str, *, retryable: bool) -> AirflowException:
     """The exception that makes Airflow retry the task, or not."""
     return IBMQuantumTaskError(message) if retryable else AirflowFailException(message)

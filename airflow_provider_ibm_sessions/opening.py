@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens a session for a task that will own it."""
+"""Opens a session for a task that will own it, and never loses it."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
 from airflow_provider_ibm_sessions.client.values import (
     DEFAULT_MAX_TTL,
     SessionMode,
@@ -15,19 +18,27 @@ from airflow_provider_ibm_sessions.client.values import (
     checked_choice,
     to_seconds,
 )
-from airflow_provider_ibm_sessions.ending import close_after_failure
+from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
+from airflow_provider_ibm_sessions.failures import SupersededError
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_ibm_sessions.attempts import Attempt
+    from airflow_provider_ibm_sessions.client.adoption import Opening
     from airflow_provider_ibm_sessions.client.models import Session
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+SESSION = "session_id"
+"""Under this name an attempt keeps the session it has opened."""
+
+_SINCE = "opening_since"
 
 
 def checked_session(context: Context, *, backend: object, mode: object, max_ttl: object) -> dict[str, Any]:
     """
-    Return the arguments of ``create_session``.
+    Return what a session is opened with.
 
     :param max_ttl: None: the Dag's ``dagrun_timeout``, at most and else IBM's default of 8 hours.
     :raises ConfigurationError: Naming the one that is wrong.
@@ -40,31 +51,142 @@ def checked_session(context: Context, *, backend: object, mode: object, max_ttl:
 
 
 def open_session(
-    hook: IBMQuantumHook, *, backend: str, mode: str, max_ttl: int, keep: Callable[[Session], None]
+    hook: IBMQuantumHook,
+    context: Context,
+    attempt: Attempt,
+    wanted: dict[str, Any],
+    keep: Callable[[Session], None],
 ) -> Session:
     """
-    Open a session and hand it to ``keep``. If that fails, the session is closed again.
+    Open a session, or take up the one that an earlier attempt was opening when it died.
 
-    :raises AirflowFailException: If ``execution_timeout`` strikes while the outcome is open.
+    What is asked for is noted before it is sent, and the id before anything else can fail.
+
+    :param wanted: What :func:`checked_session` returns.
+    :param keep: Called with the session. If it fails, the session is closed again.
     """
+    opening, was_begun = _opening(context, attempt, wanted)
+    session = _opened(hook, attempt, opening, was_begun=was_begun)
     try:
-        session = hook.create_session(backend, mode=mode, max_ttl=max_ttl)
-    except AirflowTaskTimeout as error:
-        raise AirflowFailException(
-            f"execution_timeout struck while a session was being opened on {backend}. It may be open, so the "
-            "task is not retried: look at IBM's console"
-        ) from error
-    try:
-        hook.log.info("Opened %s session %s: %s", mode, session.id, console_url(session.id))
-        if session.max_ttl is not None and session.max_ttl < max_ttl:
-            hook.log.warning(
-                "IBM granted max_ttl %d s, not the %d s asked for: the plan's limit", session.max_ttl, max_ttl
-            )
+        attempt.remember(SESSION, session.id)
+        hook.log.info("Opened %s session %s: %s", wanted["mode"], session.id, console_url(session.id))
+        _warn_of_less(hook, session, opening.max_ttl)
         keep(session)
+    except SupersededError:
+        raise
     except BaseException:  # a timeout or a kill as well: raised again below
         close_after_failure(hook, session.id)
         raise
     return session
+
+
+def session_of_before(hook: IBMQuantumHook, attempt: Attempt) -> Session | None:
+    """The session that an earlier attempt has opened, if it takes jobs still."""
+    session_id = attempt.recall(SESSION)
+    return taking_jobs(hook, session_id) if session_id else None
+
+
+def end_forsaken(hook: IBMQuantumHook, attempt: Attempt) -> None:
+    """End the session of earlier attempts that had other input."""
+    if attempt.forsaken is None:
+        return
+    if before := attempt.recall(SESSION, attempt.forsaken):
+        hook.log.warning("Earlier attempts had other input: ending what they have begun")
+        end_all(hook, before)
+    attempt.ended_forsaken()
+
+
+def taking_jobs(hook: IBMQuantumHook, session_id: str) -> Session | None:
+    """The session, if it takes jobs."""
+    try:
+        session = hook.get_session(session_id)
+    except NotFoundError:
+        return None
+    return session if session.takes_jobs else None
+
+
+def _opened(hook: IBMQuantumHook, attempt: Attempt, opening: Opening, *, was_begun: bool) -> Session:
+    client = hook.get_conn()
+    try:
+        if was_begun:
+            hook.log.info("An earlier attempt died while it was opening a session: looking for that")
+            if found := opening.find_settled(client, OutcomeUnknownError("Create a session")):
+                return found
+        return opening.send(client)
+    except AirflowTaskTimeout:
+        _close_unanswered(hook, opening)
+        raise
+    except IBMQuantumError as error:
+        if not isinstance(error, OutcomeUnknownError):  # surely nothing was opened
+            attempt.remember(_SINCE, "")
+        raise
+
+
+def _opening(context: Context, attempt: Attempt, wanted: dict[str, Any]) -> tuple[Opening, bool]:
+    """What is asked for, and whether an attempt before may have asked for it already."""
+    from airflow_provider_ibm_sessions.client.adoption import Opening, marks
+
+    since, was_begun = _since(context, attempt)
+    count = marks(wanted["max_ttl"])
+    place, places = _place(context)
+    opening = Opening(
+        backend=wanted["backend"],
+        mode=wanted["mode"],
+        max_ttl=wanted["max_ttl"] - (_start(context) + place) % count,
+        since=since,
+        is_marked=places <= count,
+    )
+    return opening, was_begun
+
+
+def _since(context: Context, attempt: Attempt) -> tuple[datetime, bool]:
+    now = datetime.now(UTC)
+    if not attempt.can_remember:
+        return context["dag_run"].start_date or now, not attempt.is_first
+    before = attempt.recall(SESSION)
+    if (noted := attempt.recall(_SINCE)) and not before:
+        return datetime.fromisoformat(noted), True
+    if before:  # it is closed, and another is opened: its id says nothing of that one
+        attempt.remember(SESSION, "")
+    attempt.remember(_SINCE, now.isoformat())
+    return now, False
+
+
+def _start(context: Context) -> int:
+    """Where the run's marks begin: runs that open sessions at the same time begin at random."""
+    ti = context["ti"]
+    return int.from_bytes(hashlib.sha256(f"{ti.dag_id} {ti.run_id}".encode()).digest()[:4], "big")
+
+
+def _place(context: Context) -> tuple[int, int]:
+    """The task's place, which no other has, among those of its run that open sessions; and their number."""
+    ti = context["ti"]
+    openers = sorted(
+        task.task_id
+        for task in context["dag"].tasks
+        if "max_ttl" in task.template_fields or task.task_id == ti.task_id
+    )
+    count = ti.get_ti_count(dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=openers)
+    most_mapped = max(1, count - len(openers) + 1)
+    place = openers.index(ti.task_id) + max(ti.map_index or 0, 0) * len(openers)
+    return place, most_mapped * len(openers)
+
+
+def _close_unanswered(hook: IBMQuantumHook, opening: Opening) -> None:
+    """``execution_timeout`` has struck while the outcome was open: leave no session behind."""
+    try:
+        found = opening.find_settled(hook.get_conn(), OutcomeUnknownError("Create a session"))
+        if found:
+            hook.close_session(found.id)
+    except IBMQuantumError:
+        hook.log.exception("A session on %s may be open: look at IBM's console", opening.backend)
+
+
+def _warn_of_less(hook: IBMQuantumHook, session: Session, asked: int) -> None:
+    if session.max_ttl is not None and session.max_ttl < asked:
+        hook.log.warning(
+            "IBM granted max_ttl %d s, not the %d s asked for: the plan's limit", session.max_ttl, asked
+        )
 
 
 def _seconds(max_ttl: object, context: Context) -> int:

@@ -3,25 +3,30 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from _thread import start_new_thread
 from functools import cached_property
 from threading import Event
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, get_current_context
 
-from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError
+from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
+from airflow_provider_ibm_sessions.survival import goes_on_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from airflow.providers.common.compat.sdk import BaseOperatorLink
 
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
+log = logging.getLogger(__name__)
+
 _HANDLER_SECONDS = 2.0
+_ASK_SECONDS = 1.5
 _THREAD_SECONDS = 30.0
 
 
@@ -34,11 +39,14 @@ class IBMQuantumTask:
     ui_color = "#d0e2ff"
 
     _killed: Event | None = None
-    """There once the task was killed; set when what it had begun is ended."""
+    """There once the task was killed; set when what it had begun is ended, or left to a successor."""
+    _is_superseded = False
 
     def on_kill(self) -> None:
         """
-        End what the task has begun. Airflow calls this on SIGTERM, and when ``execution_timeout`` strikes.
+        End what the task has begun, unless another attempt goes on with it.
+
+        Airflow calls this on SIGTERM, and when ``execution_timeout`` strikes.
 
         On SIGTERM it is in the handler, and the interrupted thread may hold locks that it waits for itself:
         that of Airflow's log, for one. So the work is done in a thread of its own, which waits for them only
@@ -48,7 +56,9 @@ class IBMQuantumTask:
 
         def end() -> None:
             try:
-                self.end_all()
+                self._is_superseded = _within(_ASK_SECONDS, _goes_on_elsewhere)
+                if not self._is_superseded:
+                    self.end_all()
             finally:
                 done.set()
 
@@ -63,12 +73,16 @@ class IBMQuantumTask:
         """
         Called before something new is begun: after the signal to end, Airflow lets a task run on for a while.
 
+        :raises SupersededError: If the task was killed, and another attempt goes on with it.
         :raises IBMQuantumTaskError: If the task was killed. A worker that is shut down kills its tasks as
             well, so a retry is right; where a user did it, Airflow has decided already.
         """
-        if self._killed:
-            self._killed.wait(_THREAD_SECONDS)
-            raise IBMQuantumTaskError("The task was killed")
+        if not self._killed:
+            return
+        self._killed.wait(_THREAD_SECONDS)
+        if self._is_superseded:
+            raise SupersededError("The task was killed here: another attempt goes on with it")
+        raise IBMQuantumTaskError("The task was killed")
 
     @cached_property
     def hook(self) -> IBMQuantumHook:
@@ -77,3 +91,25 @@ class IBMQuantumTask:
         from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
         return IBMQuantumHook(self.ibm_quantum_conn_id)
+
+
+def _goes_on_elsewhere() -> bool:
+    return goes_on_elsewhere(get_current_context())
+
+
+def _within(seconds: float, ask: Callable[[], bool]) -> bool:
+    """The answer, or False if there is none in time: what nobody surely goes on with is ended."""
+    answers: list[bool] = []
+    answered = Event()
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except Exception:
+            log.warning("Cannot tell whether the task goes on elsewhere", exc_info=True)
+        finally:
+            answered.set()
+
+    start_new_thread(run, ())
+    answered.wait(seconds)
+    return any(answers)

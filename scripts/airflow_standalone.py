@@ -32,6 +32,8 @@ class Airflow:
     home: Path
     process: subprocess.Popen[bytes]
     http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of its processes: for more of them."""
 
     @property
     def password(self) -> str:
@@ -108,7 +110,7 @@ def running_airflow(home: Path, dags: Path, environment: Mapping[str, str]) -> I
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        airflow = Airflow(f"http://localhost:{port}", home, process)
+        airflow = Airflow(f"http://localhost:{port}", home, process, environment=env)
         try:
             until(lambda: is_healthy(airflow), START_SECONDS)
             airflow.log_in()

@@ -167,7 +167,7 @@ def _cancel(client: IBMQuantumClient, double: Job, counting: Job) -> None:
 
 def _settled(client: IBMQuantumClient, tag: str, unknown: OutcomeUnknownError) -> Job | None:
     """Look until the job shows, or would have shown."""
-    for pause in _pauses(client.retry.settling):
+    for pause in pauses(client.retry.settling):
         time.sleep(pause)
         try:
             if found := _single(client, tag):
@@ -178,7 +178,7 @@ def _settled(client: IBMQuantumClient, tag: str, unknown: OutcomeUnknownError) -
     return None
 
 
-def _pauses(seconds: float) -> Iterator[float]:
+def pauses(seconds: float) -> Iterator[float]:
     """Growing pauses that add up to ``seconds``; at least one, of nothing."""
     pause, left = seconds / 15, seconds
     while left > pause > 0:

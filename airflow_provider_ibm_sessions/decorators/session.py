@@ -15,12 +15,18 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.opening import checked_session, open_session
+from airflow_provider_ibm_sessions.opening import (
+    checked_session,
+    end_forsaken,
+    open_session,
+    session_of_before,
+)
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
@@ -81,15 +87,24 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
 
     def execute(self, context: Context) -> Any:
         """Call the function in a session of its own."""
+        attempt = Attempt(context)
         with told_to_airflow():
             wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
-            session = open_session(self.hook, **wanted, keep=lambda opened: self._keep(context, opened))
+            attempt.begin(wanted)
+            end_forsaken(self.hook, attempt)
+            if before := session_of_before(self.hook, attempt):
+                self.log.info("The attempt before has left session %s: the function begins anew", before.id)
+                end_all(self.hook, before.id)
+            session = open_session(
+                self.hook, context, attempt, wanted, lambda opened: self._keep(context, opened)
+            )
             try:
                 outcome = self._call(context, session, wanted["backend"])
             except BaseException:  # a timeout as well: raised again
                 close_after_failure(self.hook, session.id)
                 raise
         self._drain(context, session.id, outcome)
+        attempt.delivered()
         return outcome
 
     def end_all(self) -> None:

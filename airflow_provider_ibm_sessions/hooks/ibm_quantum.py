@@ -32,6 +32,7 @@ from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, PENDING
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
 from airflow_provider_ibm_sessions.hooks.form import FIELD_BEHAVIOUR, form_widgets
+from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -128,9 +129,24 @@ class IBMQuantumHook(BaseHook):
         """
         Close a session for certain: send, read it, and send again until it is closed.
 
+        One that cannot be closed is drained at least: without jobs, it then closes itself.
+
         :returns: The session as it is now, or None if IBM does not know it (any more).
-        :raises ServerError: If it is not closed after several attempts; the cause is the last trouble.
+        :raises IBMQuantumError: If it is not closed after several attempts, or may not be; names the session
+            and its page in IBM's console.
         """
+        try:
+            return self._close_confirmed(session_id)
+        except ConfigurationError:
+            raise
+        except IBMQuantumError as error:
+            session = self._drained(session_id)
+            if session is not None and session.is_closed:
+                return session
+            error.message += f". Session {session_id} may be open still: {console_url(session_id)}"
+            raise
+
+    def _close_confirmed(self, session_id: str) -> Session | None:
         trouble: IBMQuantumError | None = None
         for attempt in range(_CLOSE_ATTEMPTS):
             if attempt:
@@ -151,6 +167,15 @@ class IBMQuantumHook(BaseHook):
         raise ServerError(
             f"Close a session: {session_id} is still not closed after {_CLOSE_ATTEMPTS} attempts{last}"
         ) from trouble
+
+    def _drained(self, session_id: str) -> Session | None:
+        """What becomes of a session that cannot be closed when it is told to take no more jobs."""
+        try:
+            self._client.update_session(session_id, accepting_jobs=False)
+            return self._client.get_session(session_id)
+        except IBMQuantumError as error:
+            self.log.warning("%s", error)
+            return None
 
     def _send_close(self, session_id: str) -> IBMQuantumError | None:
         """Send it once more; returns the trouble that another attempt may get past."""

@@ -26,7 +26,7 @@ from airflow_provider_ibm_sessions.client.values import (
 )
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
 from airflow_provider_ibm_sessions.ending import cancel_tagged, end_all
-from airflow_provider_ibm_sessions.failures import told_to_airflow
+from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
@@ -233,9 +233,13 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
     def _keep(self, context: Context, job: Job) -> None:
         self.job_id = job.id
         self.log.info("Submitted job %s: %s", job.id, console_url(job.id))
-        if self._killed:  # while the request was under way
+        try:
+            self.check_alive()
+        except SupersededError:
+            raise
+        except IBMQuantumTaskError:  # killed while the request was under way
             self.end_all()
-        self.check_alive()
+            raise
         context["ti"].xcom_push(key="job_id", value=job.id)
         IBMQuantumJobLink.persist(context, job.id)
         if self.session_id:

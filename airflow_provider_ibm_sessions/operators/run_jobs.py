@@ -35,7 +35,13 @@ from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.opening import checked_session, open_session
+from airflow_provider_ibm_sessions.opening import (
+    SESSION,
+    checked_session,
+    end_forsaken,
+    open_session,
+    taking_jobs,
+)
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
@@ -44,7 +50,6 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.jobs import Job
     from airflow_provider_ibm_sessions.client.models import Session
 
-_SESSION = "session_id"
 _REFUSED = "Refused"
 """The state of a job that IBM has not taken: our word, where IBM has none."""
 
@@ -130,7 +135,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Submit what no earlier attempt has, drain, and wait."""
         attempt = Attempt(context)
-        self.session_id = attempt.recall(_SESSION)
+        self.session_id = attempt.recall(SESSION)
         try:
             with told_to_airflow():
                 slots = self._submit_all(context, attempt)
@@ -166,7 +171,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         except AirflowException as error:
             if next_method != "execute_complete":
                 attempt = Attempt(context)
-                self.session_id = attempt.recall(_SESSION)
+                self.session_id = attempt.recall(SESSION)
                 self._leave(error, attempt)
             raise
 
@@ -193,11 +198,8 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         session = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
         jobs = self._checked_jobs()
         attempt.begin([jobs, session["backend"], session["mode"]])
-        if attempt.forsaken:
-            self.log.warning("Earlier attempts had other jobs: ending those")
-            end_all(self.hook, attempt.recall(_SESSION, attempt.forsaken))
-            attempt.ended_forsaken()
-            self.session_id = attempt.recall(_SESSION)
+        end_forsaken(self.hook, attempt)
+        self.session_id = attempt.recall(SESSION)
         earlier = {} if attempt.is_first else self._find_earlier(attempt, len(jobs))
         self._enter_session(context, attempt, session, earlier, all_there=len(earlier) == len(jobs))
         slots = []
@@ -220,17 +222,16 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         """Go on in the session of an earlier attempt; if jobs are missing still, only while it takes them."""
         known = [self.session_id, *(job.session_id for job in earlier.values())]
         for session_id in dict.fromkeys(name for name in known if name):
-            if all_there or self._takes_jobs(session_id):
+            if all_there or taking_jobs(self.hook, session_id):
                 self.session_id = session_id
                 self.log.info("Going on with session %s of an earlier attempt", session_id)
                 break
         else:
-            open_session(self.hook, **session, keep=lambda opened: self._keep(context, attempt, opened))
+            open_session(self.hook, context, attempt, session, lambda opened: self._keep(context, opened))
         IBMQuantumSessionLink.persist(context, str(self.session_id))
 
-    def _keep(self, context: Context, attempt: Attempt, session: Session) -> None:
+    def _keep(self, context: Context, session: Session) -> None:
         self.session_id = session.id
-        attempt.remember(_SESSION, session.id)
         context["ti"].xcom_push(key="session", value=session.to_json())
         self.check_alive()
 
@@ -246,12 +247,6 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             "Earlier attempts have submitted %d of %d jobs: going on with them", len(earlier), count
         )
         return earlier
-
-    def _takes_jobs(self, session_id: str) -> bool:
-        try:
-            return self.hook.get_session(session_id).takes_jobs
-        except NotFoundError:
-            return False
 
     def _submit(self, attempt: Attempt, index: int, job: dict[str, Any]) -> dict[str, Any]:
         self.check_alive()
@@ -288,7 +283,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
 
         Where a retry follows, what is queued may run, since that collects the results; else it is ended.
         """
-        if self.session_id is None:
+        if self.session_id is None or self._is_superseded:
             return
         if attempt.is_last or self._killed or not _is_retried(error):
             end_all(self.hook, self.session_id, self._job_ids)

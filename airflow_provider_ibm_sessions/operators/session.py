@@ -15,7 +15,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_ibm_sessions.client.errors import NEEDS_A_PERSON, IBMQuantumError
+from airflow_provider_ibm_sessions.attempts import Attempt
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
 from airflow_provider_ibm_sessions.client.values import (
     DEFAULT_MAX_TTL,
     SessionState,
@@ -24,10 +25,16 @@ from airflow_provider_ibm_sessions.client.values import (
     checked_positive,
 )
 from airflow_provider_ibm_sessions.client.waiting import is_passing
+from airflow_provider_ibm_sessions.ending import end_all
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
-from airflow_provider_ibm_sessions.opening import checked_session, open_session
+from airflow_provider_ibm_sessions.opening import (
+    checked_session,
+    end_forsaken,
+    open_session,
+    session_of_before,
+)
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
@@ -72,15 +79,32 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
         self.session_id: str | None = None
 
     def execute(self, context: Context) -> str:
-        """Open the session."""
-
-        def keep(session: Session) -> None:
-            self.session_id = session.id
-            context["ti"].xcom_push(key="session", value=session.to_json())
-
+        """Open the session, or go on with that of an earlier attempt."""
+        attempt = Attempt(context)
         with told_to_airflow():
             wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
-            return open_session(self.hook, **wanted, keep=keep).id
+            attempt.begin(wanted)
+            end_forsaken(self.hook, attempt)
+            session = session_of_before(self.hook, attempt)
+            if session is None:
+                session = open_session(
+                    self.hook, context, attempt, wanted, lambda opened: self._keep(context, opened)
+                )
+            else:
+                self.log.info("Session %s was opened by an earlier attempt: going on with it", session.id)
+                self._keep(context, session)
+        # Never noted as delivered: while its session takes jobs, clearing the task takes that up as well.
+        return session.id
+
+    def end_all(self) -> None:
+        """Close the session of a killed task; once the task has ended, that is its teardown's to do."""
+        if self.session_id:
+            end_all(self.hook, self.session_id, at_once=True)
+
+    def _keep(self, context: Context, session: Session) -> None:
+        self.session_id = session.id
+        context["ti"].xcom_push(key="session", value=session.to_json())
+        self.check_alive()
 
 
 class IBMQuantumUpdateSessionOperator(IBMQuantumTask, BaseOperator):
@@ -239,8 +263,8 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=None)
 
     def _close(self) -> dict[str, Any] | None:
-        # All other trouble may be gone at the next try, and a session that is left open costs money.
-        with told_to_airflow(final=NEEDS_A_PERSON):
+        # All else may be gone at the next try, even a refusal, and a session that is left open costs money.
+        with told_to_airflow(final=(ConfigurationError,)):
             session = self.hook.close_session(self.session_id)
         if session is None:
             self.log.warning(

@@ -12,9 +12,8 @@ from airflow.triggers.base import TriggerEvent
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.ending import end_all
 from airflow_provider_ibm_sessions.client.progress import Awaited
+from airflow_provider_ibm_sessions.survival import is_over
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
-
-_OVER = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
 class IBMQuantumJobTrigger(IBMQuantumTrigger):
@@ -97,17 +96,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         if ti is None:
             return False
         try:
-            states = await asyncio.to_thread(_states_of, ti)
+            return not await asyncio.to_thread(is_over, ti)
         except Exception:  # without an answer, what Airflow's documentation promises holds
             self.log.exception("Cannot read the state of the task")
             return False
-        return bool(states) and not states & _OVER
-
-
-def _states_of(ti: Any) -> set[str]:
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    runs = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-    )
-    return {str(state or "cleared") for tasks in runs.values() for state in tasks.values()}

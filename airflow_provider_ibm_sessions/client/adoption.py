@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Opens a session once, and finds it again when the answer was lost.
+
+A session carries no label. What a client chooses and gets back is ``max_ttl``, so a few seconds taken off it
+are its mark. Whatever nobody else can have asked for may be taken up; nothing else ever is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
+from airflow_provider_ibm_sessions.client.models import Session
+from airflow_provider_ibm_sessions.client.once import pauses
+from airflow_provider_ibm_sessions.client.values import SessionMode
+
+log = logging.getLogger(__name__)
+
+_MOST_OFF = 300
+_SENDINGS = 3
+_CLOCKS_DIFFER = timedelta(minutes=5)
+
+
+def marks(max_ttl: int) -> int:
+    """How many marks there are: ``max_ttl`` loses 5 %, and 5 minutes, at most."""
+    return max(1, min(_MOST_OFF, max_ttl // 20))
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """
+    What is asked for, and when at the earliest: all that such a session is known by.
+
+    :param max_ttl: Less its mark, see :func:`marks`.
+    :param is_marked: Whether no one else asks for a session with the same ``max_ttl`` now. What is not, is
+        never taken up.
+    """
+
+    backend: str
+    mode: str
+    max_ttl: int
+    since: datetime
+    is_marked: bool = True
+
+    def send(self, client: IBMQuantumClient) -> Session:
+        """
+        Open the session, once.
+
+        :raises OutcomeUnknownError: If IBM does not tell whether it has. ``retryable``: :meth:`find` may know
+            later.
+        """
+        unknown = OutcomeUnknownError("Create a session: not sent")
+        for sending in range(_SENDINGS):
+            try:
+                return client.create_session(self.backend, mode=self.mode, max_ttl=self.max_ttl)
+            except OutcomeUnknownError as error:
+                unknown = error
+                log.warning("%s. Looking for it", error)
+                if found := self.find_settled(client, unknown):
+                    return found
+                log.warning("It does not show. Request %d of at most %d failed", sending + 1, _SENDINGS)
+        unknown.retryable = True
+        raise unknown
+
+    def find_settled(self, client: IBMQuantumClient, unknown: OutcomeUnknownError) -> Session | None:
+        """
+        Look until the session would have shown, and the first job of another's as well.
+
+        :param unknown: What to raise if looking fails.
+        """
+        found = None
+        for pause in pauses(client.retry.settling):
+            time.sleep(pause)
+            try:
+                found = self.find(client)
+            except OutcomeUnknownError:
+                raise
+            except IBMQuantumError as error:
+                unknown.retryable = True
+                raise unknown from error
+        if found:
+            log.info("Found session %s, whose opening went unanswered", found.id)
+        return found
+
+    def find(self, client: IBMQuantumClient) -> Session | None:
+        """
+        The session that was opened by this, if it was and nobody has used it yet.
+
+        :raises OutcomeUnknownError: If it may be another's, or one of several; none is taken then.
+        """
+        found = list(self._candidates(client))
+        if len(found) > 1 or (found and not self.is_marked):
+            names = tuple(session.id for session in found)
+            raise OutcomeUnknownError(
+                f"Create a session: it may be any of {', '.join(names)}. Without jobs they are free, and "
+                "close themselves",
+                candidates=names,
+            )
+        return found[0] if found else None
+
+    def _candidates(self, client: IBMQuantumClient) -> Iterator[Session]:
+        for workload in client.list_workloads(**self._filters()):
+            try:
+                session = client.get_session(workload.id)
+            except NotFoundError:
+                continue
+            if self._fits(session) and next(client.list_jobs(session_id=session.id, limit=1), None) is None:
+                yield session
+
+    def _filters(self) -> dict[str, Any]:
+        return {
+            "user": "me",
+            "mode": "batch" if self.mode == SessionMode.BATCH else "session",
+            "status": ["pending", "in_progress"],
+            "backend": self.backend,
+            "created_after": self.since - _CLOCKS_DIFFER,
+        }
+
+    def _fits(self, session: Session) -> bool:
+        return session.max_ttl == self.max_ttl and session.mode in (self.mode, None) and session.takes_jobs

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs cells, each against a fake IBM of its own, with all waiting cut to fractions of a second."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from airflow_provider_ibm_sessions.client import client as client_module
+from airflow_provider_ibm_sessions.client import transport
+from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+from tests.conftest import connection_to
+from tests.fake_ibm import FakeIBM, Fault
+
+from . import detours
+from .catalogue import Cell
+from .detours import Detour
+from .judging import After, Verdict, judge
+from .stories import STORIES, Played, Setting
+
+CONN_ID = "ibm_quantum_default"
+SHORT, LONG = 0.4, 5.0
+"""Seconds that a request may take where it is to run into a timeout, and where it is not."""
+WINDOW_ONCE, WINDOW_LASTING = 1.5, 0.1
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05
+JOB_SECONDS = 0.1
+FOR_EVER = 1e9
+UNTIL_SETTLED = 10.0
+"""Seconds of the service's clock after which a drained session has closed itself."""
+
+_window = [WINDOW_ONCE]
+"""The running cell's."""
+
+
+class Written:
+    """All that this process writes: standard output and standard error, to which everything is logged."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115
+        sys.stdout.flush()
+        os.dup2(self._file.fileno(), 1)
+        os.dup2(self._file.fileno(), 2)
+
+    def clear(self) -> None:
+        sys.stdout.flush()
+        self._file.seek(0)
+        self._file.truncate()
+
+    def read(self) -> str:
+        sys.stdout.flush()
+        self._file.seek(0)
+        return self._file.read().decode(errors="replace")
+
+
+@cache
+def prepare() -> Written:
+    """Once in a process: short pauses, detours, no proxies, and an ear for what is logged."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        os.environ.pop(name, None)
+        os.environ.pop(name.lower(), None)
+    _shorten_waiting()
+    _unmask()
+    detours.install()
+    logging.basicConfig(level=logging.INFO, force=True)
+    return Written()
+
+
+def _unmask() -> None:
+    """Airflow's masker must not hide what we let slip; and each new key would make it slower."""
+    with contextlib.suppress(ImportError):
+        from airflow.sdk._shared.secrets_masker import SecretsMasker
+
+        SecretsMasker.add_mask = lambda *_: None
+
+
+def _shorten_waiting() -> None:
+    """Every client gets a short policy, whatever it was made with; no pause of a worker is long."""
+    make, sleep = client_module._Caller.__init__, time.sleep
+
+    def make_quick(self: Any, credentials: Any, retry: RetryPolicy | None = None) -> None:
+        retry = retry or RetryPolicy()
+        short = RetryPolicy(min(retry.window, _window[0]), FIRST_PAUSE, LONGEST_PAUSE, FIRST_PAUSE)
+        make(self, credentials, short)
+
+    client_module._Caller.__init__ = make_quick
+    time.sleep = lambda seconds: sleep(min(seconds, LONGEST_PAUSE))
+    transport.BULKY_TIMES = 1
+
+
+def run_cell(cell: Cell) -> Verdict:
+    """One Dag run with one fault, and what is to be said of it."""
+    written = prepare()
+    written.clear()
+    story = STORIES[cell.operation.story]
+    waits = {} if story.completes else {"queue_seconds": FOR_EVER}
+    _window[:] = [WINDOW_LASTING if cell.lasting else WINDOW_ONCE]
+    with FakeIBM(job_seconds=JOB_SECONDS, **waits) as ibm:
+        others = [ibm.plant_session(age=age).id for age in (500, 900)]
+        os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = connection_to(ibm, timeout=_timeout(cell))
+        earlier = Played(story, Setting(CONN_ID, cell.deferred, LONG), "earlier") if cell.later else None
+        if earlier:
+            earlier.begin()
+        after = _afflicted(cell, ibm, {*ibm.sessions})
+        if earlier:
+            earlier.finish()
+        after.conclude(ibm, others, earlier, UNTIL_SETTLED)
+        after.log = written.read()
+        return judge(cell, after)
+
+
+def _afflicted(cell: Cell, ibm: FakeIBM, known: set[str]) -> After:
+    """The run that meets the fault."""
+    setting = Setting(CONN_ID, cell.deferred, patience=1.0 if cell.lasting else 4.0)
+    arm = _arming(cell, ibm)
+    at = cell.operation.later_at if cell.later else None
+    played = Played(STORIES[cell.operation.story], setting, "run", lambda task: arm() if task == at else None)
+    began = time.monotonic()
+    if cell.operation.create_is_lost:
+        ibm.script(Fault("POST", "/v1/sessions", drop=True, phase="after"))
+    if at is None:
+        arm()
+    played.begin()
+    played.finish()
+    seconds = time.monotonic() - began
+    struck = _struck(cell, ibm)
+    ibm.clear_faults()
+    detours.clear()
+    own = {name: session for name, session in ibm.sessions.items() if name not in known}
+    return After(played, own, seconds, struck)
+
+
+def _arming(cell: Cell, ibm: FakeIBM) -> Callable[[], None]:
+    operation = cell.operation
+    skip = operation.later_skip if cell.later else 0
+    facts = {"times": None if cell.lasting else 1, "skip": skip}
+    if cell.fault.detour:
+        where = Detour(cell.fault.detour, operation.method, operation.path, **facts)
+        return lambda: detours.arm(where)
+    fault = Fault(operation.method, operation.path, **facts, **cell.fault.script)
+    return lambda: ibm.script(fault)
+
+
+def _struck(cell: Cell, ibm: FakeIBM) -> int:
+    if cell.fault.detour:
+        return sum(each.struck for each in detours.armed())
+    found = ibm.requests(cell.operation.method, cell.operation.path)
+    return sum(entry.fault is not None for entry in found)
+
+
+def _timeout(cell: Cell) -> float:
+    return SHORT if cell.fault.stalls else LONG
