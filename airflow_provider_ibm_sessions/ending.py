@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.ledger import strike
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def close_after_failure(hook: IBMQuantumHook, session_id: str) -> None:
     """Leave nothing open that nobody knows of; the first error is the one to be told."""
     try:
         hook.close_session(session_id)
+        strike(session_id)
     except IBMQuantumError:
         hook.log.exception("Session %s is left open. Close it at %s", session_id, console_url(session_id))
 
@@ -33,8 +35,11 @@ def end_all(
 
     hook.log.info("Ending %s", f"session {session_id} and its jobs" if session_id else ", ".join(job_ids))
     with hook.brief_client(at_once=at_once) as client:
-        for text in client.follow(ending.end_all(session_id, job_ids)):
-            hook.log.error("%s", text)
+        trouble = client.follow(ending.end_all(session_id, job_ids))
+    for text in trouble:
+        hook.log.error("%s", text)
+    if session_id and not trouble and not at_once:
+        strike(session_id)
 
 
 def cancel_tagged(hook: IBMQuantumHook, tag: str) -> None:

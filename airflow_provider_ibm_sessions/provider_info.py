@@ -36,7 +36,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks.ibm_quantum")],
-        "operators": [_modules("operators.job", "operators.session")],
+        "operators": [_modules("operators.job", "operators.session", "operators.sweep")],
         "sensors": [_modules("sensors.job", "sensors.session")],
         "triggers": [_modules("triggers.job", "triggers.session")],
         "task-decorators": [
@@ -45,6 +45,7 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": f"{PACKAGE}.decorators.session.ibm_quantum_session_task",
             }
         ],
+        "cli": [f"{PACKAGE}.cli.definition.get_ibm_quantum_commands"],
         "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],
     }
 

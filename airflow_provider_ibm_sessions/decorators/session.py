@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQ
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.ledger import enter, strike
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.opening import (
     checked_session,
@@ -114,6 +115,7 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
 
     def _keep(self, context: Context, session: Session) -> None:
         self.session_id = session.id
+        enter(context, session.id, self.ibm_quantum_conn_id)
         context["ti"].xcom_push(key="session", value=session.to_json())
         IBMQuantumSessionLink.persist(context, session.id)
         self.check_alive()
@@ -129,13 +131,15 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
     def _drain(self, context: Context, session_id: str, outcome: Any) -> None:
         """Let queued jobs run; close hard what cannot be drained. The outcome, once paid for, is kept."""
         try:
-            self.hook.update_session(session_id, accepting_jobs=False)
+            self.hook.drain_session(session_id)
         except IBMQuantumError as error:
             self.log.warning("Cannot drain, closing at once: %s", error)
         else:
+            strike(session_id)
             return
         try:
             self.hook.close_session(session_id)
+            strike(session_id)
         except IBMQuantumError as error:
             context["ti"].xcom_push(key="return_value", value=outcome)
             raise AirflowFailException(f"{error}. Close it at {console_url(session_id)}") from error

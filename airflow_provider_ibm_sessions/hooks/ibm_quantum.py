@@ -125,6 +125,16 @@ class IBMQuantumHook(BaseHook):
         """Drain a session (False), or let it take jobs again (True)."""
         self._client.update_session(session_id, accepting_jobs=accepting_jobs)
 
+    def drain_session(self, session_id: str) -> None:
+        """
+        Let a session take no more jobs, and read it to be sure.
+
+        :raises ServerError: If it takes jobs all the same.
+        """
+        self._client.update_session(session_id, accepting_jobs=False)
+        if self._client.get_session(session_id).takes_jobs:
+            raise ServerError(f"Update a session: {session_id} takes jobs still")
+
     def close_session(self, session_id: str) -> Session | None:
         """
         Close a session for certain: send, read it, and send again until it is closed.

@@ -34,6 +34,7 @@ from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.ledger import enter, strike
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.opening import (
     SESSION,
@@ -232,6 +233,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
 
     def _keep(self, context: Context, session: Session) -> None:
         self.session_id = session.id
+        enter(context, session.id, self.ibm_quantum_conn_id)
         context["ti"].xcom_push(key="session", value=session.to_json())
         self.check_alive()
 
@@ -352,6 +354,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             return None
         except IBMQuantumError as error:
             return error
+        strike(str(self.session_id))
         if session is not None:
             used = "" if session.elapsed_time is None else f", {session.elapsed_time:g} s used"
             self.log.info("Session %s is %s%s", session.id, session.state, used)

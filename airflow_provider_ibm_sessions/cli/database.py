@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command reads in Airflow's database. Tasks may not: they ask Airflow's API."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from airflow.models.connection import Connection
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.variable import Variable
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.utils.session import create_session
+from sqlalchemy import exists, select
+
+from airflow_provider_ibm_sessions.hooks.connection import credentials_from
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.ledger import LIVE_RUN, OVER, PREFIX, Owner
+
+
+def hook_from_database(conn_id: str) -> IBMQuantumHook:
+    """The hook on a connection, wherever Airflow keeps that; the environment's credentials serve as well."""
+    hook = IBMQuantumHook(conn_id)
+    with suppress(AirflowNotFoundException):  # then the hook looks elsewhere, or says so
+        hook.credentials = credentials_from(Connection.get_connection_from_secrets(conn_id))
+    return hook
+
+
+class DatabaseLedger:
+    """The ledger as a command reads it."""
+
+    def sessions(self) -> list[str]:
+        """The ids of all sessions that are entered."""
+        with create_session() as session:
+            entries = select(Variable.key).where(Variable.key.startswith(PREFIX, autoescape=True))
+            return [key.removeprefix(PREFIX) for key in session.scalars(entries)]
+
+    def owner_of(self, session_id: str) -> Owner | None:
+        """Whom this Airflow has opened the session for, or None if it has not."""
+        text = Variable.get(PREFIX + session_id, default_var=None)
+        return Owner.read(text) if text else None
+
+    def is_live(self, owner: Owner) -> bool:
+        """Whether the run goes on, and the task too if the session is for that only."""
+        run = exists().where(
+            DagRun.dag_id == owner.dag_id, DagRun.run_id == owner.run_id, DagRun.state.in_(LIVE_RUN)
+        )
+        over = exists().where(
+            TaskInstance.dag_id == owner.dag_id,
+            TaskInstance.run_id == owner.run_id,
+            TaskInstance.task_id == owner.task_id,
+            TaskInstance.map_index == owner.map_index,
+            TaskInstance.state.in_(OVER),
+        )
+        goes_on = run if owner.outlives_task else run & ~over
+        with create_session() as session:
+            return bool(session.scalar(select(goes_on)))
+
+    def strike(self, session_id: str) -> None:
+        """Remove a session that is closed."""
+        Variable.delete(PREFIX + session_id)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which sessions this Airflow has opened, and for whom.
+
+IBM's sessions carry no label, and what one task keeps, no other can read. So each open session has an Airflow
+variable, ``ibm_quantum_session_<id>``, until it is closed: a sweep reads there whose it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
+
+PREFIX = "ibm_quantum_session_"
+
+LIVE_RUN = ["queued", "running"]
+OVER = ["success", "failed", "skipped", "upstream_failed", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """
+    Whom a session was opened for.
+
+    :param conn_id: The Airflow connection it was opened at.
+    :param outlives_task: Whether it is for the Dag run; else for the task that opened it only.
+    """
+
+    conn_id: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+    outlives_task: bool = False
+
+    def __str__(self) -> str:
+        index = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        return f"{self.dag_id}.{self.task_id}{index} of run {self.run_id}"
+
+    @classmethod
+    def read(cls, text: str) -> Owner:
+        """
+        Read what :func:`enter` has written.
+
+        :raises ValueError: If it is nothing of the kind.
+        """
+        try:
+            return cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(f"not an entry of a session's owner: {text[:100]}") from error
+
+
+class Ledger(Protocol):
+    """The entries, and what has become of the owners."""
+
+    def sessions(self) -> list[str]:
+        """The ids of all sessions that are entered; none before Airflow 3.3, which cannot list them."""
+
+    def owner_of(self, session_id: str) -> Owner | None:
+        """Whom this Airflow has opened the session for, or None if it has not."""
+
+    def is_live(self, owner: Owner) -> bool:
+        """Whether the owner may still use it, or close it."""
+
+    def strike(self, session_id: str) -> None:
+        """Remove a session that is closed."""
+
+
+def enter(context: Context, session_id: str, conn_id: str, *, outlives_task: bool = False) -> None:
+    """Write down whose a session is. One that stays unwritten is never swept, which fails no task."""
+    from airflow.providers.common.compat.sdk import Variable
+
+    ti = context["ti"]
+    index = -1 if ti.map_index is None else ti.map_index
+    owner = Owner(conn_id, ti.dag_id, ti.run_id, ti.task_id, index, outlives_task)
+    try:
+        Variable.set(PREFIX + session_id, json.dumps(asdict(owner)), "Open session, and its owner")
+    except Exception:
+        log.exception("Session %s is not in the list of open sessions: no sweep will close it", session_id)
+
+
+def strike(session_id: str) -> None:
+    """Remove a session that is closed."""
+    from airflow.providers.common.compat.sdk import Variable
+
+    try:
+        Variable.delete(PREFIX + session_id)
+    except Exception:
+        log.warning("Session %s stays in the list of open sessions", session_id, exc_info=True)
+
+
+class TaskLedger:
+    """The ledger as a running task reads it: through Airflow's API."""
+
+    def __init__(self, context: Context) -> None:
+        self._ti: Any = context["ti"]
+
+    def sessions(self) -> list[str]:
+        """The ids of all sessions that are entered; none before Airflow 3.3, which cannot list them."""
+        from airflow.providers.common.compat.sdk import Variable
+
+        keys = Variable.keys(PREFIX) if hasattr(Variable, "keys") else []
+        return [key.removeprefix(PREFIX) for key in keys]
+
+    def owner_of(self, session_id: str) -> Owner | None:
+        """Whom this Airflow has opened the session for, or None if it has not."""
+        from airflow.providers.common.compat.sdk import Variable
+
+        text = Variable.get(PREFIX + session_id, default=None)
+        return Owner.read(text) if text else None
+
+    def is_live(self, owner: Owner) -> bool:
+        """Whether the run goes on, and the task too if the session is for that only."""
+        run: dict[str, Any] = {"dag_id": owner.dag_id, "run_ids": [owner.run_id]}
+        if not self._ti.get_dr_count(**run, states=LIVE_RUN):
+            return False
+        task = {**run, "task_ids": [owner.task_id], "map_index": owner.map_index}
+        return owner.outlives_task or not self._ti.get_ti_count(**task, states=OVER)
+
+    def strike(self, session_id: str) -> None:
+        """Remove a session that is closed."""
+        strike(session_id)

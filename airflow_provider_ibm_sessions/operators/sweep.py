@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Close the sessions that nobody uses any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_ibm_sessions.client.values import checked_bool, checked_choice, to_seconds
+from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.ledger import TaskLedger
+from airflow_provider_ibm_sessions.sweeping import Scope, Sweep
+from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
+
+
+class IBMQuantumSweepSessionsOperator(IBMQuantumTask, BaseOperator):
+    """
+    Looks at all open sessions and batches, and closes those that no live run of this Airflow owns.
+
+    For what no other task could close: a run that ended at its ``dagrun_timeout``, for which Airflow skips
+    teardowns, or a user who failed a run while Airflow was down. A session that takes no more jobs closes
+    itself and is left alone. Returns a report on each open session, the oldest first: ``session_id``,
+    ``backend``, ``mode``, ``state``, ``age`` (seconds), ``owner``, ``verdict`` and ``closed``.
+
+    :param dry_run: Only tell what would be closed.
+    :param min_age: Leave alone what was opened less than this long ago: seconds, a timedelta or text such as
+        ``"15m"``.
+    :param scope: ``airflow``: close only what this Airflow has opened. ``user``: also what another tool, or
+        another Airflow, has opened with a key of the same user. ``instance``: also what other users have.
+    :param ibm_quantum_conn_id: The Airflow connection. (templated)
+    """
+
+    template_fields: Sequence[str] = ("ibm_quantum_conn_id",)
+    operator_extra_links: Sequence[BaseOperatorLink] = ()
+
+    def __init__(
+        self,
+        *,
+        dry_run: bool = True,
+        min_age: int | str | timedelta = timedelta(minutes=15),
+        scope: str = Scope.AIRFLOW,
+        ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.min_age = to_seconds(min_age, "min_age")
+        self.scope = Scope(checked_choice(scope, Scope, "scope"))
+        self._is_dry = checked_bool(dry_run, "dry_run")  # Airflow's own tasks have a method of that name
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Look, close, and tell; one that cannot be closed does not keep the others."""
+        sweep = Sweep(self.hook, TaskLedger(context), scope=self.scope, min_age=self.min_age)
+        with told_to_airflow():
+            reports, failures = sweep.run(dry_run=self._is_dry)
+        self.log.info("%d sessions open, %d closed", len(reports), sum(each["closed"] for each in reports))
+        if failures:
+            context["ti"].xcom_push(key="return_value", value=reports)
+            raise as_failure("; ".join(map(str, failures)), retryable=True)
+        return reports
