@@ -19,7 +19,7 @@ from airflow_provider_ibm_sessions.client.values import (
     to_seconds,
 )
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
-from airflow_provider_ibm_sessions.failures import SupersededError
+from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def open_session(
     opening, was_begun = _opening(context, attempt, wanted)
     session = _opened(hook, attempt, opening, was_begun=was_begun)
     try:
-        attempt.remember(SESSION, session.id)
+        _remember(attempt, session)
         hook.log.info("Opened %s session %s: %s", wanted["mode"], session.id, console_url(session.id))
         _warn_of_less(hook, session, opening.max_ttl)
         keep(session)
@@ -105,6 +105,15 @@ def taking_jobs(hook: IBMQuantumHook, session_id: str) -> Session | None:
     return session if session.takes_jobs else None
 
 
+def _remember(attempt: Attempt, session: Session) -> None:
+    """An attempt that was given up while it opened a session is not to hide that of its successor."""
+    if (other := attempt.recall(SESSION)) and other != session.id:
+        raise IBMQuantumTaskError(
+            f"Another attempt has opened session {other} meanwhile: closing {session.id}"
+        )
+    attempt.remember(SESSION, session.id)
+
+
 def _opened(hook: IBMQuantumHook, attempt: Attempt, opening: Opening, *, was_begun: bool) -> Session:
     client = hook.get_conn()
     try:
@@ -124,17 +133,16 @@ def _opened(hook: IBMQuantumHook, attempt: Attempt, opening: Opening, *, was_beg
 
 def _opening(context: Context, attempt: Attempt, wanted: dict[str, Any]) -> tuple[Opening, bool]:
     """What is asked for, and whether an attempt before may have asked for it already."""
-    from airflow_provider_ibm_sessions.client.adoption import Opening, marks
+    from airflow_provider_ibm_sessions.client.adoption import Opening, are_distinct, marked
 
     since, was_begun = _since(context, attempt)
-    count = marks(wanted["max_ttl"])
     place, places = _place(context)
     opening = Opening(
         backend=wanted["backend"],
         mode=wanted["mode"],
-        max_ttl=wanted["max_ttl"] - (_start(context) + place) % count,
+        max_ttl=marked(wanted["max_ttl"], _start(context) + place),
         since=since,
-        is_marked=places <= count,
+        is_marked=are_distinct(wanted["max_ttl"], places),
     )
     return opening, was_begun
 

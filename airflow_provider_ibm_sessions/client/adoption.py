@@ -29,8 +29,22 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 def marks(max_ttl: int) -> int:
-    """How many marks there are: ``max_ttl`` loses 5 %, and 5 minutes, at most."""
-    return max(1, min(_MOST_OFF, max_ttl // 20))
+    """
+    How many marks there are: ``max_ttl`` loses 5 %, and 5 minutes, at most.
+
+    A power of two: see :func:`marked`.
+    """
+    return 1 << max(1, min(_MOST_OFF, max_ttl // 20)).bit_length() - 1
+
+
+def marked(max_ttl: int, mark: int) -> int:
+    """``max_ttl`` less a little, so that the rest tells the mark, whatever ``max_ttl`` others start from."""
+    return max_ttl - (max_ttl - mark) % marks(max_ttl)
+
+
+def are_distinct(max_ttl: int, count: int) -> bool:
+    """Whether so many marks in a row tell their owners apart, also from those who ask for less, or more."""
+    return count <= marks(max_ttl - marks(max_ttl))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ def test_a_plain_airflow_loads_them_all(dagbag):
         "ibm_quantum_qiskit_sweep",
         "ibm_quantum_scheduled_batch",
         "ibm_quantum_run_jobs",
+        "ibm_quantum_sweep_sessions",
         "ibm_quantum_variational_loop",
     }
 

@@ -3,7 +3,8 @@
 Exactly once over the death of a process.
 
 A worker is killed (SIGKILL) before each of its requests to IBM, after each reply, and at its very end;
-another process then runs the task's retry to its end. Whatever the point, each job has run once.
+another process then runs the task's retry to its end. Whatever the point, each job has run once,
+and no session is open that nobody knows of.
 
 Workers are forked, so that Airflow is imported once; they know the fake IBM by its socket only.
 """
@@ -23,12 +24,13 @@ from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumRunJobsOperator,
     IBMQuantumSubmitJobOperator,
 )
+from airflow_provider_ibm_sessions.operators.session import IBMQuantumCreateSessionOperator
 from tests.airflow.conftest import Run, serialize
 from tests.conftest import connection_to, remember_secrets
 from tests.fake_ibm import FakeIBM
 
 pytestmark = [
-    pytest.mark.usefixtures("connection", "airflow_db"),
+    pytest.mark.usefixtures("connection", "airflow_db", "quick"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
 ]
@@ -139,7 +141,9 @@ def _arm(kill, task):
     """Die before or after the request of this number, in either way of sending; or at the end."""
     import httpx
 
-    point, number = kill or ("never", 0)
+    if kill is None:
+        return
+    point, number = kill
     execute = type(task).execute
     numbers = itertools.count(1)
     blocking = httpx.HTTPTransport.handle_request
@@ -223,6 +227,10 @@ class Scenario:
         return [job for job in self.ibm.jobs.values() if job.id not in self.before]
 
     @property
+    def sessions(self):
+        return [name for name in self.ibm.sessions if name not in self.before]
+
+    @property
     def left_open(self):
         """Sessions of this run that would take jobs still."""
         return [s for s in self.ibm.sessions.values() if s.takes_jobs and s.id not in self.before]
@@ -272,6 +280,41 @@ def assert_results(reports):
     assert widths == [{index + 2} for index in range(len(reports))]
 
 
+class TestCreateSession:
+    """The task that was killed goes on with the session that it had opened, whether it knew so or not."""
+
+    @pytest.fixture
+    def task(self, ibm, dag):
+        task = IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez", retries=20)
+        serialize(dag)
+        return task
+
+    @pytest.mark.parametrize("point", ["before", "after"])
+    def test_killed_at_any_request(self, ibm, task, point):
+        for number in itertools.count(1):
+            scenario = Scenario(ibm, task, f"{point}-{number}")
+            killed = scenario.killed_once(point, number)
+            assert scenario.sessions == [session.id for session in scenario.left_open] == [scenario.result()]
+            if not killed:
+                break
+        assert number > 2
+
+    def test_killed_when_all_is_done_but_not_told(self, ibm, task):
+        scenario = Scenario(ibm, task, "end")
+        assert scenario.killed_once("end", 0)
+        assert list(ibm.sessions) == [scenario.result()]
+
+    def test_killed_again_and_again(self, ibm, task):
+        """Each attempt gets one request further than the one before it."""
+        scenario = Scenario(ibm, task, "again")
+        for number in range(1, 20):
+            if not scenario.worker.attempt(("after", number)):
+                break
+            scenario.worker.bury()
+        assert number > 4, "token and request; token, list, session, jobs ..."
+        assert list(ibm.sessions) == ibm.books()["accepting"] == [scenario.result()]
+
+
 class TestRunJobs:
     @pytest.mark.parametrize("point", ["before", "after"])
     def test_killed_at_any_request(self, ibm, dag, point):
@@ -280,17 +323,10 @@ class TestRunJobs:
         serialize(dag)
         for number in itertools.count(1):
             scenario = Scenario(ibm, task, f"{point}-{number}")
-            seen = len(ibm.journal)
-            killed = scenario.worker.attempt((point, number))
-            last = ibm.journal[-1].operation if ibm.journal[seen:] else None
-            if killed:
-                scenario.worker.bury()
-                assert scenario.worker.attempt() is None
+            killed = scenario.killed_once(point, number)
             assert_each_ran_once(scenario.jobs, 3)
             assert_results(scenario.result())
-            # Of a session whose id was on its way nobody gets to know. It costs nothing without a job.
-            unknown = [[]] if killed and (point, last) == ("after", "create_session") else []
-            assert [session.jobs for session in scenario.left_open] == unknown
+            assert scenario.left_open == []
             if not killed:
                 break
         assert number > 12
@@ -319,7 +355,7 @@ class TestRunJobs:
         assert number > 8
         assert_each_ran_once(scenario.jobs, 3)
         assert_results(scenario.result())
-        assert [session.jobs for session in scenario.left_open] in ([], [[]])
+        assert scenario.left_open == []
 
 
 class TestSubmitJob:

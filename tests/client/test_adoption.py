@@ -8,9 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from airflow_provider_ibm_sessions.client import IBMQuantumClient, RetryPolicy
-from airflow_provider_ibm_sessions.client.adoption import Opening, marks
+from airflow_provider_ibm_sessions.client.adoption import Opening, are_distinct, marked
 from airflow_provider_ibm_sessions.client.errors import (
     IBMQuantumError,
     OutcomeUnknownError,
@@ -237,15 +239,16 @@ class TestAnothersSession:
         assert requests_sent(ibm) == 2
 
 
-class TestWhoCannotLook:
-    BARRED = [
-        Fault("GET", WORKLOADS, status=403, times=None),
-        Fault("GET", WORKLOADS, status=500, times=None),
-        Fault("GET", WORKLOADS, html=True, times=None),
-        Fault("GET", f"{SESSIONS}/*", status=503, times=None),
-        Fault("GET", "/v1/jobs", drop=True, times=None),
-    ]
+BARRED = [
+    Fault("GET", WORKLOADS, status=403, times=None),
+    Fault("GET", WORKLOADS, status=500, times=None),
+    Fault("GET", WORKLOADS, html=True, times=None),
+    Fault("GET", f"{SESSIONS}/*", status=503, times=None),
+    Fault("GET", "/v1/jobs", drop=True, times=None),
+]
 
+
+class TestWhoCannotLook:
     @pytest.mark.parametrize("barred", BARRED, ids=lambda fault: f"{fault.path} {fault}")
     def test_does_not_send_again_and_may_look_later(self, ibm, client, opening, barred):
         ibm.script(lost(drop=True), barred)
@@ -263,9 +266,27 @@ class TestWhoCannotLook:
         assert requests_sent(ibm) == 1
 
 
-@pytest.mark.parametrize("seconds", [1, 20, 60, 600, 3600, 28800])
-def test_a_mark_costs_little(seconds):
-    assert 1 <= marks(seconds) <= max(1, min(300, seconds * 0.05))
+@given(asked=st.integers(1, 30_000), mark=st.integers(0, 2**32))
+def test_a_mark_costs_five_percent_and_five_minutes_at_most(asked, mark):
+    assert asked - min(300, asked * 0.05) <= marked(asked, mark) <= asked
+
+
+@given(
+    asked=st.integers(1, 30_000),
+    difference=st.integers(-400, 400),
+    first=st.integers(0, 2**32),
+    places=st.tuples(st.integers(0, 300), st.integers(0, 300)).filter(lambda both: both[0] != both[1]),
+)
+def test_marks_tell_owners_apart_though_they_ask_for_a_little_more_or_less(asked, difference, first, places):
+    other = max(1, asked + difference)
+    assume(are_distinct(asked, max(places) + 1))
+    assert marked(asked, first + places[0]) != marked(other, first + places[1])
+
+
+def test_there_are_marks_for_many_tasks():
+    assert are_distinct(600, 16)
+    assert are_distinct(3600, 100)
+    assert are_distinct(28800, 200)
 
 
 def test_twenty_at_once_with_lost_replies_have_a_session_each(ibm):

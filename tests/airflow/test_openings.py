@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A session is opened by a task, and is that task's, whatever becomes of replies, workers and attempts."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import task
+
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.operators.job import (
+    IBMQuantumRunJobsOperator,
+    IBMQuantumSubmitJobOperator,
+)
+from airflow_provider_ibm_sessions.operators.session import (
+    IBMQuantumCloseSessionOperator,
+    IBMQuantumCreateSessionOperator,
+)
+from tests.airflow.conftest import Run, cleared, fails_once, next_try, serialize
+from tests.airflow.test_killed_anywhere import _be_a_worker, _ended, begin, warm  # noqa: F401
+from tests.fake_ibm import Fault
+
+pytestmark = pytest.mark.usefixtures("connection", "quick")
+
+AT_ONCE = {"retry_delay": timedelta(0)}
+
+
+JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0; bit[2] meas; qubit[2] q;", None, 10]]}}
+
+
+def run_jobs(**kwargs):
+    return IBMQuantumRunJobsOperator(task_id="run", backend="ibm_fez", jobs=[JOB, JOB], **kwargs)
+
+
+def create_each(count, **kwargs):
+    """A mapped task."""
+    each = IBMQuantumCreateSessionOperator.partial(**{"task_id": "create", **kwargs})
+    return each.expand(backend=["ibm_fez"] * count)
+
+
+def create(**kwargs):
+    return IBMQuantumCreateSessionOperator(**{"task_id": "create", "backend": "ibm_fez", **kwargs})
+
+
+def posts(ibm):
+    return ibm.requests("POST", "/v1/sessions")
+
+
+def lost(**kind):
+    return Fault("POST", "/v1/sessions", phase="after", **{"drop": True, **kind})
+
+
+def not_done(**kind):
+    return Fault("POST", "/v1/sessions", **{"drop": True, **kind})
+
+
+def task_instances(dag):
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = select(TaskInstance).where(TaskInstance.dag_id == dag.dag_id)
+        return list(session.scalars(query.order_by(TaskInstance.map_index)))
+
+
+def queued(dag):
+    """What the scheduler does with tasks that are ready for their first attempt."""
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        for ti in task_instances(dag):
+            ti.try_number, ti.state = 1, "queued"
+            session.merge(ti)
+    return task_instances(dag)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+class TestTwentyAtOnce:
+    """Twenty workers, in processes of their own, open sessions on one backend at the same moment."""
+
+    def test_each_owns_one_though_no_reply_arrives(self, ibm, airflow_db, dag):
+        from airflow import settings
+
+        ibm.script(lost(times=10, delay=1), not_done(times=10, delay=1))
+        opener = create_each(20, max_ttl="20m")
+        serialize(dag)
+        dag_run = begin(dag, "run")
+        children = []
+        for ti in queued(dag):
+            settings.Session.remove()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            children.append(os.fork())
+            if children[-1] == 0:
+                _be_a_worker(opener, ti, None)
+        assert [_ended(child) for child in children] == [None] * 20
+        owned = Run(dag_run).xcom_of_each("create")
+        assert len(owned) == len(set(owned)) == 20
+        assert sorted(ibm.books()["accepting"]) == sorted(owned)
+        assert len(posts(ibm)) == 30
+
+
+class TestMarks:
+    def test_tasks_of_a_run_ask_for_different_sessions(self, ibm, dag, run):
+        for number in range(6):
+            create(task_id=f"create_{number}", max_ttl=7200 + number % 3)
+        create_each(3, task_id="mapped", max_ttl=7201)
+        assert run(dag).state == "success"
+        asked = [post.json["max_ttl"] for post in posts(ibm)]
+        assert len(set(asked)) == len(asked) == 9
+
+    def test_a_task_asks_for_the_same_each_time(self, ibm, dag, run):
+        first = run_until_closed(ibm, dag, run)
+        assert cleared(first, dag, "create").state_of("create") == "success"
+        assert len({post.json["max_ttl"] for post in posts(ibm)}) == 1
+        assert len(posts(ibm)) == 2
+
+    def test_where_there_are_fewer_marks_than_tasks_nothing_is_taken_up(self, ibm, dag, run, output):
+        ibm.script(lost())
+        create_each(3, max_ttl=40)
+        result = run(dag)
+        [unanswered, *owned] = ibm.sessions
+        assert result.state == "failed"
+        assert result.xcom_of_each("create") == owned
+        assert f"it may be any of {unanswered}" in output()
+
+
+class TestFunction:
+    def test_it_gets_the_session_whose_reply_was_lost(self, ibm, dag, run, monkeypatch):
+        monkeypatch.setattr(
+            IBMQuantumHook, "qiskit_session", lambda self, session_id, backend=None: session_id
+        )
+        ibm.script(lost())
+        with dag:
+
+            @task.ibm_quantum_session(backend="ibm_fez", max_ttl="20m")
+            def work(session):
+                return session
+
+            work()
+        result = run(dag)
+        assert [result.xcom("work")] == list(ibm.sessions)
+        assert ibm.books()["accepting"] == []
+
+
+def run_until_closed(ibm, dag, run):
+    """A run that has opened a session and closed it."""
+    opened = create()
+    IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
+    result = run(dag)
+    assert ibm.books()["sessions"] == {"closed": 1}
+    return result
+
+
+class TestClear:
+    def test_while_the_session_takes_jobs_it_is_used_again(self, ibm, dag, run):
+        create()
+        again = cleared(run(dag), dag, "create")
+        assert [again.xcom("create")] == [again.xcom("create", "session")["id"]] == list(ibm.sessions)
+        assert len(posts(ibm)) == 1
+
+    def test_after_its_end_another_is_opened(self, ibm, dag, run):
+        first = run_until_closed(ibm, dag, run)
+        again = cleared(first, dag, "create")
+        assert ibm.books()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
+
+    def test_after_its_end_another_is_found_when_the_reply_is_lost(self, ibm, dag, run):
+        first = run_until_closed(ibm, dag, run)
+        ibm.script(lost())
+        again = cleared(first, dag, "create")
+        assert ibm.books()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("backend", "ibm_torino"), ("mode", "batch"), ("max_ttl", "2h")], ids=str
+    )
+    def test_with_other_input_the_old_one_is_closed(self, ibm, dag, run, name, value):
+        operator = create()
+        first = run(dag)
+        setattr(operator, name, value)
+        again = cleared(first, dag, "create")
+        old, new = ibm.sessions.values()
+        assert old.state == "closed"
+        assert (new.id, new.takes_jobs) == (again.xcom("create"), True)
+
+
+class TestRetry:
+    def test_looks_for_what_the_attempt_before_could_not_look_for(self, ibm, dag, run):
+        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        create(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.tasks["create"].try_number == 2
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+
+    def test_after_a_refusal_it_does_not_look(self, ibm, dag, run):
+        ibm.script(Fault("POST", "/v1/sessions", status=429, headers={"Retry-After": "60"}))
+        create(retries=1, **AT_ONCE)
+        assert run(dag).tasks["create"].try_number == 2
+        assert ibm.requests("GET", "/v1/workloads") == []
+        assert len(ibm.sessions) == 1
+
+    def test_after_an_id_that_could_not_be_stored_the_session_is_closed(self, ibm, dag, run, monkeypatch):
+        fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "_keep")
+        create(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert ibm.books()["accepting"] == [result.xcom("create")]
+
+
+class TestOlderAirflow:
+    """Before 3.3 there is no task state store: the mark has to be enough."""
+
+    @pytest.fixture(autouse=True)
+    def without_store(self, monkeypatch):
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        original = RuntimeTaskInstance.get_template_context
+
+        def context(self):
+            return {name: value for name, value in original(self).items() if name != "task_state_store"}
+
+        monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", context)
+
+    def test_a_lost_reply_leaves_one_session(self, ibm, dag, run):
+        ibm.script(lost())
+        create()
+        result = run(dag)
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+
+    def test_a_retry_takes_up_the_session_that_has_no_job(self, ibm, dag, run, monkeypatch):
+        fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "_keep")
+        vanishes(monkeypatch)
+        create(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.tasks["create"].try_number == 2
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+
+
+def vanishes(monkeypatch):
+    """Who fails gets to nothing else, as if it were killed."""
+    monkeypatch.setattr("airflow_provider_ibm_sessions.opening.close_after_failure", lambda *_: None)
+
+
+GIVEN_UP = ["queued", "scheduled", None, "up_for_retry", "later attempt"]
+
+
+class TestKilled:
+    """SIGTERM strikes a worker: it ends what it has begun, unless another attempt goes on with that."""
+
+    @pytest.fixture
+    def kill(self, dag, terminate):
+        """Kill the task as soon as something is so, after Airflow has noted why: ``kill(why, when)``."""
+
+        def arm(why, when):
+            def noted():
+                if not when():
+                    return False
+                note(dag, why)
+                return True
+
+            terminate(noted)
+
+        return arm
+
+    @pytest.mark.parametrize("why", GIVEN_UP, ids=str)
+    def test_jobs_that_another_attempt_goes_on_with_are_left_alone(self, ibm, dag, run, kill, why):
+        ibm.settings.job_seconds = 1.5
+        run_jobs(poll_interval=0.1, timeout=20)
+        kill(why, lambda: ibm.requests("GET", "/v1/jobs"))
+        first = run(dag)
+        assert first.state == "failed"
+        assert_nothing_was_ended(ibm)
+        again = next_try(first, dag, "run")
+        assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)
+        assert len(ibm.jobs) == 2
+
+    @pytest.mark.parametrize("why", ["failed", "success"])
+    def test_jobs_of_a_task_that_a_user_has_ended_are_ended(self, ibm, dag, run, kill, why):
+        ibm.settings.job_seconds = 600
+        run_jobs(poll_interval=0.1, timeout=20)
+        kill(why, lambda: ibm.requests("GET", "/v1/jobs"))
+        run(dag)
+        assert ibm.books()["sessions"] == {"closed": 1}
+        assert ibm.books()["jobs"] == {"Cancelled": 2}
+
+    @pytest.mark.parametrize("why", ["queued", "later attempt"])
+    @pytest.mark.parametrize("phase", ["before", "after"])
+    def test_jobs_are_not_doubled_by_one_that_was_submitting(self, ibm, dag, run, kill, why, phase):
+        ibm.settings.job_seconds = 1
+        ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase=phase))
+        run_jobs(poll_interval=0.1, timeout=20)
+        kill(why, lambda: ibm.requests("POST", "/v1/jobs"))
+        first = run(dag)
+        assert first.state == "failed"
+        assert_nothing_was_ended(ibm)
+        assert len(ibm.jobs) == 1, "it has begun nothing more"
+        again = next_try(first, dag, "run")
+        assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)
+        assert ibm.books()["jobs"] == {"Completed": 2}
+        assert ibm.books()["sessions"] == {"closed": 1}
+
+    @pytest.mark.parametrize("why", ["queued", "later attempt"])
+    @pytest.mark.parametrize("phase", ["before", "after"])
+    def test_a_session_that_was_being_opened_is_the_next_attempts(self, ibm, dag, run, kill, why, phase):
+        ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
+        create()
+        kill(why, lambda: posts(ibm))
+        first = run(dag)
+        assert first.state == "failed"
+        assert_nothing_was_ended(ibm)
+        again = next_try(first, dag, "create")
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
+
+    @pytest.mark.parametrize("phase", ["before", "after"])
+    def test_a_session_that_was_being_opened_is_closed_when_a_user_ends_the_task(
+        self, ibm, dag, run, kill, phase
+    ):
+        ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
+        create()
+        kill("failed", lambda: posts(ibm))
+        run(dag)
+        assert ibm.books()["sessions"] == {"closed": 1}
+
+    @pytest.mark.parametrize(
+        ("why", "state"), [("failed", "closed"), ("running", "closed"), ("queued", "open")]
+    )
+    def test_a_session_that_was_opened_and_not_told_yet(self, ibm, dag, run, kill, why, state):
+        opened = []
+        create(post_execute=lambda *_: opened.append(True) or time.sleep(1))
+        kill(why, lambda: opened)
+        run(dag)
+        assert ibm.books()["sessions"] == {state: 1}
+
+    @pytest.mark.parametrize(("why", "status"), [("queued", "Completed"), ("failed", "Cancelled")])
+    @pytest.mark.parametrize("moment", ["waiting", "submitting"])
+    def test_a_job_that_stands_alone(self, ibm, dag, run, kill, why, status, moment):
+        ibm.settings.job_seconds = 1.5 if status == "Completed" else 600
+        if moment == "submitting":
+            ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase="after"))
+        IBMQuantumSubmitJobOperator(
+            task_id="submit",
+            backend="ibm_fez",
+            program_id=JOB["program_id"],
+            program_params=JOB["params"],
+            poll_interval=0.1,
+            timeout=20,
+        )
+        kill(why, lambda: ibm.requests("POST", "/v1/jobs") if moment == "submitting" else looks_at_job(ibm))
+        first = run(dag)
+        if status == "Completed":
+            assert_nothing_was_ended(ibm)
+            assert next_try(first, dag, "submit").xcom("submit")["id"] in ibm.jobs
+        assert [job.status for job in ibm.jobs.values()] == [status]
+
+    def test_who_was_given_up_ends_what_it_alone_has_opened(self, ibm, dag, run, kill):
+        """Its request was under way for so long that the next attempt has opened another session."""
+        ibm.script(Fault("POST", "/v1/sessions", delay=0.8))
+        create()
+        kill("other session", lambda: posts(ibm))
+        assert run(dag).state == "failed"
+        assert ibm.books()["sessions"] == {"closed": 1}
+
+
+def looks_at_job(ibm):
+    return ibm.requests("GET", "/v1/jobs/*")
+
+
+def assert_nothing_was_ended(ibm):
+    assert ibm.requests("DELETE") == []
+    assert ibm.requests("POST", "/v1/jobs/*/cancel") == []
+
+
+def note(dag, why):
+    """What Airflow's database says of the task when its worker is killed."""
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        if why in ("later attempt", "other session"):
+            query = select(TaskStateStoreModel).where(TaskStateStoreModel.dag_id == dag.dag_id)
+            rows = {row.key: row for row in session.scalars(query)}
+            record = json.loads(rows["ibm_quantum_attempt"].value)
+            rows["ibm_quantum_attempt"].value = json.dumps({**record, "tried": 2})
+            if why == "other session":
+                like = rows["ibm_quantum_attempt"]
+                names = ("dag_run_id", "dag_id", "run_id", "task_id", "map_index")
+                row = TaskStateStoreModel(
+                    key=f"ibm_quantum_{record['key']}_session_id",
+                    value=json.dumps("the-next-attempts"),
+                    **{name: getattr(like, name) for name in names},
+                )
+                session.add(row)
+            return
+        [ti] = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == dag.dag_id))
+        ti.state = why
