@@ -15,6 +15,9 @@ from airflow_provider_ibm_sessions.client.progress import Awaited
 from airflow_provider_ibm_sessions.survival import is_over
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
+_endings: set[asyncio.Task[None]] = set()
+"""What is under way: asyncio itself does not keep its tasks."""
+
 
 class IBMQuantumJobTrigger(IBMQuantumTrigger):
     """
@@ -77,8 +80,20 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         return f"{what} not final in time"
 
     async def on_kill(self) -> None:
-        """End the jobs if the task is over. Called by Airflow 3.3+, which gives it 30 s."""
-        if not self.cancel_on_kill or await self._goes_on():
+        """
+        End the jobs if the task is over. Called by Airflow 3.3+, which gives it 30 s.
+
+        Airflow 3.3.2 cancels it as well, each second for as long as it runs: so the work is done beside it.
+        """
+        if not self.cancel_on_kill:
+            return
+        ending = asyncio.create_task(self._end_unless_it_goes_on())
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+        await asyncio.shield(ending)
+
+    async def _end_unless_it_goes_on(self) -> None:
+        if await self._goes_on():
             return
         self.log.info("The task was killed: ending what it has begun")
         async with self.hook.async_brief_client() as client:

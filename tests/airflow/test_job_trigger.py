@@ -184,6 +184,27 @@ def test_a_trigger_whose_task_a_user_has_failed_ends_all(begun, task_instance):
     begun.assert_ended()
 
 
+def test_a_trigger_that_is_cancelled_while_it_ends_all_goes_on_with_that(begun, task_instance):
+    """Airflow 3.3.2's supervisor asks for a trigger's end again each second, until it has ended."""
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+
+    begun.ibm.latency = 0.2
+    trigger = begun.trigger(task_instance("failed"))
+
+    async def triggerer():
+        runner = TriggerRunner()
+        runner.triggers[7] = {"name": "seven", "events": 0, "is_watcher": False}
+        watching = runner.triggers[7]["task"] = asyncio.create_task(runner.run_trigger(7, trigger))
+        while not watching.done():
+            await asyncio.sleep(0.3)
+            runner.to_cancel.append(7)
+            await runner.cancel_triggers()
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task(), watching}))
+
+    asyncio.run(triggerer())
+    begun.assert_ended()
+
+
 def test_a_trigger_whose_task_was_cleared_ends_nothing(begun, task_instance):
     taken_away(begun.trigger(task_instance(None)))
     begun.assert_untouched()
