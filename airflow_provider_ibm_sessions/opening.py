@@ -20,7 +20,7 @@ from airflow_provider_ibm_sessions.client.values import (
 )
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
-from airflow_provider_ibm_sessions.links import console_url
+from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -119,14 +119,17 @@ def _opened(hook: IBMQuantumHook, attempt: Attempt, opening: Opening, *, was_beg
     try:
         if was_begun:
             hook.log.info("An earlier attempt died while it was opening a session: looking for that")
-            if found := opening.find_settled(client, OutcomeUnknownError("Create a session")):
+            unknown = OutcomeUnknownError("Create a session: an earlier attempt may have opened one")
+            if found := opening.find_settled(client, unknown):
                 return found
         return opening.send(client)
     except AirflowTaskTimeout:
         _close_unanswered(hook, opening)
         raise
     except IBMQuantumError as error:
-        if not isinstance(error, OutcomeUnknownError):  # surely nothing was opened
+        if isinstance(error, OutcomeUnknownError):
+            error.message += f". See in IBM's console whether {opening.backend} has it: {CONSOLE_URL}"
+        else:  # surely nothing was opened
             attempt.remember(_SINCE, "")
         raise
 

@@ -91,6 +91,7 @@ class Sweep:
         self._ledger = ledger
         self._scope = scope
         self._min_age = min_age
+        self._unreadable: list[IBMQuantumError] = []
 
     def findings(self) -> list[Finding]:
         """
@@ -109,7 +110,7 @@ class Sweep:
         :raises IBMQuantumError: If the list cannot be read.
         """
         findings = self.findings()
-        failures: list[IBMQuantumError] = []
+        failures = self._unreadable
         reports = []
         for finding in findings:
             log.info("%s", finding)
@@ -147,6 +148,8 @@ class Sweep:
                 session = self._hook.get_session(workload.id)
             except (NotFoundError, PermissionDeniedError) as error:
                 log.warning("%s", error)
+                if isinstance(error, PermissionDeniedError) and self._ledger.owner_of(workload.id):
+                    self._unreadable.append(error)  # another user's is none of our business; ours is
                 continue
             if not session.is_closed:
                 yield session, workload.created or session.started_at or datetime.now(UTC)

@@ -98,6 +98,7 @@ class Opening:
                 raise
             except IBMQuantumError as error:
                 unknown.retryable = True
+                unknown.message += f". Cannot look for it: {error}"
                 raise unknown from error
         if found:
             log.info("Found session %s, whose opening went unanswered", found.id)
