@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test lint types contract pytest bench env clean
+.PHONY: help demo test lint types contract pytest faults bench env clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,9 @@ contract: env
 
 pytest: env
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+faults: env  ## Every operation under every fault: a table of sessions lost (ONLY='create | 503': these cells)
+	@$(BIN)/python -m tests.faults $(if $(ONLY),"$(ONLY)")
 
 bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)

@@ -4,19 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_ibm_sessions.links import console_url
 from tests.fake_ibm import FakeIBM
 
 from .catalogue import Cell
-from .rules import bound_of, can_succeed, may_accept, may_be_open, must_succeed
+from .rules import (
+    bound_of,
+    can_succeed,
+    escapes_sweeps,
+    is_denied,
+    may_accept,
+    may_be_open,
+    must_succeed,
+)
 from .small_airflow import Told
 from .stories import Played
 
 COLUMNS = (
-    "accepting",
+    "lost",
     "left open",
     "duplicates",
     "run twice",
@@ -26,11 +34,24 @@ COLUMNS = (
     "too slow",
     "no fault",
 )
-"""What can be wrong: a session takes jobs, or is not closed, without an owner; a session or a submission more
+"""What can be wrong: a session takes jobs without an owner, or is not closed; a session or a submission more
 than needed; a job run twice; an outcome told that is not so, or not told; another's session touched; key or
 token in a log, an error or what Airflow stores; over the time bound; the fault never struck."""
 
 FOR_EVER = float("inf")
+
+
+def as_they_are(records: dict[str, Any]) -> dict[str, Any]:
+    """The service's own records go on changing."""
+    return {name: replace(record) for name, record in records.items()}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Sessions that were there before the run: others', and one whose owner is gone."""
+
+    others: list[str]
+    orphan: str
 
 
 @dataclass
@@ -40,8 +61,13 @@ class After:
     played: Played
     own: dict[str, Any]
     """The run's sessions, as they were when it ended."""
+    planted: Planted
     seconds: float
     struck: int
+    orphan_then: str
+    """The orphan's state when the run ended."""
+    denied: bool
+    """Whether IBM says of sessions that it has listed that there are none."""
     books: dict[str, Any] = field(default_factory=dict)
     sessions: dict[str, Any] = field(default_factory=dict)
     jobs: dict[str, Any] = field(default_factory=dict)
@@ -50,25 +76,41 @@ class After:
     states_then: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     touched: list[str] = field(default_factory=list)
+    swept: dict[str, Any] = field(default_factory=dict)
+    half_an_hour_later: dict[str, Any] = field(default_factory=dict)
+    """The sessions after a sweep, and after that: where any of the run's took jobs when it was over."""
     log: str = ""
 
     def __post_init__(self) -> None:
         self.states_then = {name: session.state for name, session in self.own.items()}
 
-    def conclude(self, ibm: FakeIBM, others: list[str], earlier: Played | None, seconds: float) -> None:
+    def conclude(self, ibm: FakeIBM, earlier: Played | None, seconds: float) -> None:
         """Let the service go on for some seconds, then read its books."""
         ibm.clock.advance(seconds)
-        self.books, self.sessions, self.jobs = ibm.books(), ibm.sessions, ibm.jobs
+        self.books, self.sessions, self.jobs = ibm.books(), as_they_are(ibm.sessions), ibm.jobs
         asked = [*ibm.requests("PATCH"), *ibm.requests("DELETE")]
         self.told_to_end = {name: [each.time for each in asked if name in each.path] for name in self.own}
         self.secrets = [ibm.api_key, *(token.value for token in ibm.tokens)]
-        self.touched = [name for name in others if not self.sessions[name].takes_jobs]
+        self.touched = [name for name in self.planted.others if not self.sessions[name].takes_jobs]
+        if not self.played.story.sweeps and not self.sessions[self.planted.orphan].takes_jobs:
+            self.touched.append(self.planted.orphan)
         if earlier and not earlier.dag_run.succeeded and earlier.story.completes:
             self.touched.append("the earlier run's: " + _summary(earlier))
 
     @property
     def tasks(self) -> dict[str, Told]:
         return self.played.tasks
+
+    @property
+    def taking_jobs(self) -> list[str]:
+        """Those of the run's sessions that took jobs when the run was over, and had settled."""
+        return [name for name in self.own if self.sessions[name].takes_jobs]
+
+    @property
+    def known(self) -> list[str]:
+        """The run's sessions, without those that IBM denies and no task has heard of."""
+        heard = "".join(told.traces() for told in self.tasks.values()) if self.denied else ""
+        return [name for name in self.own if not self.denied or name in heard]
 
     def own_jobs(self) -> list[Any]:
         return [job for job in self.jobs.values() if job.session_id in self.own]
@@ -80,19 +122,25 @@ class Verdict:
     findings: list[tuple[str, str]]
     seconds: float
     sessions: int
-    lost: int
+    out_of_reach: int
+    """Sessions that took jobs when the run was over, every way to them being barred for ever."""
+    unknown: int
+    """Those of them whose names nobody has learnt."""
     told: str
 
 
 def judge(cell: Cell, after: After) -> Verdict:
     findings = [
         *_of_sessions(cell, after),
+        *_of_remains(cell, after),
         *_of_jobs(after),
         *_of_telling(cell, after),
         *_of_cell(cell, after),
     ]
-    lost = sum(column == "accepting" for column, _ in findings)
-    return Verdict(cell, findings, after.seconds, len(after.own), lost, _summary(after.played))
+    barred = after.taking_jobs if may_accept(cell) else []
+    unknown = [name for name in barred if after.swept[name].takes_jobs]
+    told = _summary(after.played)
+    return Verdict(cell, findings, after.seconds, len(after.own), len(barred), len(unknown), told)
 
 
 # -- the findings -----------------------------------------------------------------------------------------
@@ -101,10 +149,10 @@ Findings = Iterator[tuple[str, str]]
 
 
 def _of_sessions(cell: Cell, after: After) -> Findings:
-    for name in after.own:
+    for name in after.known:
         session = after.sessions[name]
         if session.takes_jobs and not may_accept(cell):
-            yield "accepting", f"session {name} is {session.state} and takes jobs"
+            yield "lost", f"session {name} is {session.state} and takes jobs"
         elif not session.final and not may_be_open(cell):
             yield "left open", f"session {name} is {session.state}"
         if not session.final and not _is_named(name, after):
@@ -113,11 +161,28 @@ def _of_sessions(cell: Cell, after: After) -> Findings:
         yield "duplicates", f"{len(after.own)} sessions were opened, and some at the same time"
     for name in after.touched:
         yield "others'", name
+    if _has_swept(after) and after.orphan_then != "closed" and not is_denied(cell):
+        yield "wrong told", f"sweep: success, but the session without an owner is {after.orphan_then}"
+
+
+def _has_swept(after: After) -> bool:
+    return "sweep" in after.tasks and after.tasks["sweep"].succeeded
+
+
+def _of_remains(cell: Cell, after: After) -> Findings:
+    """What was out of reach is closed by the next sweep, or by IBM before it has cost anything."""
+    for name, session in ((name, after.swept[name]) for name in after.taking_jobs):
+        if session.takes_jobs and not escapes_sweeps(cell):
+            yield "lost", f"session {name} is {session.state} after a sweep, and takes jobs"
+        if session.takes_jobs and session.jobs:
+            yield "lost", f"session {name} has a job, and nobody knows of it"
+        if not after.half_an_hour_later[name].final:
+            yield "lost", f"session {name} is open after half an hour without jobs"
 
 
 def _overlap(after: After) -> bool:
     """Was one opened before the one before it was told to end? (A retry opens another in place of that.)"""
-    sessions = [after.sessions[name] for name in after.own]
+    sessions = [after.sessions[name] for name in after.known]
     ends = [min([session.closed_at or FOR_EVER, *after.told_to_end[session.id]]) for session in sessions]
     return any(end > later.created for end, later in zip(ends, sessions[1:], strict=False))
 
@@ -166,13 +231,8 @@ def _submitted(told: Told, after: After) -> str:
     return ""
 
 
-def _listed(told: Told, after: After) -> str:
-    missing = set(after.sessions) - set(told.result)
-    return f"{len(missing)} workloads are missing" if missing else ""
-
-
 def _closed(told: Told, after: After) -> str:
-    states = set(after.states_then.values())
+    states = {after.states_then[name] for name in after.known}
     return "" if states == {"closed"} else f"its sessions are {states}"
 
 
@@ -184,7 +244,6 @@ def _ran(told: Told, after: After) -> str:
 _CHECKS = {
     "create": _created,
     "job": _submitted,
-    "list": _listed,
     "sensor": _closed,
     "close": _closed,
     "run": _ran,

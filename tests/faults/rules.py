@@ -41,6 +41,16 @@ def may_accept(cell: Cell) -> bool:
     return cell.lasting and (_is_iam(cell) or cell.operation.create_is_lost)
 
 
+def escapes_sweeps(cell: Cell) -> bool:
+    """Only where its name was never learnt. Then no job can ever have reached it, and IBM closes it."""
+    return cell.lasting and cell.operation.create_is_lost
+
+
+def is_denied(cell: Cell) -> bool:
+    """IBM says for ever that there is no such session, to a client that has its name from a list only."""
+    return cell.lasting and cell.fault.name == "404" and cell.operation.name in ("adopt: get", "sweep: get")
+
+
 def may_be_open(cell: Cell) -> bool:
     """Also where closing is barred: it drains at least."""
     return may_accept(cell) or (cell.lasting and cell.operation.method == "DELETE")

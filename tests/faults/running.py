@@ -4,26 +4,31 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from airflow_provider_ibm_sessions.client import client as client_module
 from airflow_provider_ibm_sessions.client import transport
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+from airflow_provider_ibm_sessions.ledger import PREFIX, Owner
 from tests.conftest import connection_to
 from tests.fake_ibm import FakeIBM, Fault
+from tests.fake_ibm.settings import UNUSED_SECONDS
 
-from . import detours
+from . import detours, small_airflow
 from .catalogue import Cell
 from .detours import Detour
-from .judging import After, Verdict, judge
-from .stories import STORIES, Played, Setting
+from .judging import After, Planted, Verdict, as_they_are, judge
+from .rules import is_denied
+from .stories import STORIES, Played, Setting, sweep
 
 CONN_ID = "ibm_quantum_default"
 SHORT, LONG = 0.4, 5.0
@@ -68,6 +73,7 @@ def prepare() -> Written:
     _shorten_waiting()
     _unmask()
     detours.install()
+    small_airflow.install()
     logging.basicConfig(level=logging.INFO, force=True)
     return Written()
 
@@ -98,25 +104,45 @@ def run_cell(cell: Cell) -> Verdict:
     """One Dag run with one fault, and what is to be said of it."""
     written = prepare()
     written.clear()
+    small_airflow.start_anew()
     story = STORIES[cell.operation.story]
     waits = {} if story.completes else {"queue_seconds": FOR_EVER}
     _window[:] = [WINDOW_LASTING if cell.lasting else WINDOW_ONCE]
     with FakeIBM(job_seconds=JOB_SECONDS, **waits) as ibm:
-        others = [ibm.plant_session(age=age).id for age in (500, 900)]
+        planted = _plant(ibm)
         os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = connection_to(ibm, timeout=_timeout(cell))
         earlier = Played(story, Setting(CONN_ID, cell.deferred, LONG), "earlier") if cell.later else None
         if earlier:
             earlier.begin()
-        after = _afflicted(cell, ibm, {*ibm.sessions})
+        after = _afflicted(cell, ibm, planted)
         if earlier:
             earlier.finish()
-        after.conclude(ibm, others, earlier, UNTIL_SETTLED)
+        after.conclude(ibm, earlier, UNTIL_SETTLED)
+        if after.taking_jobs:
+            _sweep_up(ibm, after)
         after.log = written.read()
         return judge(cell, after)
 
 
-def _afflicted(cell: Cell, ibm: FakeIBM, known: set[str]) -> After:
+def _plant(ibm: FakeIBM) -> Planted:
+    """What there is already: others' sessions, and one that a run of this Airflow has left behind."""
+    orphan = ibm.plant_session(age=700).id
+    owner = Owner(CONN_ID, "faults", "gone", "create", outlives_task=True)
+    small_airflow.variables[PREFIX + orphan] = json.dumps(asdict(owner))
+    return Planted([ibm.plant_session(age=age).id for age in (100, 900)], orphan)
+
+
+def _sweep_up(ibm: FakeIBM, after: After) -> None:
+    """When all is well again: what does the next sweep close, and IBM, of what gets no job?"""
+    sweep(CONN_ID)
+    after.swept = as_they_are(ibm.sessions)
+    ibm.clock.advance(UNUSED_SECONDS)
+    after.half_an_hour_later = as_they_are(ibm.sessions)
+
+
+def _afflicted(cell: Cell, ibm: FakeIBM, planted: Planted) -> After:
     """The run that meets the fault."""
+    known = {*ibm.sessions}
     setting = Setting(CONN_ID, cell.deferred, patience=1.0 if cell.lasting else 4.0)
     arm = _arming(cell, ibm)
     at = cell.operation.later_at if cell.later else None
@@ -133,7 +159,8 @@ def _afflicted(cell: Cell, ibm: FakeIBM, known: set[str]) -> After:
     ibm.clear_faults()
     detours.clear()
     own = {name: session for name, session in ibm.sessions.items() if name not in known}
-    return After(played, own, seconds, struck)
+    orphan_then = ibm.sessions[planted.orphan].state
+    return After(played, own, planted, seconds, struck, orphan_then, is_denied(cell))
 
 
 def _arming(cell: Cell, ibm: FakeIBM) -> Callable[[], None]:

@@ -12,9 +12,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_ibm_sessions import sweeping
 from airflow_provider_ibm_sessions.client import errors, once, replies, retries
+from airflow_provider_ibm_sessions.client.adoption import Opening
 from airflow_provider_ibm_sessions.client.operations import CLOSE_SESSION
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.operators import session
+from airflow_provider_ibm_sessions.sweeping import Sweep
 from tests.conftest import AIRFLOW_HOME
 
 from .catalogue import cells
@@ -29,6 +33,22 @@ def _sends_posts_again() -> None:
 def _never_looks_for_its_job() -> None:
     once._settled = lambda *_: None
     once._single = lambda client, tag, submitted=None: submitted
+
+
+def _never_looks_for_its_session() -> None:
+    Opening.find_settled = lambda *_: None
+
+
+def _takes_any_session_for_its_own() -> None:
+    Opening._fits = lambda *_: True
+
+
+def _sweeps_everything() -> None:
+    Sweep._verdict = lambda *_: sweeping.Verdict.ORPHAN
+
+
+def _writes_no_session_down() -> None:
+    session.enter = lambda *_, **__: None
 
 
 def _does_not_close() -> None:
@@ -67,7 +87,11 @@ def _breaks_on_trouble() -> None:
 SPOILT: dict[str, tuple[Callable[[], None], str, str]] = {
     "sends POST again": (_sends_posts_again, "create | 503 after | once | first | sync", "duplicates"),
     "submits again": (_never_looks_for_its_job, "submit job | 503 after | once | first | sync", "run twice"),
-    "does not close": (_does_not_close, "close | 429 | once | first | sync", "accepting"),
+    "opens again": (_never_looks_for_its_session, "create | drop after | once | first | sync", "duplicates"),
+    "adopts any": (_takes_any_session_for_its_own, "create | drop after | once | first | sync", "wrong told"),
+    "sweeps all": (_sweeps_everything, "workloads | 503 before | once | first | sync", "others'"),
+    "keeps no list": (_writes_no_session_down, "IAM | 503 before | for ever | later | sync", "lost"),
+    "does not close": (_does_not_close, "close | 429 | once | first | sync", "lost"),
     "does not confirm": (_does_not_confirm, "close | 204 before | once | first | deferred", "wrong told"),
     "closes others'": (_closes_whatever_is_open, "close | 503 before | once | later | sync", "others'"),
     "tells its token": (_tells_its_token, "get | 503 before | once | first | deferred", "secrets"),

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk import Variable
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from airflow_provider_ibm_sessions.client import auth
@@ -30,6 +31,26 @@ Build = Callable[[], Any]
 
 def through_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+variables: dict[str, str] = {}
+"""Airflow's: all tasks share them."""
+runs: dict[str, DagRun] = {}
+"""The Dag runs that there are, by their ids."""
+
+
+def install() -> None:
+    """Airflow's variables need no API here."""
+    Variable.get = staticmethod(lambda key, default=None: variables.get(key, default))
+    Variable.set = staticmethod(lambda key, value, description=None: variables.update({key: value}))
+    Variable.keys = staticmethod(lambda prefix: [key for key in variables if key.startswith(prefix)])
+    Variable.delete = staticmethod(lambda key: variables.pop(key, None))
+
+
+def start_anew() -> None:
+    """An Airflow in which nothing has run yet."""
+    variables.clear()
+    runs.clear()
 
 
 class Store:
@@ -97,6 +118,25 @@ class TaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         self._told.xcoms[key] = through_json(value)
 
+    @staticmethod
+    def get_dr_count(*, dag_id: str, run_ids: list[str], states: list[str]) -> int:
+        found = [runs[run_id] for run_id in run_ids if run_id in runs]
+        return sum(run.dag_id == dag_id and run.state in states for run in found)
+
+    @staticmethod
+    def get_ti_count(
+        *,
+        dag_id: str,
+        run_ids: list[str],
+        task_ids: list[str],
+        map_index: int | None = None,
+        states: list[str] | None = None,
+    ) -> int:
+        """Of tasks that have begun. No task is mapped."""
+        found = [runs[run_id].tasks for run_id in run_ids if run_id in runs and runs[run_id].dag_id == dag_id]
+        tasks = [told for tasks in found for name, told in tasks.items() if name in task_ids]
+        return sum(states is None or told.state in states for told in tasks)
+
 
 class DagRun:
     """A run of a Dag: its tasks run one after another, each with one retry."""
@@ -105,6 +145,14 @@ class DagRun:
         self.dag_id, self.run_id = dag_id, run_id
         self.start_date = datetime.now(UTC)
         self.tasks: dict[str, Told] = {}
+        self.is_over = False
+        runs[run_id] = self
+
+    @property
+    def state(self) -> str:
+        if not self.is_over:
+            return "running"
+        return "success" if self.succeeded else "failed"
 
     @property
     def succeeded(self) -> bool:
@@ -113,7 +161,7 @@ class DagRun:
     def run(self, task_id: str, build: Build) -> Told:
         """Run a task until it has ended."""
         told = self.tasks[task_id] = Told(task_id)
-        while told.state in ("running", "up for retry"):
+        while told.state in ("running", "up_for_retry"):
             told.tries += 1
             self._attempt(told, build)
         return told
@@ -125,7 +173,7 @@ class DagRun:
         except Exception as error:
             told.errors.append(error)
             final = isinstance(error, AirflowFailException) or told.tries > RETRIES
-            told.state = "failed" if final else "up for retry"
+            told.state = "failed" if final else "up_for_retry"
 
     def _execute(self, told: Told, build: Build) -> Any:
         step = ("execute", {})
@@ -157,7 +205,7 @@ class DagRun:
 
     def _context(self, told: Told, operator: Any) -> Any:
         ti = TaskInstance(told, self.dag_id, self.run_id)
-        dag = SimpleNamespace(dag_id=self.dag_id, dagrun_timeout=None)
+        dag = SimpleNamespace(dag_id=self.dag_id, dagrun_timeout=None, tasks=[operator])
         return {
             "ti": ti,
             "task_instance": ti,

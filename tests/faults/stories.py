@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_ibm_sessions.failures import told_to_airflow
-from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumRunJobsOperator,
     IBMQuantumSubmitJobOperator,
@@ -19,6 +16,7 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCreateSessionOperator,
     IBMQuantumUpdateSessionOperator,
 )
+from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
 from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
 
 from .small_airflow import DagRun
@@ -26,8 +24,6 @@ from .small_airflow import DagRun
 BACKEND = "ibm_fez"
 POLL = 0.03
 JOB: dict[str, Any] = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0;"]]}}
-PAGE = 1
-"""Workloads on a page, so that there are several pages."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,7 @@ class Story:
     creates: bool = True
     waits_for_job: bool = False
     watches: bool = False
+    sweeps: bool = False
     drains: bool = False
     completes: bool = True
     """Whether its jobs run to their end; else they queue for ever, and are given up."""
@@ -45,6 +42,7 @@ class Story:
 STORIES = {
     "close hard": Story(waits_for_job=True),
     "watch": Story(watches=True),
+    "sweep": Story(sweeps=True),
     "drain": Story(drains=True),
     "drain too slow": Story(drains=True, completes=False),
     "run jobs": Story(creates=False),
@@ -61,22 +59,19 @@ class Setting:
     patience: float
 
 
-class Lists:
-    """A user's own task: lists the workloads, in a worker or in an event loop."""
+def sweep(conn_id: str) -> DagRun:
+    """A run of the Dag that closes what no live run owns; however young, since here nothing grows old."""
+    swept = DagRun("sweep", "sweep")
+    swept.run("sweep", lambda: _sweeper(conn_id, min_age=0))
+    return swept
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
-        self._hook = IBMQuantumHook(setting.conn_id)
 
-    def execute(self, context: Any) -> list[str]:
-        with told_to_airflow():
-            if self._setting.deferred:
-                return asyncio.run(self._in_loop())
-            return [each.id for each in self._hook.list_workloads(limit=PAGE)]
-
-    async def _in_loop(self) -> list[str]:
-        async with self._hook.async_client() as client:
-            return [each.id async for each in client.list_workloads(limit=PAGE)]
+def _sweeper(conn_id: str, min_age: int = 60) -> IBMQuantumSweepSessionsOperator:
+    operator = IBMQuantumSweepSessionsOperator(
+        task_id="sweep", ibm_quantum_conn_id=conn_id, dry_run=False, min_age=max(min_age, 1)
+    )
+    operator.min_age = min_age
+    return operator
 
 
 class Played:
@@ -88,7 +83,6 @@ class Played:
         self.story, self.setting = story, setting
         self.dag_run = DagRun("faults", run_id)
         self._before = before
-        self._operators = 0
 
     @property
     def tasks(self) -> dict[str, Any]:
@@ -104,19 +98,24 @@ class Played:
 
     def finish(self) -> None:
         """The rest. A teardown runs if its setup has succeeded, whatever else has failed."""
+        self._finish()
+        self.dag_run.is_over = True
+
+    def _finish(self) -> None:
         if not self.story.creates:
             self._run("run", self._run_jobs)
             return
+        if self.story.sweeps and self.dag_run.succeeded:
+            self._run("sweep", lambda: _sweeper(self.setting.conn_id))
         if self.story.watches and self.dag_run.succeeded:
             self._watch()
         if self.tasks["create"].succeeded:
             self._run("close", self._close)
 
     def _watch(self) -> None:
-        steps = {"list": lambda: Lists(self.setting), "update": self._update, "sensor": self._sensor}
-        for task_id, build in steps.items():
-            if self.dag_run.succeeded:
-                self._run(task_id, build)
+        self._run("update", self._update)
+        if self.dag_run.succeeded:
+            self._run("sensor", self._sensor)
 
     def _run(self, task_id: str, build: Callable[[], Any]) -> None:
         self._before(task_id)
