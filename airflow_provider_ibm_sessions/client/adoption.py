@@ -80,6 +80,12 @@ class Opening:
                 if found := self.find_settled(client, unknown):
                     return found
                 log.warning("It does not show. Request %d of at most %d failed", sending + 1, _SENDINGS)
+            except IBMQuantumError as error:
+                if sending == 0:
+                    raise
+                # The request before may have been on its way for longer than we looked.
+                unknown.retryable = True
+                raise unknown from error
         unknown.retryable = True
         raise unknown
 

@@ -148,6 +148,16 @@ def test_a_session_that_the_list_shows_late_is_found(ibm, client, opening, looks
     assert list(ibm.sessions) == [session.id]
 
 
+@pytest.mark.parametrize("refusal", [{"status": 429, "times": None}, {"status": 403}], ids=str)
+def test_a_refusal_does_not_make_it_forget_a_session_that_shows_even_later(ibm, client, opening, refusal):
+    ibm.script(lost(drop=True), post(**refusal), Fault("GET", WORKLOADS, json=NOTHING, times=None))
+    with pytest.raises(OutcomeUnknownError) as caught:
+        opening.send(client)
+    assert caught.value.retryable
+    ibm.clear_faults()
+    assert [opening.find(client).id] == list(ibm.sessions)
+
+
 def test_a_successor_finds_what_its_predecessor_had_sent(ibm, client, opening):
     replace(opening).send(client)
     ibm.clock.advance(120)
