@@ -3,14 +3,16 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+# Tests wait more than they compute.
+TESTERS ?= 4
 BIN    := $(VENV)/bin
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test lint types contract pytest faults bench env clean
+.PHONY: help demo test lint types contract pytest faults kill-tests bench env clean
 
 help:  ## Say what can be made
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: env  ## Run two Qiskit examples through Airflow on an emulated QPU (UI=1: leave Airflow running)
 	@$(BIN)/python -m scripts.demo $(if $(UI),--ui)
@@ -28,10 +30,13 @@ contract: env
 	$(BIN)/lint-imports --no-logo
 
 pytest: env
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal --cov --cov-report=term
 
 faults: env  ## Every operation under every fault: a table of sessions lost (ONLY='create | 503': these cells)
 	@$(BIN)/python -m tests.faults $(if $(ONLY),"$(ONLY)")
+
+kill-tests: env  ## Kill workers, schedulers and triggerers under airflow standalone
+	@$(BIN)/python -m tests.kills
 
 bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)

@@ -34,14 +34,10 @@ from collections.abc import Iterator  # noqa: E402
 import pytest  # noqa: E402
 
 from tests.fake_ibm import FakeIBM  # noqa: E402
+from tests.traces import traces  # noqa: E402
 
 SECRETS: set[str] = set()
-"""Every API key and token of the run; the last test looks for them in all that Airflow has written."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks at the traces of all other tests comes last."""
-    items.sort(key=lambda item: "test_secrets_at_rest" in item.nodeid)
+"""Every API key and token that the tests of this process have used."""
 
 
 def pytest_sessionfinish() -> None:
@@ -64,6 +60,13 @@ def connection_to(ibm: FakeIBM, **extra: object) -> str:
             "extra": {"crn": ibm.crn, "iam_url": ibm.iam_url, **extra},
         }
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_secret_at_rest() -> Iterator[None]:
+    """After its last test, all that this process's Airflow has written is searched for keys and tokens."""
+    yield
+    assert traces(SECRETS, AIRFLOW_HOME) == []
 
 
 @pytest.fixture

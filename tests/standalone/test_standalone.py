@@ -27,7 +27,7 @@ def service():
 @pytest.fixture(scope="module")
 def airflow(service):
     dags = Path(__file__).parent / "dags"
-    home = AIRFLOW_HOME / "standalone"  # searched for secrets by the last test
+    home = AIRFLOW_HOME / "standalone"  # searched for secrets after the last test
     with running_airflow(home, dags, {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}) as airflow:
         fields = json.loads(connection_to(service))
         airflow.put_connection({"connection_id": CONNECTION, **fields, "extra": json.dumps(fields["extra"])})
