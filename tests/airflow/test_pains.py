@@ -49,16 +49,18 @@ def run_jobs(**kwargs):
 @pytest.mark.parametrize("fault", [{"status": 503}, {"drop": True}], ids=str)
 def test_session_left_open_after_a_failure(ibm, dag, run, fault):
     """The work fails, and then the one request that would have ended the bill fails as well."""
+    ibm.settings.job_seconds = HOUR
     ibm.script(Fault("DELETE", "/v1/sessions/*", **fault))
     with dag:
         opened = create()
 
         @task
-        def work():
+        def work(session_id):
+            submit_job(ibm, session_id)
             raise RuntimeError
 
         close = IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
-        opened >> work() >> close.as_teardown(setups=opened) >> EmptyOperator(task_id="closed")
+        opened >> work(opened.output) >> close.as_teardown(setups=opened) >> EmptyOperator(task_id="closed")
     assert run(dag).state == "failed"
     assert ibm.books()["sessions"] == {"closed": 1}
 
