@@ -14,9 +14,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import httpx
 import psutil
 
-from scripts.airflow_standalone import Airflow, running_airflow
+from scripts.airflow_standalone import START_SECONDS, Airflow, free_ports, running_airflow, until
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = Path(__file__).parent / "dags"
@@ -24,17 +25,17 @@ TASK, EXECUTOR = "airflow worker -- ", "airflow worker -- LocalExecutor"
 """How Airflow titles the process that runs a task (its id follows), and the one that watches over that."""
 
 WORKERS = "workers"
-LOSS_SECONDS = 15
-"""After how many seconds without a heartbeat Airflow gives a worker up here. Its default is 300."""
 SETTINGS = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(LOSS_SECONDS),
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+    # After so many seconds without a heartbeat a worker is given up. The default is 300.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     # Not less: a scheduler that sqlite keeps waiting for longer takes itself for dead, its tasks for lost.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
+    # Less than a triggerer takes to start, so that it takes over what the dead one has left.
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
     "AIRFLOW__CORE__PARALLELISM": "24",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "600",
@@ -44,6 +45,16 @@ SETTINGS = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": "tests.kills.database.CONNECT_ARGS",
     "PYTHONPATH": str(ROOT),
 }
+
+
+EXECUTION = ("api-server", "--apps", "execution", "--host", "127.0.0.1", "--port")
+"""
+Workers have an API server of their own, as in large installations.
+
+On sqlite, Airflow 3.3.2's API server blocks itself when a user's request and a worker's meet: to log the
+user's, it waits for the database in its event loop; the worker's has the database, and waits for the loop.
+All of Airflow then waits until the database's time limit, and a scheduler that has waited that long ends.
+"""
 
 
 class Turns:
@@ -68,12 +79,12 @@ class Components:
 
     def __init__(self, airflow: Airflow) -> None:
         self.airflow = airflow
-        self.starts = Turns(3.0)
+        self.starts = Turns(2.0)
         """Of runs, which spreads the load."""
-        self.losses = Turns(4.0)
+        self.losses = Turns(3.0)
         """Of workers: on sqlite, Airflow 3.3.2's scheduler locks itself out when it finds two at once."""
         self._writing = Lock()
-        """One user at a time: on sqlite, runs that are created at the same moment block all of Airflow."""
+        """One user at a time, see :data:`EXECUTION`."""
         self._started: list[subprocess.Popen[bytes]] = []
 
     def kill_worker(self, ti_id: str) -> None:
@@ -89,10 +100,6 @@ class Components:
         """As when the memory runs out: the task's process alone."""
         self._running(ti_id).kill()
 
-    def is_running(self, ti_id: str) -> bool:
-        """Whether there is a process that runs this attempt."""
-        return any(_title(process) == TASK + ti_id for process in self._all())
-
     def kill(self, *names: str) -> None:
         """Kill components: ``scheduler`` (its tasks go on), ``triggerer``, ``workers`` with their tasks."""
         doomed = [process for name in names for process in self._part(name)]
@@ -100,18 +107,17 @@ class Components:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def start(self, *names: str) -> None:
-        """Start components anew."""
-        for name in names:
-            with (self.airflow.home / f"{name}.log").open("ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", name],
-                    env=self.airflow.environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            self._started.append(process)
+    def start(self, name: str, *arguments: str) -> None:
+        """Start a component, in a session of its own, with a log of its own."""
+        with (self.airflow.home / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", name, *arguments],
+                env=self.airflow.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started.append(process)
 
     def _part(self, name: str) -> list[psutil.Process]:
         if name == WORKERS:
@@ -210,14 +216,26 @@ def _is_component(process: psutil.Process, name: str) -> bool:
 @contextmanager
 def whole_airflow(home: Path, connections: Mapping[str, str]) -> Iterator[Components]:
     """Run an Airflow with these connections, that finds out within seconds what has died."""
+    [port] = free_ports(1)
+    url = f"http://localhost:{port}/execution/"
     environment = {
         **SETTINGS,
         **{f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()},
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url,
     }
     with ExitStack() as stack, running_airflow(home, DAGS, environment) as airflow:
         components = Components(airflow)
         stack.callback(components.end_the_rest)  # after all else has ended
         try:
+            components.start(*EXECUTION, str(port))
+            until(lambda: _answers(url), START_SECONDS)
             yield components
         finally:
             components.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}health").is_success
+    except httpx.HTTPError:
+        return False

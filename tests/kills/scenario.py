@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from tests.fake_ibm import Fault
 from tests.kills.holding import END
@@ -27,14 +27,7 @@ class Blow(StrEnum):
     FAILED = "user: mark failed"
     RUN_FAILED = "user: mark run failed"
     CLEAR = "user: clear"
-
-
-ROUNDS = (
-    (Blow.TRIGGERER, Blow.TRIGGERER_THEN_FAILED),
-    (Blow.SCHEDULER,),
-    (Blow.MACHINE,),
-)
-"""Blows that hit every scenario that runs at the time: those of a round fall together."""
+    TIME = "dagrun_timeout"
 
 
 @dataclass(frozen=True)
@@ -82,8 +75,9 @@ class Scenario:
     :param run: The Dag run's end.
     :param jobs: How many jobs end in which state.
     :param sessions: How many sessions there are in the end, all closed.
-    :param again: A user has asked for it: jobs that were cancelled may be submitted again.
-    :param ibm: Settings of the fake.
+    :param job_seconds: How long jobs run. Those that run when the blow falls: from there on, however long it
+        was in coming.
+    :param max_ttl: Of the decorated function's session.
     """
 
     what: str
@@ -95,11 +89,13 @@ class Scenario:
     run: Literal["success", "failed"]
     jobs: Mapping[str, int]
     sessions: int = 1
-    again: bool = False
-    ibm: Mapping[str, Any] = field(default_factory=dict)
+    job_seconds: float = 1.0
     max_ttl: int = 600
 
     @property
     def name(self) -> str:
         """For people."""
         return f"{self.what}: {self.moment.words}"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.blow})"

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from tests.fake_ibm import FakeIBM
 from tests.kills.components import Components
 from tests.kills.scenario import Blow, Scenario
 
-MOMENT_SECONDS, POLL_SECONDS = 180.0, 1.0
+MOMENT_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 1.0, 2.0
+PATIENCE_SECONDS = 300.0
+"""How long a task waits for a reply: until the blow falls."""
+FOR_EVER = 3600.0
 
 
 @dataclass
@@ -22,10 +26,14 @@ class Verdict:
     """How a scenario has ended. ``trouble`` is empty if all is clean."""
 
     scenario: Scenario
-    run: str = "not begun"
+    run: str = ""
     took: float = 0.0
     sessions: dict[str, int] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    """Sessions that are not closed."""
+    twice: int = 0
+    """Jobs that were submitted more than once."""
     trouble: list[str] = field(default_factory=list)
 
 
@@ -33,10 +41,11 @@ class Stage:
     """One scenario, on a fake IBM of its own."""
 
     def __init__(self, number: int, scenario: Scenario, home: Path) -> None:
+        self.number = number
         self.scenario = scenario
         self.connection = f"ibm_{number}"
         self.mark = home / f"mark-{number}"
-        self.ibm = FakeIBM(**scenario.ibm)
+        self.ibm = FakeIBM(job_seconds=FOR_EVER if scenario.moment.jobs_running else scenario.job_seconds)
         self._struck = 0.0
         self._run_id = ""
 
@@ -45,7 +54,8 @@ class Stage:
         """The Airflow connection to the fake."""
         ibm = self.ibm
         fields = {"conn_type": "ibm_quantum", "host": ibm.url, "password": ibm.api_key}
-        return json.dumps({**fields, "extra": {"crn": ibm.crn, "iam_url": ibm.iam_url}})
+        extra = {"crn": ibm.crn, "iam_url": ibm.iam_url, "timeout": PATIENCE_SECONDS}
+        return json.dumps({**fields, "extra": extra})
 
     def prepare(self, parts: Components) -> None:
         """Start the run, and return when it has come to the moment."""
@@ -58,13 +68,13 @@ class Stage:
             "mark": str(self.mark),
             "task": scenario.task,
             "max_ttl": scenario.max_ttl,
-            **({"hold": scenario.moment.hold} if scenario.moment.hold else {}),
+            "hold": scenario.moment.hold,
         }
         with parts.starts.turn():
             self._run_id = parts.trigger(scenario.dag, conf)
         deadline = time.monotonic() + MOMENT_SECONDS
         while not self._is_there():
-            if time.monotonic() > deadline or self._state() in ("success", "failed"):
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"the moment never came; the run: {self._state()}")
             time.sleep(POLL_SECONDS)
 
@@ -82,24 +92,28 @@ class Stage:
                 self.parts.mark_run_failed(*place)
             case Blow.CLEAR:
                 self.parts.clear(*place, scenario.task)
+            case Blow.TIME:
+                pass  # it is over soon
 
     def struck(self) -> None:
-        """The time counts from here, and IBM answers again."""
+        """The time counts from here, IBM answers again, and its jobs come to their ends."""
         self._struck = time.monotonic()
         self.ibm.clear_faults()
+        self._let_jobs_end(self.scenario.job_seconds)
 
     def finish(self) -> Verdict:
         """Wait until all is clean, or the bound is over."""
         while True:
-            took = time.monotonic() - self._struck
-            verdict = self._look(took)
-            if not verdict.trouble or took > self.scenario.bound:
+            verdict = self._look(time.monotonic() - self._struck)
+            if not verdict.trouble or verdict.took > self.scenario.bound:
                 return verdict
-            time.sleep(POLL_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
-    def failed(self, error: Exception) -> Verdict:
+    def failed(self, error: BaseException) -> Verdict:
         """The verdict where the test itself went wrong."""
-        return Verdict(self.scenario, trouble=[f"{type(error).__name__}: {error}"])
+        verdict = self._look(0.0)
+        verdict.trouble = [f"{type(error).__name__}: {error}"]
+        return verdict
 
     # -- the moment ----------------------------------------------------------------------------------
 
@@ -132,35 +146,32 @@ class Stage:
         return dict(tasks[self.scenario.task])
 
     def _state(self) -> str:
+        if not self._run_id:
+            return "not begun"
         run = self._airflow.get(f"/dags/{self.scenario.dag}/dagRuns/{self._run_id}")
         return str(run["state"])
 
     # -- the books -----------------------------------------------------------------------------------
 
-    def _look(self, took: float) -> Verdict:
-        scenario, books = self.scenario, self.ibm.books()
-        run = self._state()
-        verdict = Verdict(scenario, run, took, books["sessions"], books["jobs"])
-        if run != scenario.run:
-            verdict.trouble.append(f"run {run}, not {scenario.run}")
-        if took > scenario.bound:
-            verdict.trouble.append(f"not within {scenario.bound:g} s")
-        if books["sessions"] != {"closed": scenario.sessions}:
-            verdict.trouble.append(f"sessions {books['sessions']}, {len(books['accepting'])} accepting")
-        if books["jobs"] != dict(scenario.jobs):
-            verdict.trouble.append(f"jobs {books['jobs']}, not {dict(scenario.jobs)}")
-        verdict.trouble += self._twice(books)
-        verdict.trouble += [
-            f"{name}: {books[name]}" for name in ("leaks", "complaints", "bugs") if books[name]
-        ]
-        return verdict
+    def _let_jobs_end(self, seconds: float) -> None:
+        service = self.ibm.service
+        with service.lock:
+            when = self.ibm.clock.now() + seconds
+            for job in service.life.jobs.values():
+                if job.status == "Running":
+                    service.timeline.at(when, partial(service.life._finish, job, length=0.0))
 
-    def _twice(self, books: dict[str, Any]) -> list[str]:
-        if not self.scenario.again:
-            return _told_of(books, "duplicates", "duplicate_submits")
-        ended = [job for job in self.ibm.jobs.values() if job.status != "Cancelled"]
-        several = Counter(str(sorted(job.tags)) for job in ended if "first" not in job.tags)
-        return [f"run twice: {tags}" for tags, count in several.items() if count > 1]
+    def _look(self, took: float) -> Verdict:
+        books = self.ibm.books()
+        verdict = Verdict(self.scenario, took=took, sessions=books["sessions"], jobs=books["jobs"])
+        verdict.lost = sum(count for state, count in verdict.sessions.items() if state != "closed")
+        verdict.twice = len(books["duplicate_submits"])
+        verdict.trouble = [words for is_so, words in _troubles(verdict, books) if is_so]
+        if not verdict.trouble or took > self.scenario.bound:  # else Airflow has enough to do
+            verdict.run = self._state()
+            if verdict.run != self.scenario.run:
+                verdict.trouble.append(f"run {verdict.run}, not {self.scenario.run}")
+        return verdict
 
     def notes(self) -> str:
         """What IBM has seen, for people who look for the fault."""
@@ -170,9 +181,15 @@ class Stage:
             for entry in list(self.ibm.journal)
         ]
         books = json.dumps(self.ibm.books(), indent=1)
-        return "\n".join([f"{self.scenario.name} ({self.scenario.blow})", *requests, books])
+        return "\n".join([str(self.scenario), *requests, books])
 
 
-def _told_of(books: dict[str, Any], *names: str) -> list[str]:
-    """Those of these that are not empty; which they are is in the log of the scenario."""
-    return [f"{name}: {len(books[name])}" for name in names if books[name]]
+def _troubles(verdict: Verdict, books: dict[str, Any]) -> Iterator[tuple[bool, str]]:
+    """All that may be wrong, and whether it is."""
+    wanted, sessions, jobs = verdict.scenario, verdict.sessions, verdict.jobs
+    yield verdict.took > wanted.bound, f"not within {wanted.bound:g} s"
+    yield sessions != {"closed": wanted.sessions}, f"sessions {sessions}, not {wanted.sessions} closed"
+    yield jobs != dict(wanted.jobs), f"jobs {jobs}, not {dict(wanted.jobs)}"
+    yield verdict.twice > 0, f"{verdict.twice} jobs submitted twice"
+    for name in ("leaks", "complaints", "bugs"):
+        yield bool(books[name]), f"{name}: {books[name]}"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -20,6 +19,8 @@ from airflow_provider_ibm_sessions.operators.session import (
 from tests.kills.holding import after, before, hold
 
 BACKEND = "ibm_fez"
+MAX_TTL = "10m"
+SHORT = timedelta(seconds=45)
 ONCE_MORE = {"retries": 1, "retry_delay": timedelta(seconds=1)}
 LAST = {"retries": 0}
 HELD = {
@@ -33,9 +34,9 @@ def params(width):
     return {"pubs": [[f"OPENQASM 3.0; bit[{width}] meas; qubit[{width}] q;", None, 10]]}
 
 
-def create_session():
+def create_session(max_ttl):
     return IBMQuantumCreateSessionOperator(
-        task_id="create", backend=BACKEND, max_ttl="10m", **ONCE_MORE, **HELD
+        task_id="create", backend=BACKEND, max_ttl=max_ttl, **ONCE_MORE, **HELD
     )
 
 
@@ -57,9 +58,9 @@ def close_session(session_id, **kwargs):
     )
 
 
-def session_dag(dag_id, *, submit, close):
-    with DAG(dag_id, schedule=None):
-        create = create_session()
+def session_dag(dag_id, *, submit, close, max_ttl=MAX_TTL, **kwargs):
+    with DAG(dag_id, schedule=None, **kwargs):
+        create = create_session(max_ttl)
         job = submit_job(create.output, **submit)
         end = close_session(create.output, **close)
         # The run fails if the job does, or the teardown. With `on_failure_fail_dagrun=True` and nothing after
@@ -67,14 +68,14 @@ def session_dag(dag_id, *, submit, close):
         create >> job >> end.as_teardown(setups=create) >> EmptyOperator(task_id="closed")
 
 
-def run_jobs_dag(dag_id, **kwargs):
-    with DAG(dag_id, schedule=None):
+def run_jobs_dag(dag_id, *, dagrun_timeout=None, **kwargs):
+    with DAG(dag_id, schedule=None, dagrun_timeout=dagrun_timeout):
         jobs = [{"program_id": "sampler", "params": params(width)} for width in (2, 3, 4)]
         IBMQuantumRunJobsOperator(
             task_id="run",
             backend=BACKEND,
             jobs=jobs,
-            max_ttl="10m",
+            max_ttl=MAX_TTL,
             poll_interval=1,
             **ONCE_MORE,
             **kwargs,
@@ -89,13 +90,15 @@ def function_dag(dag_id, **kwargs):
         def work(session, dag_run, ti):
             from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
-            hook = IBMQuantumHook(dag_run.conf["connection"])
-            hook.submit_job(
-                "sampler", backend=BACKEND, params=params(2), session_id=session.session_id, tags=["first"]
+            IBMQuantumHook(dag_run.conf["connection"]).submit_job(
+                "sampler",
+                backend=BACKEND,
+                params=params(2),
+                session_id=session.session_id,
+                tags=[f"try-{ti.try_number}"],
             )
-            while ti.try_number == 1:
+            if ti.try_number == 1:
                 hold({"dag_run": dag_run})
-            time.sleep(1)
 
         work()
 
@@ -106,7 +109,11 @@ session_dag("kills_submit_deferred", submit={"deferrable": True, **ONCE_MORE}, c
 NOT_WAITING = {"wait_for_completion": False, **ONCE_MORE}
 session_dag("kills_drain", submit=NOT_WAITING, close={"drain": True})
 session_dag("kills_drain_deferred", submit=NOT_WAITING, close={"drain": True, "deferrable": True})
+# Without a max_ttl it is the dagrun_timeout.
+session_dag("kills_timeout", submit=LAST, close={}, max_ttl=None, dagrun_timeout=SHORT)
 run_jobs_dag("kills_run")
+run_jobs_dag("kills_run_timeout", dagrun_timeout=SHORT)
+run_jobs_dag("kills_run_deferred_timeout", deferrable=True, dagrun_timeout=SHORT)
 run_jobs_dag("kills_run_deferred", deferrable=True)
 run_jobs_dag("kills_run_declines", cancel_on_kill=False)
 run_jobs_dag("kills_run_deferred_declines", deferrable=True, cancel_on_kill=False)
