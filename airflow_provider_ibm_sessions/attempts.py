@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 _RECORD = "ibm_quantum_attempt"
 
+_SEEN: set[str] = set()
+"""The task instances of this process that had a record once."""
+
 
 class Attempt:
     """
@@ -39,6 +42,8 @@ class Attempt:
         self.can_remember = self._store is not None
         """Whether what is remembered outlives this attempt: in Airflow 3.3 and newer."""
         self._record: dict[str, Any] = self._store.get(_RECORD, {}) if self._store else self._derived()
+        if self._record:
+            _SEEN.add(str(self._ti.id))
         self.is_first = True
         """Whether no attempt before has begun with the same, and may have left something."""
 
@@ -82,7 +87,9 @@ class Attempt:
     @property
     def is_superseded(self) -> bool:
         """Whether a later attempt had begun when this was made; known in Airflow 3.3 and newer."""
-        return bool(self._record.get("tried", 0) > self._ti.try_number)
+        # Airflow gives a new id to the task instance of the next attempt. By the old one nothing is found.
+        is_gone = self.can_remember and not self._record and str(self._ti.id) in _SEEN
+        return is_gone or bool(self._record.get("tried", 0) > self._ti.try_number)
 
     @property
     def forsaken(self) -> str | None:
@@ -126,6 +133,7 @@ class Attempt:
     def _note(self, **changes: Any) -> None:
         self._record = {**self._record, "clears": self._clears(), **changes}
         self._set(_RECORD, self._record)
+        _SEEN.add(str(self._ti.id))
 
     def _derived(self) -> dict[str, Any]:
         ti = self._ti

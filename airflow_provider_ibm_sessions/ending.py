@@ -38,8 +38,6 @@ def end_all(
         trouble = client.follow(ending.end_all(session_id, job_ids))
     for text in trouble:
         hook.log.error("%s", text)
-    if session_id and not trouble and not at_once:
-        strike(session_id)
 
 
 def cancel_tagged(hook: IBMQuantumHook, tag: str) -> None:

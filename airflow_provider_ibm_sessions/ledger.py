@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Owner:
     Whom a session was opened for.
 
     :param conn_id: The Airflow connection it was opened at.
+    :param opened: When, in seconds since the epoch.
     :param outlives_task: Whether it is for the Dag run; else for the task that opened it only.
     """
 
@@ -39,6 +41,7 @@ class Owner:
     task_id: str
     map_index: int = -1
     outlives_task: bool = False
+    opened: float = 0.0
 
     def __str__(self) -> str:
         index = f"[{self.map_index}]" if self.map_index >= 0 else ""
@@ -47,14 +50,15 @@ class Owner:
     @classmethod
     def read(cls, text: str) -> Owner:
         """
-        Read what :func:`enter` has written.
+        Read what :func:`enter` has written; fields of newer versions are passed over.
 
         :raises ValueError: If it is nothing of the kind.
         """
         try:
-            return cls(**json.loads(text))
-        except TypeError as error:
-            raise ValueError(f"not an entry of a session's owner: {text[:100]}") from error
+            known = {field.name for field in fields(cls)}
+            return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+        except (TypeError, AttributeError) as error:
+            raise ValueError("not the entry of a session") from error
 
 
 class Ledger(Protocol):
@@ -64,7 +68,11 @@ class Ledger(Protocol):
         """The ids of all sessions that are entered; none before Airflow 3.3, which cannot list them."""
 
     def owner_of(self, session_id: str) -> Owner | None:
-        """Whom this Airflow has opened the session for, or None if it has not."""
+        """
+        Whom this Airflow has opened the session for, or None if it has not.
+
+        :raises ValueError: If it has an entry that cannot be read.
+        """
 
     def is_live(self, owner: Owner) -> bool:
         """Whether the owner may still use it, or close it."""
@@ -74,16 +82,23 @@ class Ledger(Protocol):
 
 
 def enter(context: Context, session_id: str, conn_id: str, *, outlives_task: bool = False) -> None:
-    """Write down whose a session is. One that stays unwritten is never swept, which fails no task."""
+    """Write down whose a session is. One that stays unwritten is no sweep's own, which fails no task."""
     from airflow.providers.common.compat.sdk import Variable
 
     ti = context["ti"]
-    index = -1 if ti.map_index is None else ti.map_index
-    owner = Owner(conn_id, ti.dag_id, ti.run_id, ti.task_id, index, outlives_task)
+    owner = Owner(
+        conn_id=conn_id,
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=_index(ti),
+        outlives_task=outlives_task,
+        opened=time.time(),
+    )
     try:
         Variable.set(PREFIX + session_id, json.dumps(asdict(owner)), "Open session, and its owner")
     except Exception:
-        log.exception("Session %s is not in the list of open sessions: no sweep will close it", session_id)
+        log.exception("Session %s is not among Airflow's variables: to a sweep it is not ours", session_id)
 
 
 def strike(session_id: str) -> None:
@@ -93,7 +108,23 @@ def strike(session_id: str) -> None:
     try:
         Variable.delete(PREFIX + session_id)
     except Exception:
-        log.warning("Session %s stays in the list of open sessions", session_id, exc_info=True)
+        log.warning("Session %s stays among Airflow's variables", session_id, exc_info=True)
+
+
+def is_anothers(context: Context, session_id: str) -> bool:
+    """Whether this Airflow has opened the session for another task, or cannot tell for whom."""
+    try:
+        owner = TaskLedger(context).owner_of(session_id)
+    except Exception:
+        log.warning("Cannot tell whose session %s is", session_id, exc_info=True)
+        return True
+    ti = context["ti"]
+    ours = (ti.dag_id, ti.run_id, ti.task_id, _index(ti))
+    return owner is not None and (owner.dag_id, owner.run_id, owner.task_id, owner.map_index) != ours
+
+
+def _index(ti: Any) -> int:
+    return -1 if ti.map_index is None else int(ti.map_index)
 
 
 class TaskLedger:
@@ -110,7 +141,7 @@ class TaskLedger:
         return [key.removeprefix(PREFIX) for key in keys]
 
     def owner_of(self, session_id: str) -> Owner | None:
-        """Whom this Airflow has opened the session for, or None if it has not."""
+        """Whom this Airflow has opened the session for; see :class:`Ledger`."""
         from airflow.providers.common.compat.sdk import Variable
 
         text = Variable.get(PREFIX + session_id, default=None)
@@ -121,7 +152,9 @@ class TaskLedger:
         run: dict[str, Any] = {"dag_id": owner.dag_id, "run_ids": [owner.run_id]}
         if not self._ti.get_dr_count(**run, states=LIVE_RUN):
             return False
-        task = {**run, "task_ids": [owner.task_id], "map_index": owner.map_index}
+        task = {**run, "task_ids": [owner.task_id]}
+        if owner.map_index >= 0:
+            task["map_index"] = owner.map_index
         return owner.outlives_task or not self._ti.get_ti_count(**task, states=OVER)
 
     def strike(self, session_id: str) -> None:

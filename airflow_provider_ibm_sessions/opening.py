@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
@@ -20,6 +22,7 @@ from airflow_provider_ibm_sessions.client.values import (
 )
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
+from airflow_provider_ibm_sessions.ledger import is_anothers
 from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 SESSION = "session_id"
 """Under this name an attempt keeps the session it has opened."""
 
-_SINCE = "opening_since"
+_ASKED = "opening"
 
 
 def checked_session(context: Context, *, backend: object, mode: object, max_ttl: object) -> dict[str, Any]:
@@ -65,12 +68,17 @@ def open_session(
     :param wanted: What :func:`checked_session` returns.
     :param keep: Called with the session. If it fails, the session is closed again.
     """
-    opening, was_begun = _opening(context, attempt, wanted)
-    session = _opened(hook, attempt, opening, was_begun=was_begun)
+    opened = _opened(hook, context, attempt, wanted)
+    session = opened.session
     try:
         _remember(attempt, session)
+    except BaseException:
+        if not opened.was_found:  # else another attempt may have found it as well
+            close_after_failure(hook, session.id)
+        raise
+    try:
         hook.log.info("Opened %s session %s: %s", wanted["mode"], session.id, console_url(session.id))
-        _warn_of_less(hook, session, opening.max_ttl)
+        _warn_of_less(hook, session, opened.max_ttl)
         keep(session)
     except SupersededError:
         raise
@@ -114,59 +122,106 @@ def _remember(attempt: Attempt, session: Session) -> None:
     attempt.remember(SESSION, session.id)
 
 
-def _opened(hook: IBMQuantumHook, attempt: Attempt, opening: Opening, *, was_begun: bool) -> Session:
-    client = hook.get_conn()
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """
+    A session that is open now.
+
+    :param max_ttl: What was asked for.
+    :param was_found: Whether an earlier attempt has opened it.
+    """
+
+    session: Session
+    max_ttl: int
+    was_found: bool = False
+
+
+def _opened(hook: IBMQuantumHook, context: Context, attempt: Attempt, wanted: dict[str, Any]) -> _Opened:
+    earlier = _earlier_opening(context, attempt, wanted)
+    opening = earlier or _opening(context, wanted)
     try:
-        if was_begun:
+        if earlier:
             hook.log.info("An earlier attempt died while it was opening a session: looking for that")
             unknown = OutcomeUnknownError("Create a session: an earlier attempt may have opened one")
-            if found := opening.find_settled(client, unknown):
-                return found
-        return opening.send(client)
+            if found := earlier.find_settled(hook.get_conn(), unknown):
+                return _Opened(found, earlier.max_ttl, was_found=True)
+            opening = _opening(context, wanted)
+        _note(attempt, opening)
+        return _Opened(opening.send(hook.get_conn()), opening.max_ttl)
     except AirflowTaskTimeout:
         _close_unanswered(hook, opening)
         raise
     except IBMQuantumError as error:
         if isinstance(error, OutcomeUnknownError):
             error.message += f". See in IBM's console whether {opening.backend} has it: {CONSOLE_URL}"
-        else:  # surely nothing was opened
-            attempt.remember(_SINCE, "")
+        elif not earlier:  # surely nothing was opened
+            _forget(hook, attempt)
         raise
 
 
-def _opening(context: Context, attempt: Attempt, wanted: dict[str, Any]) -> tuple[Opening, bool]:
-    """What is asked for, and whether an attempt before may have asked for it already."""
+def _opening(context: Context, wanted: dict[str, Any]) -> Opening:
+    """What is to be asked for."""
     from airflow_provider_ibm_sessions.client.adoption import Opening, are_distinct, marked
 
-    since, was_begun = _since(context, attempt)
+    max_ttl = wanted["max_ttl"]
     place, places = _place(context)
-    opening = Opening(
+    is_marked = are_distinct(max_ttl, places)
+    return Opening(
         backend=wanted["backend"],
         mode=wanted["mode"],
-        max_ttl=marked(wanted["max_ttl"], _start(context) + place),
-        since=since,
-        is_marked=are_distinct(wanted["max_ttl"], places),
+        max_ttl=marked(max_ttl, _start(context) + place) if is_marked else max_ttl,
+        since=datetime.now(UTC),
+        is_marked=is_marked,
+        is_anothers=partial(is_anothers, context),
     )
-    return opening, was_begun
 
 
-def _since(context: Context, attempt: Attempt) -> tuple[datetime, bool]:
-    now = datetime.now(UTC)
+def _earlier_opening(context: Context, attempt: Attempt, wanted: dict[str, Any]) -> Opening | None:
+    """What an attempt before this has asked for, if it had no answer."""
+    from airflow_provider_ibm_sessions.client.adoption import Opening
+
     if not attempt.can_remember:
-        return context["dag_run"].start_date or now, not attempt.is_first
-    before = attempt.recall(SESSION)
-    if (noted := attempt.recall(_SINCE)) and not before:
-        return datetime.fromisoformat(noted), True
-    if before:  # it is closed, and another is opened: its id says nothing of that one
+        opening = _opening(context, wanted)
+        began = context["dag_run"].start_date or opening.since
+        return None if attempt.is_first else replace(opening, since=began)
+    noted = attempt.recall(_ASKED)
+    if not noted or attempt.recall(SESSION):
+        return None
+    since = datetime.fromisoformat(noted["since"])
+    return Opening(**{**noted, "since": since}, is_anothers=partial(is_anothers, context))
+
+
+def _note(attempt: Attempt, opening: Opening) -> None:
+    """Note what is asked for: the Dag, and so the mark, may be another when a retry looks for it."""
+    if not attempt.can_remember:
+        return
+    if attempt.recall(SESSION):  # it is closed, and its id says nothing of the one that is opened now
         attempt.remember(SESSION, "")
-    attempt.remember(_SINCE, now.isoformat())
-    return now, False
+    attempt.remember(
+        _ASKED,
+        {
+            "backend": opening.backend,
+            "mode": opening.mode,
+            "max_ttl": opening.max_ttl,
+            "since": opening.since.isoformat(),
+            "is_marked": opening.is_marked,
+        },
+    )
+
+
+def _forget(hook: IBMQuantumHook, attempt: Attempt) -> None:
+    try:
+        if attempt.can_remember:
+            attempt.remember(_ASKED, "")
+    except Exception:  # what IBM said is to be told
+        hook.log.warning("The next attempt will look for a session that was not opened", exc_info=True)
 
 
 def _start(context: Context) -> int:
-    """Where the run's marks begin: runs that open sessions at the same time begin at random."""
+    """Where the run's marks begin. With its start, since another Airflow may have the same Dag and run."""
     ti = context["ti"]
-    return int.from_bytes(hashlib.sha256(f"{ti.dag_id} {ti.run_id}".encode()).digest()[:4], "big")
+    run = f"{ti.dag_id} {ti.run_id} {context['dag_run'].start_date}"
+    return int.from_bytes(hashlib.sha256(run.encode()).digest()[:4], "big")
 
 
 def _place(context: Context) -> tuple[int, int]:

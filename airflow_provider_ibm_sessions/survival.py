@@ -24,7 +24,13 @@ def is_over(ti: Any) -> bool:
 
 
 def goes_on_elsewhere(context: Context) -> bool:
-    """Whether another attempt at the running task has begun, or is about to. Asks Airflow's API."""
+    """
+    Whether another attempt at the running task has begun, or is about to. Asks Airflow's API.
+
+    Before Airflow 3.3 it is not known; nor may it be asked there while the task asks something else.
+    """
+    if context.get("task_state_store") is None:
+        return False
     states = _states_of(context["ti"])
     if _has_ended(states):
         return False

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, PermissionDeniedError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_provider_ibm_sessions.client.models import Session, Workload
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
     from airflow_provider_ibm_sessions.ledger import Ledger, Owner
@@ -40,6 +42,7 @@ class Verdict(StrEnum):
     DRAINING = "takes no more jobs, and closes itself"
     YOUNG = "too young"
     FOREIGN = "not opened by this Airflow"
+    UNCLEAR = "has an Airflow variable that cannot be read"
     ORPHAN = "belongs to nobody"
 
 
@@ -91,36 +94,25 @@ class Sweep:
         self._ledger = ledger
         self._scope = scope
         self._min_age = min_age
-        self._unreadable: list[IBMQuantumError] = []
-
-    def findings(self) -> list[Finding]:
-        """
-        Every open session in the scope, the oldest first, and what it is.
-
-        :raises IBMQuantumError: If the list cannot be read.
-        """
-        found = [self._judged(session, opened) for session, opened in self._open_sessions()]
-        return sorted(found, key=lambda finding: -finding.age)
+        self._failures: list[IBMQuantumError] = []
 
     def run(self, *, dry_run: bool) -> tuple[list[dict[str, Any]], list[IBMQuantumError]]:
         """
-        Close what belongs to nobody, unless this is a dry run.
+        Look at every open session in the scope, the oldest first, and close what belongs to nobody.
 
-        :returns: A report on each session, and what stands in the way of closing some.
+        :param dry_run: Change nothing.
+        :returns: A report on each session, and what stands in the way of reading or closing some.
         :raises IBMQuantumError: If the list cannot be read.
         """
-        findings = self.findings()
-        failures = self._unreadable
+        self._failures = []
         reports = []
-        for finding in findings:
+        for finding in sorted(self._findings(tidy=not dry_run), key=lambda found: -found.age):
             log.info("%s", finding)
             to_close = finding.verdict == Verdict.ORPHAN and not dry_run
-            reports.append(finding.to_json(closed=to_close and self._closed(finding, failures)))
-        if not dry_run:
-            self._tidy(findings)
-        return reports, failures
+            reports.append(finding.to_json(closed=to_close and self._closed(finding)))
+        return reports, self._failures
 
-    def _closed(self, finding: Finding, failures: list[IBMQuantumError]) -> bool:
+    def _closed(self, finding: Finding) -> bool:
         """Close an orphan, unless its owner has come back to life since; whether it is closed now."""
         if self._is_live(finding.owner):
             log.info("Session %s is used again", finding.session_id)
@@ -128,48 +120,72 @@ class Sweep:
         try:
             self._hook.close_session(finding.session_id)
         except IBMQuantumError as error:
-            failures.append(error)
+            self._failures.append(error)
             return False
         self._ledger.strike(finding.session_id)
         log.info("Closed session %s", finding.session_id)
         return True
 
-    def _tidy(self, findings: list[Finding]) -> None:
-        """Strike out the sessions that have closed without anybody noting it."""
-        is_open = {finding.session_id for finding in findings}
-        for session_id in self._ledger.sessions():
-            owner = None if session_id in is_open else self._ledger.owner_of(session_id)
-            if owner and owner.conn_id == self._hook.ibm_quantum_conn_id and self._is_closed(session_id):
+    def _findings(self, *, tidy: bool) -> Iterator[Finding]:
+        """What IBM lists, and what is entered besides: opened with the key of another user, for one."""
+        listed = {workload.id: workload.created for workload in self._workloads()}
+        for session_id in dict.fromkeys([*listed, *self._ledger.sessions()]):
+            entry = self._entry(session_id)
+            if session_id not in listed and not self._is_here(entry):
+                continue
+            session = self._read(session_id, entry)
+            if isinstance(session, NotFoundError):
+                is_over = session_id not in listed
+            else:
+                is_over = session is not None and session.is_closed
+                if session is not None and not session.is_closed:
+                    yield self._judged(session, entry, listed.get(session_id))
+            if is_over and entry and tidy:  # nobody has noted it
                 self._ledger.strike(session_id)
 
-    def _open_sessions(self) -> Iterator[tuple[Session, datetime]]:
-        for workload in self._workloads():
-            try:
-                session = self._hook.get_session(workload.id)
-            except (NotFoundError, PermissionDeniedError) as error:
-                log.warning("%s", error)
-                if isinstance(error, PermissionDeniedError) and self._ledger.owner_of(workload.id):
-                    self._unreadable.append(error)  # another user's is none of our business; ours is
-                continue
-            if not session.is_closed:
-                yield session, workload.created or session.started_at or datetime.now(UTC)
+    def _entry(self, session_id: str) -> Owner | Verdict | None:
+        try:
+            return self._ledger.owner_of(session_id)
+        except ValueError as error:
+            log.warning("Airflow's variable of session %s: %s", session_id, error)
+            return Verdict.UNCLEAR
+
+    def _is_here(self, entry: Owner | Verdict | None) -> bool:
+        """Whether an entered session was opened at this connection: of others, IBM knows nothing here."""
+        if entry is None or isinstance(entry, Verdict):
+            return False
+        return entry.conn_id == self._hook.ibm_quantum_conn_id
+
+    def _read(self, session_id: str, entry: object) -> Session | NotFoundError | None:
+        """The session, if it can be read. What is in the way of that is told at the end."""
+        try:
+            return self._hook.get_session(session_id)
+        except NotFoundError as error:
+            log.warning("%s", error)
+            return error
+        except IBMQuantumError as error:
+            log.warning("%s", error)
+            if entry or not isinstance(error, PermissionDeniedError):  # another user's is not ours to read
+                self._failures.append(error)
+            return None
 
     def _workloads(self) -> Iterator[Workload]:
         user = {} if self._scope == Scope.INSTANCE else {"user": "me"}
         for mode in ("session", "batch"):
             yield from self._hook.list_workloads(mode=mode, status=["pending", "in_progress"], **user)
 
-    def _judged(self, session: Session, opened: datetime) -> Finding:
-        owner = self._ledger.owner_of(session.id)
-        age = (datetime.now(UTC) - opened).total_seconds()
+    def _judged(self, session: Session, entry: Owner | Verdict | None, created: datetime | None) -> Finding:
+        owner = None if isinstance(entry, Verdict) else entry
+        opened = created.timestamp() if created else owner.opened if owner else time.time()
+        age = int(time.time() - opened)
         return Finding(
             session_id=session.id,
             backend=session.backend_name,
             mode=session.mode,
             state=session.state,
-            age=int(age),
+            age=age,
             owner=owner,
-            verdict=self._verdict(session, owner, age),
+            verdict=entry if isinstance(entry, Verdict) else self._verdict(session, owner, age),
         )
 
     def _verdict(self, session: Session, owner: Owner | None, age: float) -> Verdict:
@@ -183,12 +199,3 @@ class Sweep:
 
     def _is_live(self, owner: Owner | None) -> bool:
         return owner is not None and self._ledger.is_live(owner)
-
-    def _is_closed(self, session_id: str) -> bool:
-        try:
-            return self._hook.get_session(session_id).is_closed
-        except NotFoundError:
-            return True
-        except IBMQuantumError as error:
-            log.warning("%s", error)
-            return False

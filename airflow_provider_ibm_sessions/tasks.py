@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HANDLER_SECONDS = 2.0
-_ASK_SECONDS = 1.5
+# The question may have to wait for the handler's end: the interrupted thread can hold the way to Airflow.
+_HANDLER_SECONDS = 1.0
+_ASK_SECONDS = 2.5
 _THREAD_SECONDS = 30.0
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ os.environ.update(
     AIRFLOW_HOME=str(AIRFLOW_HOME),
     AIRFLOW__CORE__LOAD_EXAMPLES="false",
     AIRFLOW__CORE__UNIT_TEST_MODE="false",
+    AIRFLOW__CORE__FERNET_KEY=base64.urlsafe_b64encode(os.urandom(32)).decode(),
     AIRFLOW__CORE__DAGS_FOLDER=str(AIRFLOW_HOME / "dags"),
     AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="300",
 )

@@ -36,7 +36,7 @@ class DatabaseLedger:
             return [key.removeprefix(PREFIX) for key in session.scalars(entries)]
 
     def owner_of(self, session_id: str) -> Owner | None:
-        """Whom this Airflow has opened the session for, or None if it has not."""
+        """Whom this Airflow has opened the session for; see :class:`Ledger`."""
         text = Variable.get(PREFIX + session_id, default_var=None)
         return Owner.read(text) if text else None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,28 +23,37 @@ from airflow_provider_ibm_sessions.client.values import SessionMode
 
 log = logging.getLogger(__name__)
 
-_MOST_OFF = 300
+_MOST_OFF = 256
+_FEWEST = 16
 _SENDINGS = 3
 _CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 def marks(max_ttl: int) -> int:
     """
-    How many marks there are: ``max_ttl`` loses 5 %, and 5 minutes, at most.
+    How many marks there are: ``max_ttl`` loses 6.25 %, and 256 s, at most.
 
     A power of two: see :func:`marked`.
     """
-    return 1 << max(1, min(_MOST_OFF, max_ttl // 20)).bit_length() - 1
+    return 1 << max(1, min(_MOST_OFF, max_ttl // 16)).bit_length() - 1
 
 
 def marked(max_ttl: int, mark: int) -> int:
-    """``max_ttl`` less a little, so that the rest tells the mark, whatever ``max_ttl`` others start from."""
-    return max_ttl - (max_ttl - mark) % marks(max_ttl)
+    """
+    ``max_ttl`` less a little, so that the rest tells the mark, whatever ``max_ttl`` others start from.
+
+    Never ``max_ttl`` itself: other tools ask for that.
+    """
+    return max_ttl - ((max_ttl - mark) % marks(max_ttl) or marks(max_ttl))
 
 
 def are_distinct(max_ttl: int, count: int) -> bool:
-    """Whether so many marks in a row tell their owners apart, also from those who ask for less, or more."""
-    return count <= marks(max_ttl - marks(max_ttl))
+    """
+    Whether so many marks in a row tell their owners apart, also from those who ask for less, or more.
+
+    Never where there are so few that strangers meet easily.
+    """
+    return max(count, _FEWEST) <= marks(max_ttl - marks(max_ttl))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class Opening:
     :param max_ttl: Less its mark, see :func:`marks`.
     :param is_marked: Whether no one else asks for a session with the same ``max_ttl`` now. What is not, is
         never taken up.
+    :param is_anothers: Tells of a session's id whether it is known to be another's.
     """
 
     backend: str
@@ -62,6 +72,7 @@ class Opening:
     max_ttl: int
     since: datetime
     is_marked: bool = True
+    is_anothers: Callable[[str], bool] = lambda _: False
 
     def send(self, client: IBMQuantumClient) -> Session:
         """
@@ -120,8 +131,7 @@ class Opening:
         if len(found) > 1 or (found and not self.is_marked):
             names = tuple(session.id for session in found)
             raise OutcomeUnknownError(
-                f"Create a session: it may be any of {', '.join(names)}. Without jobs they are free, and "
-                "close themselves",
+                f"Create a session: it may be any of {', '.join(names)}. Without jobs they are free",
                 candidates=names,
             )
         return found[0] if found else None
@@ -132,7 +142,7 @@ class Opening:
                 session = client.get_session(workload.id)
             except NotFoundError:
                 continue
-            if self._fits(session) and next(client.list_jobs(session_id=session.id, limit=1), None) is None:
+            if self._fits(session) and not self.is_anothers(session.id) and not _has_jobs(client, session):
                 yield session
 
     def _filters(self) -> dict[str, Any]:
@@ -146,3 +156,7 @@ class Opening:
 
     def _fits(self, session: Session) -> bool:
         return session.max_ttl == self.max_ttl and session.mode in (self.mode, None) and session.takes_jobs
+
+
+def _has_jobs(client: IBMQuantumClient, session: Session) -> bool:
+    return next(client.list_jobs(session_id=session.id, limit=1), None) is not None

@@ -226,6 +226,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             if all_there or taking_jobs(self.hook, session_id):
                 self.session_id = session_id
                 self.log.info("Going on with session %s of an earlier attempt", session_id)
+                enter(context, session_id, self.ibm_quantum_conn_id)
                 break
         else:
             open_session(self.hook, context, attempt, session, lambda opened: self._keep(context, opened))
