@@ -17,7 +17,7 @@ help:  ## Say what can be made
 demo: env  ## Run two Qiskit examples through Airflow on an emulated QPU (UI=1: leave Airflow running)
 	@$(BIN)/python -m scripts.demo $(if $(UI),--ui)
 
-test: lint types contract pytest  ## Everything that CI checks
+test: lint types contract pytest faults  ## Everything that CI checks
 
 lint: env
 	$(BIN)/ruff check .
@@ -33,6 +33,7 @@ pytest: env
 	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal --cov --cov-report=term
 
 faults: env  ## Every operation under every fault: a table of sessions lost (ONLY='create | 503': these cells)
+	@$(if $(ONLY),,$(BIN)/python -m tests.faults.sight)
 	@$(BIN)/python -m tests.faults $(if $(ONLY),"$(ONLY)")
 
 kill-tests: env  ## Kill workers, schedulers and triggerers under airflow standalone

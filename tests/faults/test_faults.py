@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fault matrix, and whether it would tell. In processes of their own: it changes time itself."""
+"""That the fault matrix has every cell. ``make faults`` runs it."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from itertools import product
-
-import pytest
 
 from .catalogue import cells
 
@@ -27,13 +23,3 @@ def test_no_cell_is_missing():
     wanted = {*product(OPERATIONS, ONCE, ["once"], ["first", "later"], ["sync", "deferred"])}
     wanted |= {*product(OPERATIONS, ["401"], ["for ever"], ["first"], ["sync", "deferred"])}
     assert {" | ".join(parts) for parts in wanted} - there == set()
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("module", ["tests.faults.sight", "tests.faults"])
-def test_every_cell_is_clean(module, pytestconfig):
-    ended = subprocess.run(
-        [sys.executable, "-m", module], cwd=pytestconfig.rootpath, capture_output=True, text=True
-    )
-    print(ended.stdout[-20_000:])
-    assert ended.returncode == 0, ended.stderr[-2_000:] or ended.stdout[-20_000:]
