@@ -116,11 +116,24 @@ class TestMarks:
         asked = [post.json["max_ttl"] for post in posts(ibm)]
         assert len(set(asked)) == len(asked) == 9
 
-    def test_a_task_asks_for_the_same_each_time(self, ibm, dag, run):
-        first = run_until_closed(ibm, dag, run)
-        assert cleared(first, dag, "create").state_of("create") == "success"
-        assert len({post.json["max_ttl"] for post in posts(ibm)}) == 1
-        assert len(posts(ibm)) == 2
+    def test_what_was_asked_for_is_found_though_the_dag_has_changed(self, ibm, dag, run):
+        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        create()
+        first = run(dag)
+        assert first.state == "failed"
+        create(task_id="another_before_it")
+        again = next_try(first, dag, "create")
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
+
+    def test_strangers_with_the_same_mark_never_share_a_session(self, ibm, dag, run, monkeypatch):
+        monkeypatch.setattr("airflow_provider_ibm_sessions.opening._start", lambda _: 7)
+        create()
+        owned = run(dag).xcom("create")
+        ibm.script(not_done())
+        other = run(dag).xcom("create")
+        asked = [session.max_ttl for session in ibm.sessions.values()]
+        assert asked[0] == asked[1]
+        assert [owned, other] == list(ibm.sessions) == ibm.books()["accepting"]
 
     def test_where_there_are_fewer_marks_than_tasks_nothing_is_taken_up(self, ibm, dag, run, output):
         ibm.script(lost())
@@ -247,7 +260,8 @@ def vanishes(monkeypatch):
     monkeypatch.setattr("airflow_provider_ibm_sessions.opening.close_after_failure", lambda *_: None)
 
 
-GIVEN_UP = ["queued", "scheduled", None, "up_for_retry", "later attempt"]
+BEGUN = ["later attempt", "other session"]
+GIVEN_UP = ["queued", "scheduled", None, "up_for_retry", "restarting", *BEGUN]
 
 
 class TestKilled:
@@ -268,7 +282,7 @@ class TestKilled:
 
         return arm
 
-    @pytest.mark.parametrize("why", GIVEN_UP, ids=str)
+    @pytest.mark.parametrize("why", GIVEN_UP[:-1], ids=str)
     def test_jobs_that_another_attempt_goes_on_with_are_left_alone(self, ibm, dag, run, kill, why):
         ibm.settings.job_seconds = 1.5
         run_jobs(poll_interval=0.1, timeout=20)
@@ -383,20 +397,23 @@ def note(dag, why):
     from sqlalchemy import select
 
     with create_session() as session:
-        if why in ("later attempt", "other session"):
-            query = select(TaskStateStoreModel).where(TaskStateStoreModel.dag_id == dag.dag_id)
-            rows = {row.key: row for row in session.scalars(query)}
-            record = json.loads(rows["ibm_quantum_attempt"].value)
-            rows["ibm_quantum_attempt"].value = json.dumps({**record, "tried": 2})
-            if why == "other session":
-                like = rows["ibm_quantum_attempt"]
-                names = ("dag_run_id", "dag_id", "run_id", "task_id", "map_index")
-                row = TaskStateStoreModel(
-                    key=f"ibm_quantum_{record['key']}_session_id",
-                    value=json.dumps("the-next-attempts"),
-                    **{name: getattr(like, name) for name in names},
-                )
-                session.add(row)
-            return
         [ti] = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == dag.dag_id))
-        ti.state = why
+        if why in GIVEN_UP:
+            ti.prepare_db_for_next_try(session)  # from here on it has another id
+        if why not in BEGUN:
+            ti.state = why
+            return
+        ti.state, ti.try_number = "running", 2
+        query = select(TaskStateStoreModel).where(TaskStateStoreModel.dag_id == dag.dag_id)
+        rows = {row.key: row for row in session.scalars(query)}
+        record = json.loads(rows["ibm_quantum_attempt"].value)
+        rows["ibm_quantum_attempt"].value = json.dumps({**record, "tried": 2})
+        if why == "other session":
+            like = rows["ibm_quantum_attempt"]
+            names = ("dag_run_id", "dag_id", "run_id", "task_id", "map_index")
+            row = TaskStateStoreModel(
+                key=f"ibm_quantum_{record['key']}_session_id",
+                value=json.dumps("the-next-attempts"),
+                **{name: getattr(like, name) for name in names},
+            )
+            session.add(row)
