@@ -26,7 +26,7 @@ class IBMQuantumSweepSessionsOperator(IBMQuantumTask, BaseOperator):
 
     For what no other task could close: a run that ended at its ``dagrun_timeout``, for which Airflow skips
     teardowns, or a user who failed a run while Airflow was down. A session belongs to the run that has opened
-    it: one that is handed to another run is nobody's when its own has ended. A session that takes no more jobs
+    it: one handed to another run is nobody's when its own has ended. A session that takes no more jobs
     closes itself and is left alone. Returns a report on each open session, the oldest first: ``session_id``,
     ``backend``, ``mode``, ``state``, ``age`` (seconds), ``owner``, ``verdict`` and ``closed``.
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from airflow.sdk import Variable
@@ -111,6 +112,7 @@ class TaskInstance:
 
     def __init__(self, told: Told, dag_id: str, run_id: str) -> None:
         self._told = told
+        self.id = uuid4()  # each attempt has another, as in Airflow
         self.dag_id, self.run_id, self.task_id = dag_id, run_id, told.task_id
         self.try_number, self.max_tries = told.tries, RETRIES
         self.start_date = datetime.now(UTC)
