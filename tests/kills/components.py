@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import httpx
@@ -74,6 +74,10 @@ class Turns:
             self._last = time.monotonic()
 
 
+class Stopped(BaseException):
+    """This Airflow is being stopped, before its time: there is nothing more to wait for."""
+
+
 class Components:
     """The processes of a running Airflow."""
 
@@ -86,6 +90,16 @@ class Components:
         self._writing = Lock()
         """One user at a time, see :data:`EXECUTION`."""
         self._started: list[subprocess.Popen[bytes]] = []
+        self._stopped = Event()
+
+    def pause(self, seconds: float) -> None:
+        """
+        Wait.
+
+        :raises Stopped: If this Airflow is stopped meanwhile.
+        """
+        if self._stopped.wait(seconds):
+            raise Stopped
 
     def kill_worker(self, ti_id: str) -> None:
         """As when its machine dies: the task's process, and the one that watches over it."""
@@ -154,7 +168,8 @@ class Components:
         self._send("POST", f"/dags/{dag_id}/clearTaskInstances", **wanted)
 
     def stop(self) -> None:
-        """Ask what was started here to end."""
+        """Ask what was started here to end, and nobody to wait for it."""
+        self._stopped.set()
         for process in self._started:
             process.send_signal(signal.SIGINT)
         for process in self._started:

@@ -91,6 +91,7 @@ class _Players:
                 stage.strike()
             return _told(stage, stage.finish())
         except Exception as error:
+            self._parts.pause(0)  # what fails once all is being stopped is no news
             return _told(stage, stage.failed(error))
 
     def _prepare(self, which: Round) -> list[Future[None]]:
@@ -119,6 +120,7 @@ class _Players:
         try:
             return _told(stage, stage.finish() if trouble is None else stage.failed(trouble))
         except Exception as error:
+            self._parts.pause(0)
             return _told(stage, stage.failed(error))
 
 
@@ -133,7 +135,7 @@ def _services(stages: Iterable[Stage]) -> Iterator[None]:
 
 @contextmanager
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """When it ends early, those that wait for their turn do not begin; the others miss their Airflow soon."""
+    """When it ends early, those that wait for their turn do not begin, and the others are stopped."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool

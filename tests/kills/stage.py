@@ -76,7 +76,7 @@ class Stage:
         while not self._is_there():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the moment never came; the run: {self._state()}")
-            time.sleep(POLL_SECONDS)
+            self.parts.pause(POLL_SECONDS)
 
     def strike(self) -> None:
         """Do to it what the scenario says, after what hits all."""
@@ -107,7 +107,7 @@ class Stage:
             verdict = self._look(time.monotonic() - self._struck)
             if not verdict.trouble or verdict.took > self.scenario.bound:
                 return verdict
-            time.sleep(LOOK_SECONDS)
+            self.parts.pause(LOOK_SECONDS)
 
     def failed(self, error: BaseException) -> Verdict:
         """The verdict where the test itself went wrong."""
@@ -136,7 +136,7 @@ class Stage:
         seen = len(self.ibm.journal)
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
-            time.sleep(0.2)
+            self.parts.pause(0.2)
             if sum(entry.method == "GET" for entry in list(self.ibm.journal)[seen:]) >= 2:
                 return True
         return False
