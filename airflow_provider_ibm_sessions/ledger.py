@@ -25,6 +25,14 @@ LIVE_RUN = ["queued", "running"]
 OVER = ["success", "failed", "skipped", "upstream_failed", "removed"]
 
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "map_index": int,
+    "outlives_task": bool,
+    "opened": (int, float),
+}
+"""What the fields of an entry are; all others are str."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """
@@ -56,9 +64,12 @@ class Owner:
         """
         try:
             known = {field.name for field in fields(cls)}
-            return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+            owner = cls(**{name: value for name, value in json.loads(text).items() if name in known})
         except (TypeError, AttributeError) as error:
             raise ValueError("not the entry of a session") from error
+        if not all(isinstance(value, _KINDS.get(name, str)) for name, value in asdict(owner).items()):
+            raise ValueError("not the entry of a session")
+        return owner
 
 
 class Ledger(Protocol):
@@ -118,9 +129,26 @@ def is_anothers(context: Context, session_id: str) -> bool:
     except Exception:
         log.warning("Cannot tell whose session %s is", session_id, exc_info=True)
         return True
+    return owner is not None and not _is_ours(context, owner)
+
+
+def has_another(context: Context, session_id: str) -> bool:
+    """Whether this Airflow has opened another session for the running task, as far as it can tell."""
+    ledger = TaskLedger(context)
+    for other in ledger.sessions():
+        try:
+            owner = ledger.owner_of(other)
+        except ValueError:
+            continue
+        if other != session_id and owner and _is_ours(context, owner):
+            return True
+    return False
+
+
+def _is_ours(context: Context, owner: Owner) -> bool:
     ti = context["ti"]
     ours = (ti.dag_id, ti.run_id, ti.task_id, _index(ti))
-    return owner is not None and (owner.dag_id, owner.run_id, owner.task_id, owner.map_index) != ours
+    return (owner.dag_id, owner.run_id, owner.task_id, owner.map_index) == ours
 
 
 def _index(ti: Any) -> int:

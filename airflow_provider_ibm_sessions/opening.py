@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
 from airflow_provider_ibm_sessions.client.values import (
     DEFAULT_MAX_TTL,
@@ -22,16 +24,17 @@ from airflow_provider_ibm_sessions.client.values import (
 )
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
-from airflow_provider_ibm_sessions.ledger import is_anothers
+from airflow_provider_ibm_sessions.ledger import has_another, is_anothers
 from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_ibm_sessions.attempts import Attempt
     from airflow_provider_ibm_sessions.client.adoption import Opening
     from airflow_provider_ibm_sessions.client.models import Session
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+log = logging.getLogger(__name__)
 
 SESSION = "session_id"
 """Under this name an attempt keeps the session it has opened."""
@@ -72,7 +75,9 @@ def open_session(
     session = opened.session
     try:
         _remember(attempt, session)
-    except BaseException:
+    except BaseException as error:
+        if _is_left_to_successor(context, session):
+            raise SupersededError(f"Another attempt goes on: session {session.id} is left to it") from error
         if not opened.was_found:  # else another attempt may have found it as well
             close_after_failure(hook, session.id)
         raise
@@ -94,14 +99,29 @@ def session_of_before(hook: IBMQuantumHook, attempt: Attempt) -> Session | None:
     return taking_jobs(hook, session_id) if session_id else None
 
 
-def end_forsaken(hook: IBMQuantumHook, attempt: Attempt) -> None:
-    """End the session of earlier attempts that had other input."""
+def end_forsaken(hook: IBMQuantumHook, context: Context, attempt: Attempt) -> None:
+    """End the session of earlier attempts that had other input, also one whose opening had no answer."""
     if attempt.forsaken is None:
         return
-    if before := attempt.recall(SESSION, attempt.forsaken):
+    before = attempt.recall(SESSION, attempt.forsaken)
+    if not before and (opening := _noted_opening(context, attempt, attempt.forsaken)):
+        before = _found_forsaken(hook, opening)
+    if before:
         hook.log.warning("Earlier attempts had other input: ending what they have begun")
         end_all(hook, before)
     attempt.ended_forsaken()
+
+
+def _found_forsaken(hook: IBMQuantumHook, opening: Opening) -> str | None:
+    unknown = OutcomeUnknownError("Create a session: an earlier attempt with other input may have opened one")
+    try:
+        found = opening.find_settled(hook.get_conn(), unknown)
+    except OutcomeUnknownError as error:
+        if error.retryable:
+            raise
+        hook.log.error("%s", error)  # noqa: TRY400
+        return None
+    return found.id if found else None
 
 
 def taking_jobs(hook: IBMQuantumHook, session_id: str) -> Session | None:
@@ -120,6 +140,15 @@ def _remember(attempt: Attempt, session: Session) -> None:
             f"Another attempt has opened session {other} meanwhile: closing {session.id}"
         )
     attempt.remember(SESSION, session.id)
+
+
+def _is_left_to_successor(context: Context, session: Session) -> bool:
+    """Whether a later attempt, which looks for what this has asked for, may take the session up."""
+    try:
+        return Attempt(context).is_superseded and not has_another(context, session.id)
+    except Exception:
+        log.warning("Cannot tell whether another attempt goes on", exc_info=True)
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +207,18 @@ def _opening(context: Context, wanted: dict[str, Any]) -> Opening:
 
 def _earlier_opening(context: Context, attempt: Attempt, wanted: dict[str, Any]) -> Opening | None:
     """What an attempt before this has asked for, if it had no answer."""
-    from airflow_provider_ibm_sessions.client.adoption import Opening
-
     if not attempt.can_remember:
         opening = _opening(context, wanted)
         began = context["dag_run"].start_date or opening.since
         return None if attempt.is_first else replace(opening, since=began)
-    noted = attempt.recall(_ASKED)
-    if not noted or attempt.recall(SESSION):
+    return None if attempt.recall(SESSION) else _noted_opening(context, attempt)
+
+
+def _noted_opening(context: Context, attempt: Attempt, key: str | None = None) -> Opening | None:
+    from airflow_provider_ibm_sessions.client.adoption import Opening
+
+    noted = attempt.recall(_ASKED, key)
+    if not noted:
         return None
     since = datetime.fromisoformat(noted["since"])
     return Opening(**{**noted, "since": since}, is_anothers=partial(is_anothers, context))

@@ -92,7 +92,7 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
         with told_to_airflow():
             wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
             attempt.begin(wanted)
-            end_forsaken(self.hook, attempt)
+            end_forsaken(self.hook, context, attempt)
             if before := session_of_before(self.hook, attempt):
                 self.log.info("The attempt before has left session %s: the function begins anew", before.id)
                 end_all(self.hook, before.id)

@@ -199,7 +199,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         session = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
         jobs = self._checked_jobs()
         attempt.begin([jobs, session["backend"], session["mode"]])
-        end_forsaken(self.hook, attempt)
+        end_forsaken(self.hook, context, attempt)
         self.session_id = attempt.recall(SESSION)
         earlier = {} if attempt.is_first else self._find_earlier(attempt, len(jobs))
         self._enter_session(context, attempt, session, earlier, all_there=len(earlier) == len(jobs))

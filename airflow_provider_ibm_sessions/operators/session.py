@@ -85,7 +85,7 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
         with told_to_airflow():
             wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
             attempt.begin(wanted)
-            end_forsaken(self.hook, attempt)
+            end_forsaken(self.hook, context, attempt)
             session = session_of_before(self.hook, attempt)
             if session is None:
                 session = open_session(

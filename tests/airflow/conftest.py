@@ -157,8 +157,13 @@ def cleared(result: Run, dag: Any, task_id: str) -> Run:
 
 
 def next_try(result: Run, dag: Any, task_id: str) -> Run:
-    """Run a task that is up for retry."""
-    return _run_again(result, dag, task_id, lambda *_: None)
+    """Run a task again as the scheduler does: the next attempt's task instance has another id."""
+
+    def prepare(tis, session):
+        for ti in tis:
+            ti.prepare_db_for_next_try(session)
+
+    return _run_again(result, dag, task_id, prepare)
 
 
 def _run_again(result: Run, dag: Any, task_id: str, prepare: Any) -> Run:

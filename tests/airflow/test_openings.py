@@ -7,13 +7,16 @@ import json
 import os
 import sys
 import time
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import task
 
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.ledger import PREFIX
 from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumRunJobsOperator,
     IBMQuantumSubmitJobOperator,
@@ -22,8 +25,9 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
 )
-from tests.airflow.conftest import Run, cleared, fails_once, next_try, serialize
+from tests.airflow.conftest import Run, cleared, fails_once, failures_of, next_try, serialize
 from tests.airflow.test_killed_anywhere import _be_a_worker, _ended, begin, warm  # noqa: F401
+from tests.airflow.test_sweep import entries
 from tests.fake_ibm import Fault
 
 pytestmark = pytest.mark.usefixtures("connection", "quick")
@@ -125,6 +129,32 @@ class TestMarks:
         again = next_try(first, dag, "create")
         assert ibm.books()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
 
+    @pytest.mark.parametrize(
+        ("name", "value"), [("backend", "ibm_torino"), ("mode", "batch"), ("max_ttl", "2h")], ids=str
+    )
+    def test_what_was_asked_for_is_not_left_open_when_other_input_asks_for_another(
+        self, ibm, dag, run, name, value
+    ):
+        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        operator = create()
+        first = run(dag)
+        setattr(operator, name, value)
+        again = next_try(first, dag, "create")
+        assert len(ibm.sessions) == 2
+        assert ibm.books()["accepting"] == [again.xcom("create")]
+
+    def test_two_airflows_with_the_same_dag_and_run_ask_for_different_sessions(self):
+        asked = [asked_for(started=second) for second in (1, 2)]
+        assert asked[0] != asked[1]
+
+    def test_with_few_marks_what_is_asked_for_is_exact_and_nothing_is_taken_up(self, ibm, dag, run, output):
+        ibm.script(lost())
+        create(max_ttl="4m")
+        assert run(dag).state == "failed"
+        [post] = posts(ibm)
+        assert post.json["max_ttl"] == 240
+        assert f"it may be any of {next(iter(ibm.sessions))}" in output()
+
     def test_strangers_with_the_same_mark_never_share_a_session(self, ibm, dag, run, monkeypatch):
         monkeypatch.setattr("airflow_provider_ibm_sessions.opening._start", lambda _: 7)
         create()
@@ -143,6 +173,19 @@ class TestMarks:
         assert result.state == "failed"
         assert sorted(result.xcom_of_each("create")) == sorted(owned), "in whatever order they ran"
         assert f"it may be any of {unanswered}" in output()
+
+
+def asked_for(started):
+    """The max_ttl of the only task of a run that has started in this second."""
+    from airflow_provider_ibm_sessions.opening import _opening
+
+    names = {"dag_id": "nightly", "run_id": "scheduled__2026-11-22", "task_id": "create", "map_index": -1}
+    context = {
+        "ti": SimpleNamespace(**names, get_ti_count=lambda **_: 1),
+        "dag": SimpleNamespace(tasks=[SimpleNamespace(task_id="create", template_fields=())]),
+        "dag_run": SimpleNamespace(start_date=datetime(2026, 11, 22, 0, 0, started, tzinfo=UTC)),
+    }
+    return _opening(context, {"backend": "ibm_fez", "mode": "dedicated", "max_ttl": 28800}).max_ttl
 
 
 class TestFunction:
@@ -218,6 +261,45 @@ class TestRetry:
         assert ibm.requests("GET", "/v1/workloads") == []
         assert len(ibm.sessions) == 1
 
+    def test_a_refusal_is_told_though_airflow_cannot_note_it(self, dag, run, ibm, monkeypatch):
+        from airflow_provider_ibm_sessions.attempts import Attempt
+
+        original = Attempt.remember
+
+        def remember(self, name, value, **kwargs):
+            if not value:
+                raise RuntimeError("the state store is down")
+            original(self, name, value, **kwargs)
+
+        monkeypatch.setattr(Attempt, "remember", remember)
+        ibm.settings.plan = "open"
+        create()
+        assert "1352" in failures_of(dag, run)["create"]
+
+    def test_a_refused_retry_does_not_hide_what_the_attempt_before_has_opened(self, ibm, dag, run):
+        hidden = Fault("GET", "/v1/workloads", times=None, json={"workloads": []})
+        ibm.script(lost(), hidden, Fault("POST", "/v1/sessions", status=403, times=None))
+        create()
+        first = run(dag)
+        second = next_try(first, dag, "create")
+        assert second.state_of("create") == "failed"
+        ibm.clear_faults()
+        third = next_try(second, dag, "create")
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [third.xcom("create")]
+
+    def test_jobs_are_run_in_the_session_of_the_attempt_before_and_it_is_on_the_list(
+        self, ibm, dag, run, monkeypatch
+    ):
+        fails_once(monkeypatch, IBMQuantumRunJobsOperator, "_keep")
+        vanishes(monkeypatch)
+        listed = []
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_leave", lambda *_: None)
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_drain", lambda _: listed.append(entries()))
+        run_jobs(retries=1, poll_interval=0.1, timeout=20, **AT_ONCE)
+        run(dag)
+        assert len(ibm.sessions) == 1
+        assert set(ibm.sessions) <= set(*listed)
+
     def test_after_an_id_that_could_not_be_stored_the_session_is_closed(self, ibm, dag, run, monkeypatch):
         fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "_keep")
         create(retries=1, **AT_ONCE)
@@ -254,6 +336,19 @@ class TestOlderAirflow:
         assert result.tasks["create"].try_number == 2
         assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
 
+    def test_a_kill_does_not_ask_who_goes_on(self, ibm, dag, terminate, monkeypatch):
+        """The question might get the answer to one that the interrupted thread has asked."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        asked = []
+        monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **kwargs: asked.append(kwargs))
+        ibm.settings.job_seconds = 600
+        run_jobs(poll_interval=0.1, timeout=20)
+        terminate(lambda: ibm.requests("GET", "/v1/jobs"))
+        attempted(dag)
+        assert asked == []
+        assert ibm.books()["jobs"] == {"Cancelled": 2}
+
 
 def vanishes(monkeypatch):
     """Who fails gets to nothing else, as if it were killed."""
@@ -283,35 +378,33 @@ class TestKilled:
         return arm
 
     @pytest.mark.parametrize("why", GIVEN_UP[:-1], ids=str)
-    def test_jobs_that_another_attempt_goes_on_with_are_left_alone(self, ibm, dag, run, kill, why):
+    def test_jobs_that_another_attempt_goes_on_with_are_left_alone(self, ibm, dag, kill, why):
         ibm.settings.job_seconds = 1.5
         run_jobs(poll_interval=0.1, timeout=20)
         kill(why, lambda: ibm.requests("GET", "/v1/jobs"))
-        first = run(dag)
-        assert first.state == "failed"
+        first = attempted(dag)
         assert_nothing_was_ended(ibm)
         again = next_try(first, dag, "run")
         assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)
         assert len(ibm.jobs) == 2
 
     @pytest.mark.parametrize("why", ["failed", "success"])
-    def test_jobs_of_a_task_that_a_user_has_ended_are_ended(self, ibm, dag, run, kill, why):
+    def test_jobs_of_a_task_that_a_user_has_ended_are_ended(self, ibm, dag, kill, why):
         ibm.settings.job_seconds = 600
         run_jobs(poll_interval=0.1, timeout=20)
         kill(why, lambda: ibm.requests("GET", "/v1/jobs"))
-        run(dag)
+        attempted(dag)
         assert ibm.books()["sessions"] == {"closed": 1}
         assert ibm.books()["jobs"] == {"Cancelled": 2}
 
     @pytest.mark.parametrize("why", ["queued", "later attempt"])
     @pytest.mark.parametrize("phase", ["before", "after"])
-    def test_jobs_are_not_doubled_by_one_that_was_submitting(self, ibm, dag, run, kill, why, phase):
+    def test_jobs_are_not_doubled_by_one_that_was_submitting(self, ibm, dag, kill, why, phase):
         ibm.settings.job_seconds = 1
         ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase=phase))
         run_jobs(poll_interval=0.1, timeout=20)
         kill(why, lambda: ibm.requests("POST", "/v1/jobs"))
-        first = run(dag)
-        assert first.state == "failed"
+        first = attempted(dag)
         assert_nothing_was_ended(ibm)
         assert len(ibm.jobs) == 1, "it has begun nothing more"
         again = next_try(first, dag, "run")
@@ -321,39 +414,36 @@ class TestKilled:
 
     @pytest.mark.parametrize("why", ["queued", "later attempt"])
     @pytest.mark.parametrize("phase", ["before", "after"])
-    def test_a_session_that_was_being_opened_is_the_next_attempts(self, ibm, dag, run, kill, why, phase):
+    def test_a_session_that_was_being_opened_is_the_next_attempts(self, ibm, dag, kill, why, phase):
         ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
         create()
         kill(why, lambda: posts(ibm))
-        first = run(dag)
-        assert first.state == "failed"
+        first = attempted(dag)
         assert_nothing_was_ended(ibm)
         again = next_try(first, dag, "create")
         assert ibm.books()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
 
     @pytest.mark.parametrize("phase", ["before", "after"])
-    def test_a_session_that_was_being_opened_is_closed_when_a_user_ends_the_task(
-        self, ibm, dag, run, kill, phase
-    ):
+    def test_a_session_that_was_being_opened_is_closed_when_a_user_ends_the_task(self, ibm, dag, kill, phase):
         ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
         create()
         kill("failed", lambda: posts(ibm))
-        run(dag)
+        attempted(dag)
         assert ibm.books()["sessions"] == {"closed": 1}
 
     @pytest.mark.parametrize(
         ("why", "state"), [("failed", "closed"), ("running", "closed"), ("queued", "open")]
     )
-    def test_a_session_that_was_opened_and_not_told_yet(self, ibm, dag, run, kill, why, state):
+    def test_a_session_that_was_opened_and_not_told_yet(self, ibm, dag, kill, why, state):
         opened = []
         create(post_execute=lambda *_: opened.append(True) or time.sleep(1))
         kill(why, lambda: opened)
-        run(dag)
+        attempted(dag)
         assert ibm.books()["sessions"] == {state: 1}
 
     @pytest.mark.parametrize(("why", "status"), [("queued", "Completed"), ("failed", "Cancelled")])
     @pytest.mark.parametrize("moment", ["waiting", "submitting"])
-    def test_a_job_that_stands_alone(self, ibm, dag, run, kill, why, status, moment):
+    def test_a_job_that_stands_alone(self, ibm, dag, kill, why, status, moment):
         ibm.settings.job_seconds = 1.5 if status == "Completed" else 600
         if moment == "submitting":
             ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase="after"))
@@ -366,19 +456,35 @@ class TestKilled:
             timeout=20,
         )
         kill(why, lambda: ibm.requests("POST", "/v1/jobs") if moment == "submitting" else looks_at_job(ibm))
-        first = run(dag)
+        first = attempted(dag)
         if status == "Completed":
             assert_nothing_was_ended(ibm)
             assert next_try(first, dag, "submit").xcom("submit")["id"] in ibm.jobs
         assert [job.status for job in ibm.jobs.values()] == [status]
 
-    def test_who_was_given_up_ends_what_it_alone_has_opened(self, ibm, dag, run, kill):
+    def test_who_was_given_up_ends_what_it_alone_has_opened(self, ibm, dag, kill):
         """Its request was under way for so long that the next attempt has opened another session."""
         ibm.script(Fault("POST", "/v1/sessions", delay=0.8))
         create()
         kill("other session", lambda: posts(ibm))
-        assert run(dag).state == "failed"
+        attempted(dag)
         assert ibm.books()["sessions"] == {"closed": 1}
+
+
+def attempted(dag):
+    """The first attempt at the only task; Airflow may know it no more when it is to tell its end."""
+    from airflow.sdk.api.client import ServerResponseError
+    from airflow.sdk.api.datamodels._generated import TaskInstance as Told
+    from airflow.sdk.execution_time.supervisor import run_task_in_process
+
+    serialize(dag)
+    dag_run = begin(dag, "run")
+    [ti] = queued(dag)
+    names = ("id", "dag_version_id", "task_id", "dag_id", "run_id", "try_number", "map_index")
+    told = Told(**{name: getattr(ti, name) for name in names})
+    with suppress(ServerResponseError):
+        run_task_in_process(ti=told, task=dag.tasks[0])
+    return Run(dag_run)
 
 
 def looks_at_job(ibm):
@@ -393,6 +499,7 @@ def assert_nothing_was_ended(ibm):
 def note(dag, why):
     """What Airflow's database says of the task when its worker is killed."""
     from airflow.models.task_state_store import TaskStateStoreModel
+    from airflow.models.variable import Variable
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
@@ -417,3 +524,6 @@ def note(dag, why):
                 **{name: getattr(like, name) for name in names},
             )
             session.add(row)
+            owner = {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+            entry = json.dumps({"conn_id": "ibm_quantum_default", **owner})
+            session.add(Variable(PREFIX + "the-next-attempts", entry))

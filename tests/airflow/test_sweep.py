@@ -193,6 +193,17 @@ class TestTrouble:
         }
         assert stuck in entries()
 
+    @pytest.mark.parametrize("status", [403, 500])
+    def test_one_that_cannot_be_read_does_not_keep_the_others_and_is_told(self, ibm, run, quick, status):
+        unread, *others = owned_by_a_run_that_ended(run, ibm, 3)
+        ibm.script(Fault("GET", f"/v1/sessions/{unread}", status=status, times=None))
+        result = swept(run)
+        assert result.state == "failed"
+        assert {each["session_id"]: each["closed"] for each in result.xcom("sweep")} == dict.fromkeys(
+            others, True
+        )
+        assert [name for name in (unread, *others) if is_open(ibm, name)] == [unread] == entries()
+
     def test_a_list_that_cannot_be_read_fails_the_task(self, ibm, run, quick):
         orphans = owned_by_a_run_that_ended(run, ibm)
         ibm.script(Fault("GET", "/v1/workloads", status=403, times=100))
@@ -206,6 +217,84 @@ class TestTrouble:
     def test_a_wrong_argument_is_named_when_the_dag_is_read(self, argument, value):
         with pytest.raises(ConfigurationError, match=argument):
             IBMQuantumSweepSessionsOperator(task_id="sweep", **{argument: value})
+
+
+WHOSE = {"conn_id": CONN, "dag_id": "gone", "run_id": "gone", "task_id": "gone"}
+UNREADABLE = [
+    "10m",
+    "7",
+    '["ibm_fez"]',
+    '{"backend": "ibm_fez"}',
+    json.dumps({**WHOSE, "map_index": "first"}),
+    json.dumps({**WHOSE, "opened": "yesterday"}),
+    json.dumps({**WHOSE, "run_id": None}),
+]
+
+
+class TestEntriesOfOthers:
+    """Airflow's variables are everybody's: another tool or a newer version may have written one."""
+
+    @pytest.mark.parametrize(
+        ("scope", "text"),
+        [*[("user", text) for text in UNREADABLE], ("airflow", "10m"), ("instance", "10m")],
+    )
+    def test_a_session_of_whom_nobody_can_tell_whose_it_is_stays_open(self, ibm, run, scope, text):
+        session_id = ibm.plant_session(age=HOUR).id
+        write(session_id, text)
+        result = swept(run, scope=scope)
+        assert result.state == "success"
+        assert verdicts(result) == {session_id: "has an Airflow variable that cannot be read"}
+        assert is_open(ibm, session_id)
+        assert entries() == [session_id]
+
+    @pytest.mark.parametrize("text", ["10m", json.dumps({**WHOSE, "map_index": "first"})])
+    def test_a_variable_of_another_kind_is_passed_over(self, ibm, run, text):
+        write("defaults", text)
+        [orphan] = owned_by_a_run_that_ended(run, ibm)
+        assert swept(run).state == "success"
+        assert not is_open(ibm, orphan)
+        assert entries() == ["defaults"]
+
+    def test_an_entry_of_a_newer_version_is_read(self, ibm, run):
+        session_id = ibm.plant_session(age=HOUR).id
+        write(session_id, json.dumps({**WHOSE, "colour": "blue"}))
+        swept(run)
+        assert not is_open(ibm, session_id)
+
+
+def write(name, text):
+    from airflow.models.variable import Variable
+
+    Variable.set(PREFIX + name, text)
+
+
+class TestUnlisted:
+    """IBM lists the sessions of the API key's user; one that was opened with an earlier key is not there."""
+
+    def unlisted(self, ibm, age):
+        session_id = ibm.plant_session(age=HOUR, user="theirs").id
+        write(session_id, json.dumps({**WHOSE, "opened": time.time() - age}))
+        return session_id
+
+    def test_it_is_closed_as_well(self, ibm, run):
+        session_id = self.unlisted(ibm, age=HOUR)
+        [report] = swept(run).xcom("sweep")
+        assert report["session_id"] == session_id
+        assert HOUR <= report["age"] < HOUR + 120
+        assert not is_open(ibm, session_id)
+        assert entries() == []
+
+    def test_unless_it_is_young(self, ibm, run):
+        session_id = self.unlisted(ibm, age=0)
+        assert verdicts(swept(run, min_age="1h")) == {session_id: "too young"}
+        assert is_open(ibm, session_id)
+
+    def test_unless_it_is_live(self, ibm, run):
+        session_id = ibm.plant_session(age=HOUR, user="theirs").id
+        with DAG("live", schedule=None) as dag:
+            own([session_id]) >> sweep()
+        assert verdicts(run(dag)) == {session_id: "belongs to a live run"}
+        assert is_open(ibm, session_id)
 
 
 class TestLedger:
@@ -233,6 +322,7 @@ class TestLedger:
         [session_id] = owned_by_a_run_that_ended(run, ibm)
         entry = json.loads(Variable.get(PREFIX + session_id))
         assert entry.pop("run_id").startswith("manual__")
+        assert time.time() - 60 < entry.pop("opened") <= time.time()
         assert entry == {
             "conn_id": CONN,
             "dag_id": "ended",

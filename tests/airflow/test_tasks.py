@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import time
 from threading import Lock
+from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError
+from airflow_provider_ibm_sessions import survival, tasks
+from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 
@@ -38,3 +41,27 @@ def test_a_kill_in_the_midst_of_writing_to_the_log_is_carried_out_all_the_same()
     with pytest.raises(IBMQuantumTaskError, match="killed"):
         task.check_alive()
     assert task.ended
+
+
+def test_the_answer_to_who_goes_on_may_take_until_the_interrupted_thread_lets_go_of_the_way_to_airflow(
+    monkeypatch,
+):
+    way = Lock()
+
+    def ask():
+        with way:
+            return True
+
+    monkeypatch.setattr(tasks, "_goes_on_elsewhere", ask)
+    task = Task(Lock())
+    with way:
+        task.on_kill()
+        time.sleep(0.3)  # the reply that the thread was waiting for
+    with pytest.raises(SupersededError):
+        task.check_alive()
+    assert not task.ended
+
+
+def test_before_airflow_33_nobody_is_asked_who_goes_on(monkeypatch):
+    monkeypatch.setattr(survival, "_states_of", lambda _: pytest.fail("asked"))
+    assert not survival.goes_on_elsewhere({"ti": SimpleNamespace()})
