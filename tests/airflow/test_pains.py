@@ -136,13 +136,13 @@ def test_hours_of_queueing(ibm, dag):
 )
 def test_close_or_cancel(ibm, dag, run, drain, outcome):
     """One of two words that sound alike makes queued jobs vanish."""
-    ibm.settings.lanes, ibm.settings.job_seconds = 1, 0.5
+    ibm.settings.lanes, ibm.settings.job_seconds = 1, 0.5 if drain else 60
     session_id = ibm.plant_session(age=1).id
     running, queued = [submit_job(ibm, session_id) for _ in range(2)]
     IBMQuantumCloseSessionOperator(task_id="close", session_id=session_id, drain=drain, poll_interval=0.1)
     assert run(dag).state == "success"
     assert ibm.sessions[session_id].state == "closed"
-    ibm.clock.advance(10)
+    ibm.clock.advance(100)
     assert ibm.books()["jobs"] == outcome
     assert ibm.jobs[running].status == "Completed"
     assert ibm.jobs[queued].reason_code == (None if drain else 1217)
