@@ -16,7 +16,7 @@ SESSIONS, JOBS, ONE = "/v1/sessions", "/v1/jobs", "/v1/sessions/*"
 CLOSE = "/v1/sessions/*/close"
 RETRIED, USER, REVIVED = 90.0, 60.0, 90.0
 TIMED_OUT = 120.0
-"""The Dags' dagrun_timeout of 45 s, and as much for max_ttl."""
+"""The Dag's dagrun_timeout of 45 s, and as much for max_ttl; or its dagrun_timeout of 100 s."""
 LONG = 25.0
 """Seconds that jobs run on while somebody dies."""
 LONGER = 40.0

@@ -229,15 +229,11 @@ def _is_component(process: psutil.Process, name: str) -> bool:
 
 
 @contextmanager
-def whole_airflow(home: Path, connections: Mapping[str, str]) -> Iterator[Components]:
-    """Run an Airflow with these connections, that finds out within seconds what has died."""
+def whole_airflow(home: Path) -> Iterator[Components]:
+    """Run an Airflow that finds out within seconds what has died."""
     [port] = free_ports(1)
     url = f"http://localhost:{port}/execution/"
-    environment = {
-        **SETTINGS,
-        **{f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()},
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url,
-    }
+    environment = {**SETTINGS, "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url}
     with ExitStack() as stack, running_airflow(home, DAGS, environment) as airflow:
         components = Components(airflow)
         stack.callback(components.end_the_rest)  # after all else has ended

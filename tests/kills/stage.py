@@ -43,19 +43,24 @@ class Stage:
     def __init__(self, number: int, scenario: Scenario, home: Path) -> None:
         self.number = number
         self.scenario = scenario
-        self.connection = f"ibm_{number}"
+        self.name = f"ibm-{number}"
         self.mark = home / f"mark-{number}"
         self.ibm = FakeIBM(job_seconds=FOR_EVER if scenario.moment.jobs_running else scenario.job_seconds)
         self._struck = 0.0
         self._run_id = ""
 
     @property
-    def secret(self) -> str:
+    def connection(self) -> dict[str, str]:
         """The Airflow connection to the fake."""
         ibm = self.ibm
-        fields = {"conn_type": "ibm_quantum", "host": ibm.url, "password": ibm.api_key}
         extra = {"crn": ibm.crn, "iam_url": ibm.iam_url, "timeout": PATIENCE_SECONDS}
-        return json.dumps({**fields, "extra": extra})
+        return {
+            "connection_id": self.name,
+            "conn_type": "ibm_quantum",
+            "host": ibm.url,
+            "password": ibm.api_key,
+            "extra": json.dumps(extra),
+        }
 
     def prepare(self, parts: Components) -> None:
         """Start the run, and return when it has come to the moment."""
@@ -64,7 +69,7 @@ class Stage:
         if scenario.moment.fault:
             self.ibm.script(scenario.moment.fault)
         conf = {
-            "connection": self.connection,
+            "connection": self.name,
             "mark": str(self.mark),
             "task": scenario.task,
             "max_ttl": scenario.max_ttl,

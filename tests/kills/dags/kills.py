@@ -21,6 +21,8 @@ from tests.kills.holding import after, before, hold
 BACKEND = "ibm_fez"
 MAX_TTL = "10m"
 SHORT = timedelta(seconds=45)
+# A triggerer's first trigger waits for much to be imported.
+LESS_SHORT = timedelta(seconds=100)
 ONCE_MORE = {"retries": 1, "retry_delay": timedelta(seconds=1)}
 LAST = {"retries": 0}
 HELD = {
@@ -113,7 +115,7 @@ session_dag("kills_drain_deferred", submit=NOT_WAITING, close={"drain": True, "d
 session_dag("kills_timeout", submit=LAST, close={}, max_ttl=None, dagrun_timeout=SHORT)
 run_jobs_dag("kills_run")
 run_jobs_dag("kills_run_timeout", dagrun_timeout=SHORT)
-run_jobs_dag("kills_run_deferred_timeout", deferrable=True, dagrun_timeout=SHORT)
+run_jobs_dag("kills_run_deferred_timeout", deferrable=True, dagrun_timeout=LESS_SHORT)
 run_jobs_dag("kills_run_deferred", deferrable=True)
 run_jobs_dag("kills_run_declines", cancel_on_kill=False)
 run_jobs_dag("kills_run_deferred_declines", deferrable=True, cancel_on_kill=False)
