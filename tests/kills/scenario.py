@@ -74,6 +74,7 @@ class Scenario:
     :param bound: Seconds from the blow until all is clean and the run has ended as it should.
     :param run: The Dag run's end.
     :param jobs: How many jobs end in which state.
+    :param or_jobs: The same, where it is Airflow that decides between two good ends.
     :param sessions: How many sessions there are in the end, all closed.
     :param job_seconds: How long jobs run. Those that run when the blow falls: from there on, however long it
         was in coming.
@@ -91,6 +92,7 @@ class Scenario:
     sessions: int = 1
     job_seconds: float = 1.0
     max_ttl: int = 600
+    or_jobs: Mapping[str, int] | None = None
 
     @property
     def name(self) -> str:
