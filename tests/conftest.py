@@ -29,6 +29,7 @@ for name in (
 
 import json  # noqa: E402
 import shutil  # noqa: E402
+import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
@@ -40,6 +41,11 @@ from tests.traces import traces  # noqa: E402
 
 SECRETS: set[str] = set()
 """Every API key and token that the tests of this process have used."""
+
+
+def pytest_configure() -> None:
+    # A shell lets what it starts in the background ignore SIGINT, and so would all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish() -> None:

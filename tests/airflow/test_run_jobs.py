@@ -664,9 +664,9 @@ class TestKilledWhileRunning:
         terminate(lambda: len(posts(ibm)) == number)
         assert run(dag).state == "failed"
         assert only(ibm.sessions).state == "closed"
-        assert len(ibm.jobs) == (number if phase == "after" else number - 1)
+        # A request that is on its way may be carried out before the session is closed.
+        assert len(ibm.jobs) in ({number} if phase == "after" else {number - 1, number})
         assert set(statuses(ibm)) <= {"Cancelled"}
-        assert all(job.finished - job.created < 2 for job in ibm.jobs.values())
 
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_while_the_session_is_being_opened(self, ibm, dag, run, terminate, phase):
