@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
-from airflow_provider_ibm_sessions.client.models import Session
+from airflow_provider_ibm_sessions.client.models import Paging, Session, Workload, WorkloadFilter
 from airflow_provider_ibm_sessions.client.once import pauses
+from airflow_provider_ibm_sessions.client.operations import GET_SESSION, LIST_JOBS, LIST_WORKLOADS, Calls
 from airflow_provider_ibm_sessions.client.values import SessionMode
 
 log = logging.getLogger(__name__)
@@ -127,36 +127,56 @@ class Opening:
 
         :raises OutcomeUnknownError: If it may be another's, or one of several; none is taken then.
         """
-        found = list(self._candidates(client))
+        found = client.follow(self.candidates())
         if len(found) > 1 or (found and not self.is_marked):
-            names = tuple(session.id for session in found)
-            raise OutcomeUnknownError(
-                f"Create a session: it may be any of {', '.join(names)}. Without jobs they are free",
-                candidates=names,
-            )
+            unknown = OutcomeUnknownError("Create a session: no answer")
+            name_candidates(unknown, found)
+            raise unknown
         return found[0] if found else None
 
-    def _candidates(self, client: IBMQuantumClient) -> Iterator[Session]:
-        for workload in client.list_workloads(**self._filters()):
-            try:
-                session = client.get_session(workload.id)
-            except NotFoundError:
-                continue
-            if self._fits(session) and not self.is_anothers(session.id) and not _has_jobs(client, session):
-                yield session
+    def candidates(self) -> Calls[list[Session]]:
+        """All sessions that it may have been, which nobody has used yet. Follow it with a client."""
+        found = []
+        for workload in (yield from _listed(self._filters())):
+            session = yield from _read(workload.id)
+            if session and self._fits(session) and not self.is_anothers(session.id):
+                page = yield LIST_JOBS.call(session_id=session.id, limit=1)
+                found += [] if page.jobs else [session]
+        return found
 
-    def _filters(self) -> dict[str, Any]:
-        return {
-            "user": "me",
-            "mode": "batch" if self.mode == SessionMode.BATCH else "session",
-            "status": ["pending", "in_progress"],
-            "backend": self.backend,
-            "created_after": self.since - _CLOCKS_DIFFER,
-        }
+    def _filters(self) -> WorkloadFilter:
+        return WorkloadFilter(
+            user="me",
+            mode="batch" if self.mode == SessionMode.BATCH else "session",
+            status=["pending", "in_progress"],
+            backend=self.backend,
+            created_after=self.since - _CLOCKS_DIFFER,
+        )
 
     def _fits(self, session: Session) -> bool:
         return session.max_ttl == self.max_ttl and session.mode in (self.mode, None) and session.takes_jobs
 
 
-def _has_jobs(client: IBMQuantumClient, session: Session) -> bool:
-    return next(client.list_jobs(session_id=session.id, limit=1), None) is not None
+def name_candidates(unknown: OutcomeUnknownError, found: Iterable[Session]) -> None:
+    """Say in the error which sessions the request may have opened."""
+    unknown.candidates = tuple(session.id for session in found)
+    if unknown.candidates:
+        unknown.message += f". It may be {' or '.join(unknown.candidates)}; without jobs that is free"
+
+
+def _listed(query: WorkloadFilter) -> Calls[list[Workload]]:
+    """All pages."""
+    pages, found = Paging(query), list[Workload]()
+    while pages.query:
+        page = yield LIST_WORKLOADS.call(**pages.query.model_dump(exclude_none=True))
+        found += page.workloads
+        pages.turn(page)
+    return found
+
+
+def _read(session_id: str) -> Calls[Session | None]:
+    try:
+        session: Session = yield GET_SESSION.call(session_id)
+    except NotFoundError:
+        return None
+    return session

@@ -8,16 +8,25 @@ with patience: only an id is demanded, fields and states that are new are kept a
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
 )
+
+from airflow_provider_ibm_sessions.client.values import ID_PATTERN, MAX_ID_LENGTH
+
+PathId: TypeAlias = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=f"^{ID_PATTERN}$", description="The session's id"),
+]
+"""An id in a path, with the rules of ``checked_id``."""
 
 
 class Request(BaseModel):

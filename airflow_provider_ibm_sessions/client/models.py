@@ -11,27 +11,53 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, StrictBool, StrictInt
+from pydantic import ConfigDict, Field, StrictBool, StrictInt
+from pydantic.config import JsonDict
 
 from airflow_provider_ibm_sessions.client.bases import Part, Reply, Request
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
-from airflow_provider_ibm_sessions.client.values import BACKEND_PATTERN, SessionMode, SessionState
+from airflow_provider_ibm_sessions.client.values import (
+    BACKEND_PATTERN,
+    DEFAULT_MAX_TTL,
+    SessionMode,
+    SessionState,
+)
 
 _MAX_CURSOR = 1000
+_SESSION: JsonDict = {
+    "id": "6f1c9c2e-0d0b-4b7e-9a52-3a6f6a1f3f10",
+    "backend_name": "ibm_fez",
+    "mode": "batch",
+    "state": "open",
+    "accepting_jobs": True,
+    "max_ttl": 600,
+}
 
 
 class CreateSession(Request):
-    """Body of ``POST /v1/sessions``. IBM silently lowers ``max_ttl`` to what the plan allows."""
+    """What to open. IBM silently lowers ``max_ttl`` to what the plan allows."""
 
-    mode: SessionMode = Field(description="dedicated: the QPU is held for the session; batch: job by job")
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"mode": "batch", "backend": "ibm_fez", "max_ttl": 600}]}
+    )
+
+    mode: SessionMode = Field(
+        description="dedicated: the QPU is held for the session, and billed while it is active; "
+        "batch: billed for the jobs' QPU time only"
+    )
     backend: str = Field(pattern=f"^{BACKEND_PATTERN}$", description="Name of the QPU, such as ibm_fez")
-    max_ttl: StrictInt = Field(ge=1, le=2**31 - 1, description="Seconds from the first job's start, at most")
+    # Always sent: it is the one bound on the bill that holds when everybody has gone.
+    max_ttl: StrictInt = Field(
+        default=DEFAULT_MAX_TTL, ge=1, le=2**31 - 1, description="Seconds from the first job's start, at most"
+    )
 
 
 class UpdateSession(Request):
-    """Body of ``PATCH /v1/sessions/{id}``. ``false`` drains: queued jobs run, then the session closes."""
+    """What to change. ``false`` drains: queued jobs run, then the session closes."""
 
-    accepting_jobs: StrictBool = Field(description="Whether the session takes new jobs")
+    model_config = ConfigDict(json_schema_extra={"examples": [{"accepting_jobs": False}]})
+
+    accepting_jobs: StrictBool = Field(description="Whether the session takes new jobs; false drains it")
 
 
 class StateChange(Part):
@@ -42,25 +68,29 @@ class StateChange(Part):
 
 
 class Session(Reply):
-    """A session or a batch, as ``POST`` and ``GET /v1/sessions`` describe it."""
+    """A session or a batch, as IBM describes it. Times are UTC, lengths of time are seconds."""
 
-    id: str = Field(min_length=1)
-    backend_name: str | None = None
-    mode: str | None = None
-    state: str | None = None
-    state_reason: str | None = None
-    accepting_jobs: bool | None = None
-    max_ttl: int | None = None
-    interactive_ttl: int | None = None
-    active_ttl: int | None = None
-    started_at: datetime | None = None
-    activated_at: datetime | None = None
-    closed_at: datetime | None = None
-    last_job_started: datetime | None = None
-    last_job_completed: datetime | None = None
-    elapsed_time: float | None = None
-    user_id: str | None = None
-    timestamps: list[StateChange] | None = None
+    model_config = ConfigDict(json_schema_extra={"examples": [_SESSION]})
+
+    id: str = Field(min_length=1, description="IBM's name for it")
+    backend_name: str | None = Field(default=None, description="Name of the QPU; IBM may tell it late")
+    mode: str | None = Field(default=None, description="dedicated or batch")
+    state: str | None = Field(
+        default=None, description="open, active, inactive or closed; IBM may send others, which are not final"
+    )
+    state_reason: str | None = Field(default=None, description="Why it is in this state")
+    accepting_jobs: bool | None = Field(default=None, description="Whether it takes new jobs")
+    max_ttl: int | None = Field(default=None, description="Longest life from the first job's start")
+    interactive_ttl: int | None = Field(default=None, description="Idle time after which it goes inactive")
+    active_ttl: int | None = Field(default=None, description="What is left of its active time")
+    started_at: datetime | None = Field(default=None, description="When its first job started")
+    activated_at: datetime | None = Field(default=None, description="When it last got the QPU")
+    closed_at: datetime | None = Field(default=None, description="When it closed")
+    last_job_started: datetime | None = Field(default=None, description="When its last job started")
+    last_job_completed: datetime | None = Field(default=None, description="When its last job ended")
+    elapsed_time: float | None = Field(default=None, description="What is billed of it so far")
+    user_id: str | None = Field(default=None, description="Who opened it")
+    timestamps: list[StateChange] | None = Field(default=None, description="Its states so far")
 
     @property
     def is_closed(self) -> bool:

@@ -8,19 +8,22 @@ work, and whether to send again is the retry policy's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
-from airflow_provider_ibm_sessions.client import jobs, models, replies
+from airflow_provider_ibm_sessions.client import faces, jobs, models, replies
+from airflow_provider_ibm_sessions.client.bases import PathId, Request
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
 from airflow_provider_ibm_sessions.client.values import checked_id
 
+_NO_OBJECT: Final = ("model_type", "model_attributes_type")
 BULKY: Final = "ibm_quantum_bulky"
 """Name of the request's extension that says so."""
 
@@ -49,6 +52,9 @@ class Operation(Generic[ReplyT]):
     :param id_field: What the id in the path is called, for errors about it.
     :param authenticated: False for the one call that needs no token.
     :param bulky: Whether the request or the reply carries a user's data, which may be large.
+    :param face: How it is offered to callers outside of Airflow; None if it is not.
+    :param undo: The operation on the reply's id that takes its effect back.
+    :param seen_through: Whether it goes on when the one who asked for it has left; true for what has an undo.
     """
 
     name: str
@@ -64,6 +70,33 @@ class Operation(Generic[ReplyT]):
     id_field: str = "session_id"
     authenticated: bool = True
     bulky: bool = False
+    face: faces.Face | None = None
+    undo: Operation[Any] | None = None
+    seen_through: bool = False
+
+    @property
+    def has_id(self) -> bool:
+        """Whether its path holds an id."""
+        return "{id}" in self.path
+
+    @cached_property
+    def arguments(self) -> type[BaseModel]:
+        """Model of all that it takes: ``id``, the query's fields, ``body``."""
+        fields: dict[str, Any] = {"id": (PathId, ...)} if self.has_id else {}
+        if self.body:
+            fields["body"] = (self.body, ...)
+        name = "".join(word.title() for word in self.name.split("-"))
+        return create_model(f"{name}Arguments", __base__=self.query or Request, **fields)
+
+    def called_with(self, arguments: Mapping[str, Any]) -> Call:
+        """
+        The operation with the arguments of the model above.
+
+        :raises ConfigurationError: Naming the argument that is wrong.
+        """
+        given = checked(self.arguments, arguments).model_dump(exclude_none=True)
+        path_id, body = given.pop("id", None), given.pop("body", None)
+        return Call(self, path_id, given if body is None else body)
 
     def build(
         self, base_url: str, headers: Mapping[str, str], *, path_id: object = None, **values: Any
@@ -76,7 +109,7 @@ class Operation(Generic[ReplyT]):
         :raises ConfigurationError: Naming the field that is wrong.
         """
         path = self.path
-        if "{id}" in path:
+        if self.has_id:
             path = path.replace("{id}", quote(checked_id(path_id, self.id_field), safe=""))
         return httpx.Request(
             self.method,
@@ -107,7 +140,7 @@ class Operation(Generic[ReplyT]):
             return cast("ReplyT", self.reply.model_validate(body))
         except ValidationError as error:
             raise BadResponseError(
-                f"{self.summary}: the reply is not as documented: {_explain(error)}",
+                f"{self.summary}: the reply is not as documented: {explained(error.errors())}",
                 status=response.status_code,
             ) from error
 
@@ -123,6 +156,11 @@ class Call:
 
 Calls: TypeAlias = Generator[Call, Any, ReplyT]
 """Calls one after another, each made in the knowledge of the replies so far, and what follows from them."""
+
+
+def alone(call: Call) -> Calls[Any]:
+    """One call and its reply, for ``client.follow``."""
+    return (yield call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,24 +187,37 @@ def checked(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError(_explain(error), field=_first_field(error)) from error
+        items = error.errors()
+        raise ConfigurationError(explained(items), field=place_of(items[0])) from error
 
 
-def _explain(error: ValidationError) -> str:
-    places = (f"{'.'.join(map(str, item['loc'])) or 'the body'}: {_said(item)}" for item in error.errors())
-    return "; ".join(list(places)[:5])
+def explained(items: Iterable[Mapping[str, Any]]) -> str:
+    """Say what is wrong where, for at most five of pydantic's errors."""
+    return "; ".join([f"{place_of(item) or 'the body'}: {_said(item)}" for item in items][:5])
 
 
-def _said(item: Any) -> str:
+def place_of(item: Mapping[str, Any]) -> str:
+    """The name of the field that one of pydantic's errors is about."""
+    return ".".join(map(str, item["loc"]))
+
+
+def _said(item: Mapping[str, Any]) -> str:
     """Our own validators' words as they are, pydantic's in the style of an error message."""
-    ours = item.get("ctx", {}).get("error")
-    return str(ours) if ours else str(item["msg"]).lower()
+    if item["type"] in _NO_OBJECT:
+        return "must be a JSON object"
+    ours, message = item.get("ctx", {}).get("error"), str(item["msg"])
+    return str(ours) if ours else message[:1].lower() + message[1:]
 
 
-def _first_field(error: ValidationError) -> str:
-    return ".".join(map(str, error.errors()[0]["loc"]))
-
-
+CLOSE_SESSION: Final = Operation[None](
+    name="delete-session-close",
+    method="DELETE",
+    path="/v1/sessions/{id}/close",
+    summary="Close a session",
+    safety=Safety.IDEMPOTENT,
+    face=faces.CLOSE_SESSION,
+    seen_through=True,
+)
 CREATE_SESSION: Final = Operation[models.Session](
     name="create-session",
     method="POST",
@@ -175,6 +226,8 @@ CREATE_SESSION: Final = Operation[models.Session](
     safety=Safety.ONCE,
     body=models.CreateSession,
     reply=models.Session,
+    face=faces.CREATE_SESSION,
+    undo=CLOSE_SESSION,
 )
 GET_SESSION: Final = Operation[models.Session](
     name="get-session",
@@ -183,6 +236,7 @@ GET_SESSION: Final = Operation[models.Session](
     summary="Get a session",
     safety=Safety.READ_ONLY,
     reply=models.Session,
+    face=faces.GET_SESSION,
 )
 UPDATE_SESSION: Final = Operation[None](
     name="update-session",
@@ -191,13 +245,7 @@ UPDATE_SESSION: Final = Operation[None](
     summary="Update a session",
     safety=Safety.IDEMPOTENT,
     body=models.UpdateSession,
-)
-CLOSE_SESSION: Final = Operation[None](
-    name="delete-session-close",
-    method="DELETE",
-    path="/v1/sessions/{id}/close",
-    summary="Close a session",
-    safety=Safety.IDEMPOTENT,
+    face=faces.UPDATE_SESSION,
 )
 LIST_WORKLOADS: Final = Operation[models.WorkloadPage](
     name="list-workloads",
@@ -301,3 +349,6 @@ DELETE_JOB: Final = Operation[None](
     safety=Safety.IDEMPOTENT,
     id_field="job_id",
 )
+
+PUBLIC: Final[tuple[Operation[Any], ...]] = (CREATE_SESSION, GET_SESSION, UPDATE_SESSION, CLOSE_SESSION)
+"""What is offered outside of Airflow. An operation with a face that is added here appears there."""

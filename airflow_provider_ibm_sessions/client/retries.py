@@ -41,7 +41,7 @@ class RetryPolicy:
     :param window: Seconds from the first attempt during which another may begin. 0: one attempt only.
     :param first_pause: Upper bound in seconds of the first pause; each further bound is twice the last.
     :param max_pause: Upper bound in seconds of any pause that IBM did not ask for.
-    :param settling: Seconds within which a job whose submission went unanswered shows in the list of jobs.
+    :param settling: Seconds within which IBM lists a session or a job whose creation went unanswered.
     """
 
     window: float = 90.0

@@ -17,7 +17,7 @@ A_WEEK = 604_800
 """Seconds that waiting for jobs may take unless told otherwise, as with Airflow's sensors."""
 
 MAX_ID_LENGTH = 500
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]*")
+ID_PATTERN = "[A-Za-z0-9_-][A-Za-z0-9._~-]*"
 BACKEND_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _TEN_YEARS = 315_360_000.0
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -86,7 +86,7 @@ def checked_id(value: object, field: str = "session_id") -> str:
 
     :raises ConfigurationError: If it is not 1 to 500 letters, digits, ``-``, ``_``, ``.`` or ``~``.
     """
-    if isinstance(value, str) and len(value) <= MAX_ID_LENGTH and _ID.fullmatch(value):
+    if isinstance(value, str) and len(value) <= MAX_ID_LENGTH and re.fullmatch(ID_PATTERN, value):
         return value
     raise ConfigurationError(
         f"{field} must be 1 to {MAX_ID_LENGTH} letters, digits, '-', '_', '.' or '~', got {shown(value)}",
