@@ -45,7 +45,7 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": f"{PACKAGE}.decorators.session.ibm_quantum_session_task",
             }
         ],
-        "cli": [f"{PACKAGE}.cli.definition.get_ibm_quantum_commands"],
+        "cli": [f"{PACKAGE}.adapters.airflow_command.commands"],
         "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],
     }
 

@@ -34,7 +34,7 @@ def test_all_that_the_metadata_names_exists():
     from importlib import import_module
 
     info = get_provider_info()
-    paths = [info["connection-types"][0]["hook-class-name"], *info["extra-links"]]
+    paths = [info["connection-types"][0]["hook-class-name"], *info["extra-links"], *info["cli"]]
     for path in paths:
         module, _, name = path.rpartition(".")
         assert hasattr(import_module(module), name)

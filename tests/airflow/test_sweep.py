@@ -336,7 +336,7 @@ class TestCommand:
     """The same, typed by a person."""
 
     def sweep(self, *arguments):
-        command = [sys.executable, "-m", "airflow", "ibm-quantum", "sweep", "--output", "json", *arguments]
+        command = [sys.executable, "-m", "airflow", "ibm-quantum", "sweep", "--json", *arguments]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
         found = ended.stdout[ended.stdout.find("[") :] if ended.returncode == 0 else "[]"
         return ended, {each["session_id"]: each for each in json.loads(found)}
@@ -356,7 +356,7 @@ class TestCommand:
 
     def test_names_what_is_wrong(self, ibm):
         ended, _ = self.sweep("--scope", "mine")
-        assert ended.returncode == 1
+        assert ended.returncode == 2
         assert "scope must be one of airflow, user, instance, got 'mine'" in ended.stderr
 
     @staticmethod

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import sys
+from contextlib import redirect_stdout, suppress
 
 from airflow.models.connection import Connection
 from airflow.models.dagrun import DagRun
@@ -21,7 +22,8 @@ from airflow_provider_ibm_sessions.ledger import LIVE_RUN, OVER, PREFIX, Owner
 def hook_from_database(conn_id: str) -> IBMQuantumHook:
     """The hook on a connection, wherever Airflow keeps that; the environment's credentials serve as well."""
     hook = IBMQuantumHook(conn_id)
-    with suppress(AirflowNotFoundException):  # then the hook looks elsewhere, or says so
+    # Airflow logs to where a command's answers go. Without a connection, the hook looks elsewhere.
+    with redirect_stdout(sys.stderr), suppress(AirflowNotFoundException):
         hook.credentials = credentials_from(Connection.get_connection_from_secrets(conn_id))
     return hook
 

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a service or a command gets its client from."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from airflow_provider_ibm_sessions.adapters.desk import ClientSource
+from airflow_provider_ibm_sessions.client.credentials import Credentials
+from airflow_provider_ibm_sessions.client.sharing import shared_client
+
+
+def source_of(credentials: Credentials) -> ClientSource:
+    """One client for these credentials, with all its connections and its token, for the whole process."""
+    return partial(shared_client, credentials)
+
+
+def credentials_for(conn_id: str | None) -> Credentials:
+    """
+    Of an Airflow connection, or else of the environment. Nothing is sent.
+
+    :raises ConfigurationError: Naming what is missing or wrong.
+    """
+    if conn_id is None:
+        return Credentials.from_env()
+    # Takes seconds, as Airflow does; who has the environment set goes without.
+    from airflow_provider_ibm_sessions.database import hook_from_database
+
+    return hook_from_database(conn_id).credentials
