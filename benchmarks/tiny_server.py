@@ -2,7 +2,8 @@
 """
 The fastest server at hand: answers any GET with one session and any POST with a token, and checks nothing.
 
-A slow server would hide what a client costs. Ends with its standard input.
+A slow server would hide what a client costs. Ends with its standard input, and says how many tokens it gave.
+The seconds that it takes for an answer may be given. GETs of the session ``stuck`` and PATCHes get none.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ SESSION = {
 TOKEN = {"access_token": "t" * 1200, "token_type": "Bearer", "expires_in": 3600}
 
 
+STUCK = "stuck"
+
+
 def _reply(body: object) -> bytes:
     content = json.dumps(body).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -47,6 +51,9 @@ class Answering(asyncio.Protocol):
     """One connection. A request is taken to come in one piece, as small ones on loopback do."""
 
     session, token = _reply(SESSION), _reply(TOKEN)
+    done = b"HTTP/1.1 204 No Content\r\n\r\n"
+    latency = 0.0
+    tokens = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to write."""
@@ -54,22 +61,33 @@ class Answering(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer at once. A form's body that comes on its own is part of what was answered."""
-        if data.startswith(b"GET "):
-            self._transport.write(self.session)
+        """Answer. A form's body, alone or before a request, is part of what was answered."""
+        if b"GET /" in data:
+            if STUCK.encode() not in data:
+                self._write(self.session)
+        elif b"DELETE /" in data:
+            self._write(self.done)
         elif data.startswith(b"POST "):
-            self._transport.write(self.token)
+            Answering.tokens += 1
+            self._write(self.token)
+
+    def _write(self, reply: bytes) -> None:
+        if self.latency:
+            asyncio.get_running_loop().call_later(self.latency, self._transport.write, reply)
+        else:
+            self._transport.write(reply)
 
 
-async def serve() -> None:
+async def serve(latency: float = 0.0) -> None:
     """Print the address, then answer until the input ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Answering, "127.0.0.1", 0)
+    Answering.latency = latency
+    server = await loop.create_server(Answering, "127.0.0.1", 0, backlog=512)
     port = server.sockets[0].getsockname()[1]
     print(json.dumps({"url": f"http://127.0.0.1:{port}", "session": SESSION["id"]}), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
-    print(json.dumps({}), flush=True)
+    print(json.dumps({"tokens": Answering.tokens}), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(*map(float, sys.argv[1:])))
