@@ -6,10 +6,11 @@ VENV   ?= .venv
 # Tests wait more than they compute.
 TESTERS ?= 4
 BIN    := $(VENV)/bin
+SPECTRAL ?= 6.16.3
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test lint types contract pytest faults kill-tests bench env clean
+.PHONY: help demo test lint types contract pytest faults kill-tests spectral bench env clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -39,7 +40,12 @@ faults: env  ## Every operation under every fault: a table of sessions lost (ONL
 kill-tests: env  ## Kill workers, schedulers and triggerers under airflow standalone
 	@$(BIN)/python -m tests.kills
 
-bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds
+spectral: env  ## Check the OpenAPI description with Spectral (needs npx and its network)
+	@mkdir -p .spectral && $(BIN)/python -m scripts.openapi > .spectral/openapi.json
+	npx --yes @stoplight/spectral-cli@$(SPECTRAL) lint --fail-severity hint --ruleset scripts/spectral.yaml \
+	  .spectral/openapi.json
+
+bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds, the faces
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)
 
 env: $(VENV)/.ready
@@ -54,4 +60,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:  ## Remove what make has made
-	rm -rf $(VENV) .venv-bench .demo .bench .coverage .hypothesis .*_cache dist
+	rm -rf $(VENV) .venv-bench .demo .bench .spectral .coverage .hypothesis .*_cache dist

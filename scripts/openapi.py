@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prints the OpenAPI description of the REST service, as one behind a bearer token has it."""
+
+from __future__ import annotations
+
+import json
+
+from airflow_provider_ibm_sessions.adapters.guard import Rules
+from airflow_provider_ibm_sessions.adapters.rest import rest_app
+from airflow_provider_ibm_sessions.adapters.sources import source_of
+from airflow_provider_ibm_sessions.client import Credentials
+
+_CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:01234567-89ab::"
+
+if __name__ == "__main__":
+    source = source_of(Credentials(api_key="not-used", crn=_CRN))
+    print(json.dumps(rest_app(source, Rules(token="not-used-either")).openapi(), indent=2))
