@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 
 from airflow.models.connection import Connection
 from airflow.models.dagrun import DagRun
@@ -22,8 +21,8 @@ from airflow_provider_ibm_sessions.ledger import LIVE_RUN, OVER, PREFIX, Owner
 def hook_from_database(conn_id: str) -> IBMQuantumHook:
     """The hook on a connection, wherever Airflow keeps that; the environment's credentials serve as well."""
     hook = IBMQuantumHook(conn_id)
-    # Airflow logs to where a command's answers go. Without a connection, the hook looks elsewhere.
-    with redirect_stdout(sys.stderr), suppress(AirflowNotFoundException):
+    # Without a connection, the hook looks elsewhere.
+    with suppress(AirflowNotFoundException):
         hook.credentials = credentials_from(Connection.get_connection_from_secrets(conn_id))
     return hook
 

@@ -23,7 +23,7 @@ def commands() -> list[CLICommand]:
             help="IBM Quantum sessions",
             func=run,
             args=(rest,),
-            description="Runs ibm-quantum-sessions on the connection ibm_quantum_default, or on --conn-id.",
+            description="ibm-quantum-sessions on ibm_quantum_default, or on --conn-id after the command.",
             epilog="More: airflow ibm-quantum list --help",
         )
     ]

@@ -87,9 +87,9 @@ class Attended:
     """
     ASGI middleware: reads a request whole and within bounds, then watches whether its caller stays.
 
-    What an answer owes (see :meth:`Caller.owe`) is sent but for its last byte. Only if the connection still
-    stands then, the last byte follows, and the answer counts as delivered. ``/health`` is for callers without
-    a token: nothing of theirs is read or waited for.
+    What an answer owes (see :meth:`Caller.owe`) is JSON, alone or in an event. It is sent up to its last
+    brace; only if the connection still stands then, the rest follows, and the answer counts as delivered.
+    ``/health`` is for callers without a token: nothing of theirs is read or waited for.
     """
 
     def __init__(self, app: ASGIApp, most_bytes: int = MOST_BYTES) -> None:
@@ -171,9 +171,10 @@ class _Delivery:
 
     async def _deliver(self, message: Message) -> None:
         body = message["body"]
-        await self._send({**message, "body": body[:-1], "more_body": True})
+        end = body.rindex(b"}")
+        await self._send({**message, "body": body[:end], "more_body": True})
         try:
             await asyncio.wait_for(self._caller.left.wait(), LISTEN_SECONDS)
         except TimeoutError:
-            await self._send({**message, "body": body[-1:]})
+            await self._send({**message, "body": body[end:]})
             self._caller.got_it()

@@ -2,18 +2,20 @@
 """
 The command ``ibm-quantum-sessions``: the session operations at a terminal, and the two services.
 
-Exit codes: 0 done; 2 wrong input, nothing was sent; 3 IBM refused; 4 IBM failed or could not be reached;
-5 a session may have been opened or not; 130 interrupted.
+Exit codes: 0 done; 2 wrong input, nothing was sent; 3 IBM refused; 4 IBM failed or could not be reached,
+or nobody took the output; 5 a session may have been opened or not; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions import __version__
@@ -31,12 +33,18 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.operations import PUBLIC, Operation
 from airflow_provider_ibm_sessions.client.values import SessionMode
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 
 WRONG, REFUSED, FAILED, UNKNOWN, INTERRUPTED = 2, 3, 4, 5, 130
 PROGRAM: Final = "ibm-quantum-sessions"
 _LISTED: Final = {SessionMode.DEDICATED.value: "session", SessionMode.BATCH.value: "batch"}
 _MOST_LISTED: Final = 10_000
 _STILL_OPEN: Final = ["pending", "in_progress"]
+_SETTLING: Final = "Ending; if a session was being opened it is closed first, which can take minutes"
+
+
+_Parser: Final[Any] = partial(argparse.ArgumentParser, allow_abbrev=False)
+"""``--clo`` is no ``--close``."""
 
 
 def main(
@@ -50,6 +58,8 @@ def main(
     :param program: The command's name in its help.
     :returns: The exit code.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have what IBM sends
     options = parser(program, conn_id).parse_args(arguments)
     _log_to_stderr()
     try:
@@ -60,7 +70,9 @@ def main(
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"{program}: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return FAILED
     return 0
@@ -77,9 +89,11 @@ def code_of(error: IBMQuantumError) -> int:
 
 def parser(program: str = PROGRAM, conn_id: str | None = None) -> argparse.ArgumentParser:
     """The command line; one subcommand for each public operation, and some more."""
-    whole = argparse.ArgumentParser(prog=program, description="IBM Quantum sessions.", epilog=_epilog())
+    whole: argparse.ArgumentParser = _Parser(
+        prog=program, description="IBM Quantum sessions.", epilog=_epilog()
+    )
     whole.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for operation in PUBLIC:
         _add_operation(commands, operation, conn_id)
     _add_list(commands, conn_id)
@@ -119,7 +133,8 @@ def _add_list(commands: Any, conn_id: str | None) -> None:
 def _add_sweep(commands: Any, conn_id: str | None) -> None:
     command = commands.add_parser("sweep", help="Close what no live run of an Airflow owns")
     sweep.add_fields(command)
-    _add_common(command, conn_id)
+    # The sessions that an Airflow has opened are those of one of its connections.
+    _add_common(command, conn_id or DEFAULT_CONN_ID)
     command.set_defaults(run=_sweep)
 
 
@@ -131,7 +146,7 @@ def _count(text: str) -> int:
 
 def _add_serve(commands: Any, conn_id: str | None) -> None:
     command = commands.add_parser("serve", help="Serve the operations to others", description=_SERVE)
-    faces = command.add_subparsers(metavar="rest|mcp", required=True)
+    faces = command.add_subparsers(metavar="rest|mcp", required=True, parser_class=_Parser)
     rest = faces.add_parser("rest", help="a REST service", description=_SERVE)
     mcp = faces.add_parser("mcp", help="a Model Context Protocol server", description=_SERVE)
     mcp.add_argument("--stdio", action="store_true", help="serve one client over standard input and output")
@@ -178,7 +193,7 @@ def _carry_out(options: argparse.Namespace) -> None:
 
     async def work() -> None:
         caller = Caller()
-        heed("SIGTERM", "SIGHUP")
+        heed("SIGTERM", "SIGHUP", "SIGINT", words=_SETTLING if operation.undo else "")
         async with Desk(_source(options)) as desk:
             try:
                 answer = await desk.carry_out(call, caller)
@@ -205,12 +220,15 @@ def _list(options: argparse.Namespace) -> None:
                 async for workload in client.list_workloads(mode=_LISTED[mode], **given):
                     found.append(as_json(workload))
                     count += 1
-                    if count >= options.limit:
+                    if count > options.limit:
                         break
-        return sorted(found, key=lambda each: str(each.get("created")), reverse=True)[: options.limit]
+        return sorted(found, key=lambda each: str(each.get("created")), reverse=True)
 
-    rows = asyncio.run(work())
+    found = asyncio.run(work())
+    rows = found[: options.limit]
     _print(lambda: tables.show_json(rows) if options.json else tables.show_rows(rows))
+    if len(found) > len(rows):
+        print(f"There are more than these {len(rows)}: see --limit", file=sys.stderr)
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -235,13 +253,14 @@ def _serve_rest(options: argparse.Namespace) -> None:
 def _serve_mcp(options: argparse.Namespace) -> None:
     try:
         from airflow_provider_ibm_sessions.adapters import mcp
+        from airflow_provider_ibm_sessions.adapters.stdio import serve_stdio
     except ModuleNotFoundError as error:
         hint = "serve mcp needs the extra: pip install 'airflow-provider-ibm-sessions[mcp]'"
         raise ConfigurationError(hint, field="mcp") from error
     from airflow_provider_ibm_sessions.adapters.serving import rules_for, serve
 
     if options.stdio:
-        asyncio.run(mcp.serve_stdio(_source(options)))
+        asyncio.run(serve_stdio(_source(options)))
         return
     rules = rules_for(options.host, options.name, options.token_file)
     serve(mcp.mcp_app(_source(options), rules), options.host, options.port, mcp.PATH)

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MCP face: one tool for each public operation, over streamable HTTP or standard input and output."""
+"""The MCP face: one tool for each public operation; over streamable HTTP, or as ``stdio.py`` has it."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from mcp.server.lowlevel import Server
-from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
@@ -30,12 +29,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from airflow_provider_ibm_sessions import __version__
-from airflow_provider_ibm_sessions.adapters.callers import HEALTH, Attended, Caller, caller_of
+from airflow_provider_ibm_sessions.adapters.callers import (
+    HEALTH,
+    Attended,
+    Caller,
+    CallerLeftError,
+    caller_of,
+)
 from airflow_provider_ibm_sessions.adapters.desk import ClientSource, Desk
 from airflow_provider_ibm_sessions.adapters.guard import Guard, Rules
 from airflow_provider_ibm_sessions.adapters.health import health_of
 from airflow_provider_ibm_sessions.adapters.problems import Problem
-from airflow_provider_ibm_sessions.adapters.signals import heed
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.operations import PUBLIC, Operation, Safety
 
@@ -43,7 +47,18 @@ PATH: Final = "/mcp"
 _PREFIX: Final = "ibm-quantum-"
 _MOST_SESSIONS: Final = 1000
 _IDLE_SECONDS: Final = 600.0
-_INTERRUPTED: Final = 130
+
+log = logging.getLogger(__name__)
+
+
+class Wire(Protocol):
+    """What a server speaks over that serves one client without HTTP."""
+
+    def caller(self) -> Caller:
+        """One who waits for the answer to one request."""
+
+    def end(self) -> None:
+        """Nothing more can be answered."""
 
 
 class Done(BaseModel):
@@ -72,12 +87,15 @@ def tool_for(operation: Operation[Any]) -> Tool:
     )
 
 
-def mcp_server(desk: Desk, operations: Sequence[Operation[Any]] = PUBLIC) -> Server[Any]:
+def mcp_server(
+    desk: Desk, operations: Sequence[Operation[Any]] = PUBLIC, wire: Wire | None = None
+) -> Server[Any]:
     """
     The MCP server, on no transport yet.
 
     :param desk: Where the operations are carried out; opened and closed by the server.
     :param operations: What is offered.
+    :param wire: What it is spoken over, if not HTTP.
     """
     offered = {_PREFIX + operation.name: operation for operation in operations}
     tools = {name: tool_for(operation) for name, operation in offered.items()}
@@ -89,12 +107,17 @@ def mcp_server(desk: Desk, operations: Sequence[Operation[Any]] = PUBLIC) -> Ser
         operation = offered.get(params.name)
         if operation is None:
             raise MCPError(INVALID_PARAMS, f"Unknown tool {params.name!r}: there are {', '.join(offered)}")
-        return await _result(desk, operation, params.arguments or {}, _caller(context.request))
+        caller = wire.caller() if wire else caller_of(context.request.scope)
+        return await _result(desk, operation, params.arguments or {}, caller)
 
     @asynccontextmanager
     async def lifespan(_: Server[Any]) -> AsyncIterator[None]:
         async with desk:
-            yield
+            try:
+                yield
+            finally:
+                if wire:
+                    wire.end()
 
     return Server(
         "ibm-quantum-sessions",
@@ -136,35 +159,24 @@ def mcp_app(
     return app
 
 
-async def serve_stdio(source: ClientSource, operations: Sequence[Operation[Any]] = PUBLIC) -> None:
-    """
-    Serve one client over standard input and output, until the input ends.
-
-    SIGTERM, SIGHUP and SIGINT end the process as well, with exit code 130, after the same settling.
-    """
-    server = mcp_server(Desk(source), operations)
-    heed("SIGTERM", "SIGHUP", "SIGINT")
-    async with stdio_server() as (read, write):
-        try:
-            await server.run(read, write, server.create_initialization_options())
-        except asyncio.CancelledError:
-            os._exit(_INTERRUPTED)  # any other end waits for the thread that reads the input, which waits too
-
-
-def _caller(request: object) -> Caller:
-    """Whoever sent the HTTP request; over standard input there is none, and one who stays."""
-    return caller_of(request.scope) if isinstance(request, Request) else Caller()
-
-
 async def _result(
     desk: Desk, operation: Operation[Any], arguments: Mapping[str, Any], caller: Caller
 ) -> CallToolResult:
-    """Carry out a tool call. Failures are results as well, so that an assistant sees them."""
+    """
+    Carry out a tool call. Failures are results as well, so that an assistant sees them.
+
+    :raises MCPError: If the caller has left: nobody reads it.
+    """
     try:
         answer = await desk.carry_out(operation.called_with(arguments), caller)
+    except CallerLeftError:
+        raise MCPError(INTERNAL_ERROR, "The caller has left") from None
     except IBMQuantumError as error:
         problem = Problem.of(error).model_dump(exclude_none=True)
         return CallToolResult(content=[_text(str(error))], is_error=True, _meta={"problem": problem})
+    except Exception:  # a bug: the SDK would tell its text, whatever that holds
+        log.exception("%s failed", operation.summary)
+        return CallToolResult(content=[_text("The service failed; its log says how")], is_error=True)
     if operation.reply is None:
         answer = Done(id=str(arguments.get("id"))).model_dump()
     return CallToolResult(content=[_text(json.dumps(answer))], structured_content=answer)

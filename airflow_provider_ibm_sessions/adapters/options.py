@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -23,6 +23,7 @@ def add_fields(command: argparse.ArgumentParser, operation: Operation[Any]) -> N
         command.add_argument(
             "--" + name.replace("_", "-"),
             required=field.is_required(),
+            action="append" if _is_list(field) else "store",
             metavar=name.upper(),
             help=_help(name, field),
         )
@@ -47,6 +48,12 @@ def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> di
 def _fields(operation: Operation[Any]) -> dict[str, FieldInfo]:
     model = operation.body or operation.query
     return dict(model.model_fields) if model else {}
+
+
+def _is_list(field: FieldInfo) -> bool:
+    """Whether it takes several values: then its option may be given several times."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return any(get_origin(kind) is list for kind in kinds)
 
 
 def _help(name: str, field: FieldInfo) -> str:

@@ -8,12 +8,23 @@ import signal
 import sys
 
 
-def heed(*names: str) -> None:
-    """Let these signals cancel the task that calls, unless they are ignored, as by ``nohup``."""
+def heed(*names: str, words: str = "") -> None:
+    """
+    Let these signals cancel the task that calls, unless they are ignored, as by ``nohup``.
+
+    :param words: Printed on standard error at the first one.
+    """
     task = asyncio.current_task()
     if task is None or sys.platform == "win32":
         return
     loop = asyncio.get_running_loop()
+    unsaid = [words] if words else []
+
+    def cancel() -> None:
+        while unsaid:
+            print(unsaid.pop(), file=sys.stderr, flush=True)
+        task.cancel()
+
     for number in [signal.Signals[name] for name in names]:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, cancel)

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager, redirect_stdout
 from functools import partial
+from typing import TextIO
 
 from airflow_provider_ibm_sessions.adapters.desk import ClientSource
 from airflow_provider_ibm_sessions.client.credentials import Credentials
@@ -23,7 +26,13 @@ def credentials_for(conn_id: str | None) -> Credentials:
     """
     if conn_id is None:
         return Credentials.from_env()
-    # Takes seconds, as Airflow does; who has the environment set goes without.
-    from airflow_provider_ibm_sessions.database import hook_from_database
+    with aside():
+        # Takes seconds, as Airflow does; who has the environment set goes without.
+        from airflow_provider_ibm_sessions.database import hook_from_database
 
-    return hook_from_database(conn_id).credentials
+        return hook_from_database(conn_id).credentials
+
+
+def aside() -> AbstractContextManager[TextIO]:
+    """For what loads or asks Airflow: it logs to where a command's answers go, and from here on elsewhere."""
+    return redirect_stdout(sys.stderr)

@@ -9,6 +9,7 @@ import sys
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions.adapters import tables
+from airflow_provider_ibm_sessions.adapters.sources import aside
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
     scope = Scope(checked_choice(options.scope, Scope, "scope"))
     min_age = to_seconds(options.min_age, "min_age")
     chosen = Sweep(hook, ledger, scope=scope, min_age=min_age)
-    reports, failures = chosen.run(dry_run=not options.close)
+    with aside():
+        reports, failures = chosen.run(dry_run=not options.close)
     if options.json:
         tables.show_json(reports)
     else:
@@ -59,9 +61,9 @@ def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
         raise failures[-1]
 
 
-def sides(conn_id: str | None) -> tuple[Any, Any]:
+def sides(conn_id: str) -> tuple[Any, Any]:
     """Return the hook on a connection, and Airflow's list of open sessions. Loads Airflow."""
-    from airflow_provider_ibm_sessions.database import DatabaseLedger, hook_from_database
-    from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+    with aside():
+        from airflow_provider_ibm_sessions.database import DatabaseLedger, hook_from_database
 
-    return hook_from_database(conn_id or DEFAULT_CONN_ID), DatabaseLedger()
+        return hook_from_database(conn_id), DatabaseLedger()

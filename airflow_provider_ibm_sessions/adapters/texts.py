@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields that come as text, in a query or on a command line, for models that want numbers and booleans."""
+"""Fields that come as text, in a query or on a command line, for models that want other things."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model, model_validator
@@ -11,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 
 def reading_texts(model: type[BaseModel]) -> type[BaseModel]:
-    """The same model, with all its rules, that reads ``"5"`` and ``"true"`` where these mean 5 and true."""
+    """The same model, with all its rules, that reads ``"5"`` where it means 5, and JSON for a mapping."""
 
     def read(_: type[BaseModel], given: Any) -> Any:
         if not isinstance(given, Mapping):
@@ -30,8 +31,9 @@ def _read(field: FieldInfo, value: Any) -> Any:
     """What the text means, or the text: the model then says what is wrong with it."""
     if not isinstance(value, str):
         return value
-    try:
-        kind: Any = Annotated[field.annotation, field]
-        return TypeAdapter(kind).validate_strings(value)
-    except ValidationError:
-        return value
+    kind: Any = Annotated[field.annotation, field]
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    for read in (adapter.validate_strings, adapter.validate_json):
+        with suppress(ValidationError):
+            return read(value)
+    return value

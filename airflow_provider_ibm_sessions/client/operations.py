@@ -74,6 +74,10 @@ class Operation(Generic[ReplyT]):
     undo: Operation[Any] | None = None
     seen_through: bool = False
 
+    def __post_init__(self) -> None:
+        if self.face and self.reader:
+            raise ValueError(f"{self.name}: what is offered outside needs a reply with a model, or none")
+
     @property
     def has_id(self) -> bool:
         """Whether its path holds an id."""

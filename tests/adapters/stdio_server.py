@@ -7,8 +7,8 @@ import asyncio
 import json
 import os
 
-from airflow_provider_ibm_sessions.adapters.mcp import serve_stdio
 from airflow_provider_ibm_sessions.adapters.sources import source_of
+from airflow_provider_ibm_sessions.adapters.stdio import serve_stdio
 from airflow_provider_ibm_sessions.client import Credentials
 
 if __name__ == "__main__":

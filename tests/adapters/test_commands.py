@@ -151,7 +151,9 @@ def started(environment, *arguments, **options):
 
 
 @pytest.mark.parametrize(
-    "numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM] * 3], ids=str
+    "numbers",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM] * 3, [signal.SIGINT] * 3],
+    ids=str,
 )
 def test_a_session_whose_creation_is_interrupted_is_closed(ibm, environment, numbers):
     ibm.script(Fault("POST", "/v1/sessions", delay=1.0, phase="after"))
@@ -164,6 +166,7 @@ def test_a_session_whose_creation_is_interrupted_is_closed(ibm, environment, num
     assert (process.returncode, out) == (INTERRUPTED, "")
     [name] = ibm.sessions
     assert name in err
+    assert err.count("which can take minutes") == 1
     assert ibm.books()["accepting"] == []
 
 
@@ -177,6 +180,34 @@ def test_a_session_whose_id_cannot_be_printed_is_closed(ibm, environment):
     [name] = ibm.sessions
     assert name in err
     assert ibm.books()["accepting"] == []
+
+
+def test_a_session_whose_id_no_disk_takes_is_closed(ibm, environment):
+    with open("/dev/full", "w") as full:
+        process = started(environment, *CREATE, "--conn-id", "quantum", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == FAILED
+    assert "No space left" in err
+    assert "Traceback" not in err
+    assert ibm.books()["accepting"] == []
+
+
+def test_what_a_terminal_does_not_have_is_shown_otherwise(ibm, environment):
+    name = ibm.plant_session(user="josé").id
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    process = started(environment | ascii_only, "get", name, "--conn-id", "quantum", stdout=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "jos\\xe9" in out
+
+
+def test_airflows_log_is_not_in_the_answer(ibm, environment):
+    ibm.plant_session()
+    loud = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
+    process = started(environment | loud, "list", "--json", "--conn-id", "quantum", stdout=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    assert len(json.loads(out)) == 1
+    assert "debug" in err
 
 
 @pytest.mark.parametrize("face", ["rest", "mcp"])
@@ -199,6 +230,21 @@ def test_it_serves_until_it_is_told_to_end(ibm, environment, face, tmp_path):
         process.kill()
     assert_hidden(ibm, err)
     assert TOKEN not in err
+
+
+def test_options_are_written_out(run):
+    code, _, err = run("sweep", "--clo")
+    assert code == WRONG
+    assert "--clo" in err
+
+
+def test_a_list_that_is_cut_off_says_so(ibm, run):
+    for _ in range(3):
+        ibm.plant_session()
+    code, out, err = run("list", "--limit", "2", "--json")
+    assert (code, len(json.loads(out))) == (0, 2)
+    assert "more than these 2" in err
+    assert "more than these" not in run("list", "--limit", "3")[2]
 
 
 def test_airflow_offers_it(ibm, airflow_db):

@@ -39,7 +39,7 @@ def test_the_session_of_curl(ibm, rest):
 
 
 def test_the_session_of_the_sdks_client(ibm, mcp):
-    script = block("mcp.md", "python", "Client(").replace("http://127.0.0.1:9090", mcp)
+    script = block("mcp.md", "python", "asyncio.run").replace("http://127.0.0.1:9090", mcp)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("open\nTrue Get a session: Session not found")

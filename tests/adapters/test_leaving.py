@@ -125,9 +125,12 @@ def test_a_session_whose_assistant_is_gone_is_closed(ibm, mode):
 # -- the last moment: the answer is on its way ---------------------------------------------------------------
 
 
-def answered(leaves_after):
+JSON, EVENT = b'{"id": "the-mark"}', b'data: {"id": "the-mark"}\r\n\r\n'
+
+
+def answered(leaves_after, body=JSON):
     """One request in which something is owed, whose caller takes so many bytes; returns what became of it."""
-    body, sent, cancelled = b'{"id": "the-mark"}', bytearray(), []
+    sent, cancelled = bytearray(), []
 
     async def app(scope, receive, send):
         caller_of(scope).owe(Debt(b'"the-mark"', lambda: cancelled.append(True)))
@@ -168,6 +171,12 @@ def test_who_takes_the_answer_and_leaves_has_it():
 def test_who_leaves_before_the_last_byte_does_not_have_it():
     sent, cancelled, body = answered(leaves_after=17)
     assert (sent, cancelled) == (body[:-1], True)
+
+
+def test_so_it_is_with_an_event_which_ends_later():
+    brace = EVENT.index(b"}")
+    assert answered(brace, EVENT) == (EVENT[:brace], True, EVENT)
+    assert answered(brace + 1, EVENT) == (EVENT, False, EVENT)
 
 
 def test_who_had_left_before_the_answer_came_does_not_have_it():

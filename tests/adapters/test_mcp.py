@@ -180,6 +180,22 @@ def test_without_the_token_nobody_gets_in(ibm):
         assert httpx.get(f"{url}/health").json() == {"live": True, "ready": True}
 
 
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_bug_of_ours_tells_nothing(ibm, mcp, mode, monkeypatch):
+    async def broken(*_):
+        raise RuntimeError("Authorization: Bearer abc")
+
+    monkeypatch.setattr("airflow_provider_ibm_sessions.adapters.desk.Desk.carry_out", broken)
+
+    async def work():
+        async with mcp_client(mcp, mode=mode) as client:
+            return await client.call_tool("ibm-quantum-get-session", {"id": "x"})
+
+    result = asyncio.run(work())
+    assert result.is_error
+    assert result.content[0].text == "The service failed; its log says how"
+
+
 def test_no_secret_is_in_an_answer(ibm):
     ibm.script(Fault(path="/v1/*", echo=True, times=None))
     with serving(mcp_app(source_for(credentials_for(ibm), BRIEF))) as url:

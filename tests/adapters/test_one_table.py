@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import httpx
 import pytest
 
-from airflow_provider_ibm_sessions.adapters.commands import parser
+from airflow_provider_ibm_sessions.adapters.commands import main, parser
 from airflow_provider_ibm_sessions.adapters.mcp import mcp_app
 from airflow_provider_ibm_sessions.adapters.rest import rest_app
 from airflow_provider_ibm_sessions.client import operations
 from airflow_provider_ibm_sessions.client.faces import Face
 from tests.adapters.conftest import mcp_client, serving, source_for
 from tests.client.conftest import credentials_for
+from tests.conftest import connection_to
 
 NEW = replace(
     operations.LIST_WORKLOADS,
@@ -53,10 +55,21 @@ def test_and_in_mcp(ibm):
     assert [each["id"] for each in result.structured_content["workloads"]] == [name]
 
 
-def test_and_on_the_command_line(monkeypatch, capsys):
+def test_and_on_the_command_line(ibm, monkeypatch, capsys):
     monkeypatch.setattr("airflow_provider_ibm_sessions.adapters.commands.PUBLIC", TABLE)
+    monkeypatch.setenv("AIRFLOW_CONN_QUANTUM", connection_to(ibm))
+    name = ibm.plant_session().id
     with pytest.raises(SystemExit):
         parser().parse_args(["workloads", "--help"])
     shown = capsys.readouterr().out
     assert NEW.face.description in shown
     assert "--created-after" in shown
+    query = ["--mode", "session", "--status", "pending", "--status", "in_progress", "--limit", "5"]
+    assert main(["workloads", *query, "--json", "--conn-id", "quantum"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["workloads"]
+    assert found["id"] == name
+
+
+def test_one_whose_answer_has_no_model_cannot_be_offered():
+    with pytest.raises(ValueError, match="get-job-logs"):
+        replace(operations.JOB_LOGS, face=NEW.face)

@@ -144,6 +144,33 @@ def test_a_signal_closes_the_session_and_ends_it_though_the_input_stays_open(ibm
     assert ibm.books()["accepting"] == []
 
 
+def test_a_session_whose_answer_nobody_takes_is_closed(ibm):
+    """The other end closes our output, and keeps our input open."""
+    ibm.script(Fault("POST", "/v1/sessions", delay=1.0, phase="after"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.adapters.stdio_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TEST_CREDENTIALS": json.dumps(asdict(credentials_for(ibm)))},
+        cwd=ROOT,
+    )
+    with process:
+        try:
+            for message in CREATING:
+                process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+            process.stdin.flush()
+            until(lambda: ibm.sessions, 60)
+            process.stdout.close()
+            assert process.wait(30) == INTERRUPTED
+        finally:
+            process.kill()
+        said = process.stderr.read().decode()
+    assert ibm.books()["accepting"] == []
+    assert "The output is closed" in said
+    assert next(iter(ibm.sessions)) in said
+
+
 def test_the_command_serves_an_airflow_connection(ibm):
     """As an assistant's configuration starts it; nothing but the protocol is on its output."""
 
