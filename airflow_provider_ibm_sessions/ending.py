@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.ledger import strike
+from airflow_provider_ibm_sessions.ledger import check_connection, strike
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -38,6 +38,27 @@ def end_all(
         trouble = client.follow(ending.end_all(session_id, job_ids))
     for text in trouble:
         hook.log.error("%s", text)
+
+
+def end_before_anew(hook: IBMQuantumHook, session_id: str) -> None:
+    """
+    End what earlier attempts have begun, for certain, before it is forgotten.
+
+    :raises IBMQuantumError: If the session is not closed; names it and its page in IBM's console.
+    """
+    end_all(hook, session_id)
+    if hook.close_session(session_id) is None:
+        check_connection(session_id, hook.ibm_quantum_conn_id)
+    strike(session_id)
+
+
+def drain_at_once(hook: IBMQuantumHook, session_id: str) -> None:
+    """In the last seconds of a task whose jobs are to run on: leave no session that takes more."""
+    from airflow_provider_ibm_sessions.client import ending
+
+    with hook.brief_client(at_once=True) as client:
+        for text in client.follow(ending.drain(session_id)):
+            hook.log.error("%s", text)
 
 
 def cancel_tagged(hook: IBMQuantumHook, tag: str) -> None:

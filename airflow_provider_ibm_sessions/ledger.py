@@ -14,6 +14,9 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
+from airflow_provider_ibm_sessions.links import console_url
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -24,6 +27,9 @@ PREFIX = "ibm_quantum_session_"
 LIVE_RUN = ["queued", "running"]
 OVER = ["success", "failed", "skipped", "upstream_failed", "removed"]
 
+
+_PAUSES = (0.5, 1.0, 0.0)
+"""Seconds to wait after each failure to write an entry."""
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "map_index": int,
@@ -106,10 +112,15 @@ def enter(context: Context, session_id: str, conn_id: str, *, outlives_task: boo
         outlives_task=outlives_task,
         opened=time.time(),
     )
-    try:
-        Variable.set(PREFIX + session_id, json.dumps(asdict(owner)), "Open session, and its owner")
-    except Exception:
-        log.exception("Session %s is not among Airflow's variables: to a sweep it is not ours", session_id)
+    for pause in _PAUSES:
+        try:
+            Variable.set(PREFIX + session_id, json.dumps(asdict(owner)), "Open session, and its owner")
+        except Exception:
+            log.warning("Cannot make the variable of session %s", session_id, exc_info=True)
+            time.sleep(pause)
+        else:
+            return
+    log.error("Session %s is not among Airflow's variables: to a sweep it is not ours", session_id)
 
 
 def strike(session_id: str) -> None:
@@ -123,13 +134,41 @@ def strike(session_id: str) -> None:
 
 
 def is_anothers(context: Context, session_id: str) -> bool:
-    """Whether this Airflow has opened the session for another task, or cannot tell for whom."""
+    """
+    Whether this Airflow has opened the session for another task, or has an entry that cannot be read.
+
+    :raises IBMQuantumError: If Airflow does not answer: then it may be ours, and is not to be opened twice.
+    """
     try:
         owner = TaskLedger(context).owner_of(session_id)
-    except Exception:
+    except ValueError:
         log.warning("Cannot tell whose session %s is", session_id, exc_info=True)
         return True
+    except Exception as error:
+        raise IBMQuantumError(f"Airflow does not tell whose session {session_id} is") from error
     return owner is not None and not _is_ours(context, owner)
+
+
+def check_connection(session_id: str, conn_id: str) -> None:
+    """
+    Called where IBM does not know a session: it may be open elsewhere.
+
+    :raises ConfigurationError: If this Airflow has opened it at another connection.
+    """
+    from airflow.providers.common.compat.sdk import Variable
+
+    try:
+        text = Variable.get(PREFIX + session_id, default=None)
+        opened_at = Owner.read(text).conn_id if text else conn_id
+    except Exception:
+        log.warning("Cannot tell where session %s was opened", session_id, exc_info=True)
+        return
+    if opened_at != conn_id:
+        raise ConfigurationError(
+            f"ibm_quantum_conn_id: session {session_id} was opened at '{opened_at}', and IBM does not know "
+            f"it at '{conn_id}'. It may be open: {console_url(session_id)}",
+            field="ibm_quantum_conn_id",
+        )
 
 
 def has_another(context: Context, session_id: str) -> bool:

@@ -22,9 +22,9 @@ from airflow_provider_ibm_sessions.client.values import (
     checked_choice,
     to_seconds,
 )
-from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
+from airflow_provider_ibm_sessions.ending import close_after_failure, end_before_anew
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
-from airflow_provider_ibm_sessions.ledger import has_another, is_anothers
+from airflow_provider_ibm_sessions.ledger import check_connection, has_another, is_anothers
 from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def end_forsaken(hook: IBMQuantumHook, context: Context, attempt: Attempt) -> No
         before = _found_forsaken(hook, opening)
     if before:
         hook.log.warning("Earlier attempts had other input: ending what they have begun")
-        end_all(hook, before)
+        end_before_anew(hook, before)
     attempt.ended_forsaken()
 
 
@@ -125,10 +125,15 @@ def _found_forsaken(hook: IBMQuantumHook, opening: Opening) -> str | None:
 
 
 def taking_jobs(hook: IBMQuantumHook, session_id: str) -> Session | None:
-    """The session, if it takes jobs."""
+    """
+    The session, if it takes jobs.
+
+    :raises ConfigurationError: If it was opened at another connection, where it may be open still.
+    """
     try:
         session = hook.get_session(session_id)
     except NotFoundError:
+        check_connection(session_id, hook.ibm_quantum_conn_id)
         return None
     return session if session.takes_jobs else None
 

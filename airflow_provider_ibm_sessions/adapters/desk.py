@@ -7,9 +7,11 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
+from itertools import chain, repeat
 from typing import Any, Final, Self, TypeAlias
 
 import anyio
@@ -18,7 +20,7 @@ from pydantic import BaseModel
 from airflow_provider_ibm_sessions.adapters.callers import Caller, CallerLeftError, Debt
 from airflow_provider_ibm_sessions.client.adoption import Opening, name_candidates
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, OutcomeUnknownError
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
 from airflow_provider_ibm_sessions.client.operations import (
     CREATE_SESSION,
     LIST_BACKENDS,
@@ -32,12 +34,16 @@ ClientSource: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIBMQuant
 """Lends a client, for as long as the process serves."""
 
 PLACES: Final = 80
-"""Of the client's hundred lanes, for all but closing: that never waits for others."""
+"""Of the client's hundred lanes, for all but closing."""
+CLOSINGS: Final = 15
+"""For closing, which so waits for no other work. What is left is for what nobody else knows of."""
 PLACE_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 45.0
 SETTLE_SECONDS: Final = 150.0
 PROBE_SECONDS: Final = 5.0
 PROBE_AGAIN: Final = 15.0
+UNDO_PAUSES: Final = (1.0, 5.0, 20.0, 60.0)
+"""Seconds between attempts at what has to be undone; the last again and again."""
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +69,10 @@ class Desk:
         self._source = source
         self._stack = AsyncExitStack()
         self._places = asyncio.Semaphore(PLACES)
+        self._closings = asyncio.Semaphore(CLOSINGS)
+        self._under_way: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._waiting: set[asyncio.Task[Any] | None] = set()
-        self._loose: set[asyncio.Task[None]] = set()
+        self._loose: set[asyncio.Task[Any]] = set()
         self._probe = asyncio.Lock()
         self._probed, self._ready = -PROBE_AGAIN, False
 
@@ -82,9 +90,14 @@ class Desk:
             await self._stack.aclose()
 
     async def settle(self) -> None:
-        """Wait until all that goes on without its caller is done, within reason."""
-        if self._loose:
-            await asyncio.wait(self._loose, timeout=SETTLE_SECONDS)
+        """Wait until all that goes on without its caller is done, within reason; then give it up."""
+        give_up = time.monotonic() + SETTLE_SECONDS
+        while self._loose and (left := give_up - time.monotonic()) > 0:
+            await asyncio.wait(self._loose, timeout=left)
+        rest = list(self._loose)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     async def carry_out(self, call: Call, caller: Caller) -> Any:
         """
@@ -94,7 +107,7 @@ class Desk:
         :raises IBMQuantumError: If the operation failed.
         :raises CallerLeftError: If the caller has left.
         """
-        working = asyncio.create_task(self._work(call))
+        working = self._begun(call)
         try:
             await caller.wait_for(working)
         except (asyncio.CancelledError, CallerLeftError):
@@ -119,16 +132,29 @@ class Desk:
     async def _reaches_ibm(self) -> bool:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self._work(LIST_BACKENDS.call())
+                await self._client.follow(alone(LIST_BACKENDS.call()))
         except (IBMQuantumError, TimeoutError) as error:
             log.warning("Not ready: %s", str(error) or f"no answer within {PROBE_SECONDS:g} s")
             return False
         return True
 
-    async def _work(self, call: Call) -> Any:
-        if call.operation.seen_through:
-            return await self._client.follow(alone(call))
-        await self._take_place()
+    def _begun(self, call: Call) -> asyncio.Task[Any]:
+        """What is seen through is under way once, however many ask for it."""
+        if not call.operation.seen_through:
+            return asyncio.create_task(self._work(call, self._places))
+        key = (call.operation.name, str(call.path_id))
+        if key not in self._under_way:
+            working = self._under_way[key] = self._keep(self._work(call, self._closings))
+            working.add_done_callback(partial(self._is_done, key))
+        return self._under_way[key]
+
+    def _is_done(self, key: tuple[str, str], working: asyncio.Task[Any]) -> None:
+        del self._under_way[key]
+        if not working.cancelled() and (error := working.exception()):
+            log.warning("%s %s: %s", *key, error)  # whoever asked may have left
+
+    async def _work(self, call: Call, places: asyncio.Semaphore) -> Any:
+        await self._take_place(places)
         began = datetime.now(UTC)
         try:
             return await self._client.follow(alone(call))
@@ -137,7 +163,7 @@ class Desk:
                 await self._look(Opening(**call.values, since=began), error)
             raise
         finally:
-            self._places.release()
+            places.release()
 
     async def _look(self, opening: Opening, unknown: OutcomeUnknownError) -> None:
         """Name in the error what may have been opened. To close it is for a person: it may be another's."""
@@ -148,12 +174,12 @@ class Desk:
         except (IBMQuantumError, TimeoutError) as error:
             log.warning("Cannot look for what was opened: %s", str(error) or "no answer in time")
 
-    async def _take_place(self) -> None:
+    async def _take_place(self, places: asyncio.Semaphore) -> None:
         task = asyncio.current_task()
         self._waiting.add(task)
         try:
             async with asyncio.timeout(PLACE_SECONDS):
-                await self._places.acquire()
+                await places.acquire()
         except TimeoutError:
             raise BusyError from None
         finally:
@@ -173,35 +199,53 @@ class Desk:
         return answer
 
     def _let_go(self, operation: Operation[Any], working: asyncio.Task[Any]) -> None:
-        if (operation.undo and working not in self._waiting) or operation.seen_through:
-            self._keep(self._see_through(operation, working))
-        else:
+        if operation.undo and working not in self._waiting:
+            self._keep(self._see_through(operation.undo, working))
+        elif not operation.seen_through:
             working.cancel()
 
-    async def _see_through(self, operation: Operation[Any], working: asyncio.Task[Any]) -> None:
+    async def _see_through(self, undo: Operation[Any], working: asyncio.Task[Any]) -> None:
         try:
             reply = await working
         except IBMQuantumError as error:
             log.error("%s. The caller has left", error)  # noqa: TRY400 - it has no bug to trace
-            return
-        if operation.undo:
-            await self._undo(operation.undo, reply)
+        except asyncio.CancelledError:
+            log.warning("Given up, without knowing whether something was opened for a caller who left")
+            raise
+        else:
+            await self._undo(undo, reply)
 
     def _take_back(self, undo: Operation[Any], reply: Any) -> None:
         self._keep(self._undo(undo, reply))
 
     async def _undo(self, operation: Operation[Any], reply: Any) -> None:
+        """Try until it is done: nobody else knows of it."""
         try:
-            await self._client.follow(alone(operation.call(reply.id)))
-        except IBMQuantumError as error:
-            log.error("%s. Nobody knows of %s but this line", error, reply.id)  # noqa: TRY400
-        else:
-            log.warning("%s: %s, whose caller left before the answer", operation.summary, reply.id)
+            for pause in chain(UNDO_PAUSES, repeat(UNDO_PAUSES[-1])):
+                if await self._undone(operation, reply.id):
+                    return
+                await asyncio.sleep(pause)
+        except asyncio.CancelledError:
+            log.warning("%s: not done for %s. Nobody knows of it but this line", operation.summary, reply.id)
+            raise
 
-    def _keep(self, work: Any) -> None:
+    async def _undone(self, operation: Operation[Any], name: str) -> bool:
+        try:
+            await self._client.follow(alone(operation.call(name)))
+        except NotFoundError as error:
+            log.warning("%s", error)
+        except IBMQuantumError as error:
+            log.error("%s. Trying again: nobody knows of %s but this line", error, name)  # noqa: TRY400
+            return False
+        else:
+            log.warning("%s: %s, whose caller left before the answer", operation.summary, name)
+        return True
+
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._loose.add(task)
         task.add_done_callback(self._loose.discard)
+        return task
 
 
 def as_json(reply: Any) -> Any:

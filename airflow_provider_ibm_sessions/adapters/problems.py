@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from airflow_provider_ibm_sessions.client.errors import (
-    AuthenticationError,
     BadResponseError,
     ConfigurationError,
     DeadlineExceededError,
@@ -110,9 +109,7 @@ def status_of(error: IBMQuantumError) -> int:
 
 def _is_ours(error: BaseException | None) -> bool:
     """Whether the status says nothing to the caller: a web page's, or IAM's of a key that is not theirs."""
-    if isinstance(error, AuthenticationError):
-        return error.status != HTTPStatus.UNAUTHORIZED
-    return isinstance(error, BadResponseError)
+    return isinstance(error, BadResponseError) or (isinstance(error, IBMQuantumError) and error.at_iam)
 
 
 def _timed_out(error: BaseException | None) -> bool:

@@ -122,7 +122,7 @@ async def _refuse_surplus(operation: Operation[Any], request: Request) -> None:
 def _parameters(operation: Operation[Any]) -> dict[str, Any]:
     kinds: dict[str, Any] = {}
     if operation.has_id:
-        kinds["id"] = Annotated[PathId, Path()]
+        kinds["id"] = Annotated[PathId, Path(description="The session's id")]
     if operation.query:
         kinds["query"] = Annotated[reading_texts(operation.query), Query()]
     if operation.body:

@@ -223,6 +223,14 @@ def _busy() -> TransportError:
 def _read_token(response: httpx.Response) -> tuple[str, float]:
     """The token and its lifetime in seconds."""
     try:
+        return _granted(response)
+    except IBMQuantumError as error:
+        error.at_iam = True
+        raise
+
+
+def _granted(response: httpx.Response) -> tuple[str, float]:
+    try:
         body = replies.read_json(response, _DOING)
     except RateLimitedError:
         raise

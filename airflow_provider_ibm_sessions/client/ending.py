@@ -10,10 +10,11 @@ from airflow_provider_ibm_sessions.client.errors import ConflictError, IBMQuantu
 from airflow_provider_ibm_sessions.client.operations import (
     CANCEL_JOB,
     CLOSE_SESSION,
-    LIST_JOBS,
-    Call,
+    UPDATE_SESSION,
     Calls,
+    alone,
 )
+from airflow_provider_ibm_sessions.client.progress import listed_jobs
 
 
 def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
@@ -28,19 +29,30 @@ def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
     """
     trouble: list[str] = []
     if session_id:
-        yield from _tried(CLOSE_SESSION.call(session_id), trouble)
-        page = yield from _tried(LIST_JOBS.call(session_id=session_id), trouble)
-        ended = {job.id for job in page.jobs if job.is_final} if page else set()
-        listed = [job.id for job in page.jobs] if page else []
-        job_ids = [name for name in dict.fromkeys([*listed, *job_ids]) if name not in ended]
+        yield from _tried(alone(CLOSE_SESSION.call(session_id)), trouble)
+        listed = (yield from _tried(listed_jobs(session_id), trouble)) or []
+        ended = {job.id for job in listed if job.is_final}
+        names = dict.fromkeys([*[job.id for job in listed], *job_ids])
+        job_ids = [name for name in names if name not in ended]
     for job_id in job_ids:
-        yield from _tried(CANCEL_JOB.call(job_id), trouble)
+        yield from _tried(alone(CANCEL_JOB.call(job_id)), trouble)
     return trouble
 
 
-def _tried(call: Call, trouble: list[str]) -> Calls[Any]:
+def drain(session_id: str) -> Calls[list[str]]:
+    """
+    Let a session take no more jobs: it closes itself with its last one. Follow it with a client.
+
+    :returns: What went wrong, in words.
+    """
+    trouble: list[str] = []
+    yield from _tried(alone(UPDATE_SESSION.call(session_id, accepting_jobs=False)), trouble)
+    return trouble
+
+
+def _tried(calls: Calls[Any], trouble: list[str]) -> Calls[Any]:
     try:
-        return (yield call)
+        return (yield from calls)
     except ConflictError:
         return None  # it has ended already
     except IBMQuantumError as error:

@@ -47,6 +47,9 @@ class IBMQuantumError(Exception):
     at_once: bool = False
     """Whether it can succeed at once: only the renewal of a token that is valid still has failed."""
 
+    at_iam: bool = False
+    """Whether it is IAM's answer to the API key, and not IBM Quantum's to a request."""
+
     def __init__(
         self,
         message: str,

@@ -81,7 +81,7 @@ class Awaited:
         if self.session_id is None:
             found = yield from _read(self.job_ids)
             return Progress(tuple(found))
-        listed = {job.id: job for job in (yield from _listed(self.session_id))}
+        listed = {job.id: job for job in (yield from listed_jobs(self.session_id))}
         wanted = self.job_ids or tuple(listed)
         lagging = next((name for name in wanted if name in listed and not listed[name].is_final), None)
         missing = [name for name in wanted if name not in listed or name == lagging]
@@ -93,7 +93,8 @@ class Awaited:
         return replace(progress, session=(yield GET_SESSION.call(self.session_id)))
 
 
-def _listed(session_id: str) -> Calls[list[Job]]:
+def listed_jobs(session_id: str) -> Calls[list[Job]]:
+    """All jobs of a session, as IBM lists them."""
     found: list[Job] = []
     pages = JobPaging(checked(JobFilter, {"session_id": session_id}))
     while pages.query:

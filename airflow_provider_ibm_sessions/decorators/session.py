@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
-from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
+from airflow_provider_ibm_sessions.ending import close_after_failure, end_all, end_before_anew
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.ledger import enter, strike
@@ -95,7 +95,7 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
             end_forsaken(self.hook, context, attempt)
             if before := session_of_before(self.hook, attempt):
                 self.log.info("The attempt before has left session %s: the function begins anew", before.id)
-                end_all(self.hook, before.id)
+                end_before_anew(self.hook, before.id)
             session = open_session(
                 self.hook, context, attempt, wanted, lambda opened: self._keep(context, opened)
             )

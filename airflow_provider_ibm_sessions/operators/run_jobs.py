@@ -31,10 +31,10 @@ from airflow_provider_ibm_sessions.client.values import (
     shown,
 )
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
-from airflow_provider_ibm_sessions.ending import close_after_failure, end_all
+from airflow_provider_ibm_sessions.ending import close_after_failure, drain_at_once, end_all
 from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.ledger import enter, strike
+from airflow_provider_ibm_sessions.ledger import check_connection, enter, strike
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.opening import (
     SESSION,
@@ -178,8 +178,10 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
 
     def end_all(self) -> None:
         """End the session and the jobs of a killed task."""
-        if self.cancel_on_kill and self.session_id:
+        if self.session_id and self.cancel_on_kill:
             end_all(self.hook, self.session_id, self._job_ids, at_once=True)
+        elif self.session_id:
+            drain_at_once(self.hook, self.session_id)
 
     # -- submitting ----------------------------------------------------------------------------------
 
@@ -347,20 +349,28 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
 
     def _close(self, context: Context) -> IBMQuantumError | None:
         """The session has closed itself, or is closed now; returns what speaks against it."""
+        session_id = str(self.session_id)
         try:
-            session: Session | None = self.hook.get_session(str(self.session_id))
-            if session is None or not session.is_closed:
-                session = self.hook.close_session(str(self.session_id))
-        except NotFoundError:
-            return None
+            session = self._closed() or self.hook.close_session(session_id)
+            if session is None:
+                check_connection(session_id, self.ibm_quantum_conn_id)
         except IBMQuantumError as error:
             return error
-        strike(str(self.session_id))
+        strike(session_id)
         if session is not None:
             used = "" if session.elapsed_time is None else f", {session.elapsed_time:g} s used"
             self.log.info("Session %s is %s%s", session.id, session.state, used)
             context["ti"].xcom_push(key="session", value=session.to_json())
         return None
+
+    def _closed(self) -> Session | None:
+        """The session, if it can be read and has closed itself."""
+        try:
+            session = self.hook.get_session(str(self.session_id))
+        except IBMQuantumError as error:
+            self.log.warning("%s", error)
+            return None
+        return session if session.is_closed else None
 
     def _reports(self, delivery: Delivery, slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
         from airflow_provider_ibm_sessions.client.progress import Awaited

@@ -28,7 +28,7 @@ from airflow_provider_ibm_sessions.client.waiting import is_passing
 from airflow_provider_ibm_sessions.ending import end_all
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.ledger import enter, strike
+from airflow_provider_ibm_sessions.ledger import check_connection, enter, strike
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.opening import (
     checked_session,
@@ -268,6 +268,8 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         # All else may be gone at the next try, even a refusal, and a session that is left open costs money.
         with told_to_airflow(final=(ConfigurationError,)):
             session = self.hook.close_session(self.session_id)
+            if session is None:
+                check_connection(self.session_id, self.ibm_quantum_conn_id)
         strike(self.session_id)
         if session is None:
             self.log.warning(

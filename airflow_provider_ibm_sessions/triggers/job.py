@@ -10,10 +10,13 @@ from typing import Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.ending import end_all
+from airflow_provider_ibm_sessions.client.ending import drain, end_all
 from airflow_provider_ibm_sessions.client.progress import Awaited
 from airflow_provider_ibm_sessions.survival import is_over
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
+
+_ASK_AGAIN = (2.0, 4.0, 8.0, 0.0)
+"""Seconds to wait after each question without an answer, well within Airflow's 30."""
 
 _endings: set[asyncio.Task[None]] = set()
 """What is under way: asyncio itself does not keep its tasks."""
@@ -85,7 +88,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
 
         Airflow 3.3.2 cancels it as well, each second for as long as it runs: so the work is done beside it.
         """
-        if not self.cancel_on_kill:
+        if not (self.cancel_on_kill or self._owned):
             return
         ending = asyncio.create_task(self._end_unless_it_goes_on())
         _endings.add(ending)
@@ -93,25 +96,40 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         await asyncio.shield(ending)
 
     async def _end_unless_it_goes_on(self) -> None:
-        if await self._goes_on():
+        goes_on = await self._goes_on()
+        if goes_on:
             return
-        self.log.info("The task was killed: ending what it has begun")
+        if self.cancel_on_kill and goes_on is False:
+            self.log.info("The task was killed: ending what it has begun")
+            calls = end_all(self._owned, self.job_ids)
+        elif self._owned:
+            self.log.info("What was begun may run to its end, and its session takes nothing more")
+            calls = drain(self._owned)
+        else:
+            return
         async with self.hook.async_brief_client() as client:
-            calls = end_all(self.session_id if self.owns_session else None, self.job_ids)
             for text in await client.follow(calls):
                 self.log.error("%s", text)
 
-    async def _goes_on(self) -> bool:
+    @property
+    def _owned(self) -> str | None:
+        """The session, if it is to end with the jobs."""
+        return self.session_id if self.owns_session else None
+
+    async def _goes_on(self) -> bool | None:
         """
         Whether the task is not over: another triggerer has taken it over, or it was cleared and runs anew.
 
-        Airflow 3.3.2 calls ``on_kill`` whenever a trigger leaves a triggerer, for whatever reason.
+        Airflow 3.3.2 calls ``on_kill`` whenever a trigger leaves a triggerer, for whatever reason. So where
+        Airflow does not tell (None), the jobs may well be somebody's.
         """
         ti = self.task_instance
         if ti is None:
             return False
-        try:
-            return not await asyncio.to_thread(is_over, ti)
-        except Exception:  # without an answer, what Airflow's documentation promises holds
-            self.log.exception("Cannot read the state of the task")
-            return False
+        for pause in _ASK_AGAIN:
+            try:
+                return not await asyncio.to_thread(is_over, ti)
+            except Exception:
+                self.log.exception("Cannot read the state of the task")
+            await asyncio.sleep(pause)
+        return None

@@ -20,7 +20,7 @@ from airflow_provider_ibm_sessions.adapters.desk import PLACES
 from airflow_provider_ibm_sessions.adapters.mcp import mcp_app
 from airflow_provider_ibm_sessions.adapters.rest import rest_app
 from tests.adapters.conftest import BODY, mcp_client, problem_in, serving, source_for, until
-from tests.client.conftest import credentials_for, exchanges
+from tests.client.conftest import ONE_TRY, credentials_for, exchanges
 from tests.fake_ibm import Fault
 
 SLOW = 1.0
@@ -54,6 +54,28 @@ def test_closing_it_is_tried_until_it_is_done(ibm, rest):
     leave(rest, "POST", "/v1/sessions", BODY, once=lambda: ibm.requests("POST", "/v1/sessions"))
     until(lambda: ibm.sessions and not ibm.books()["accepting"])
     assert len(ibm.requests("DELETE", "*")) == 4
+
+
+def test_it_is_tried_for_longer_than_one_window(ibm, monkeypatch, caplog):
+    monkeypatch.setattr(desk, "UNDO_PAUSES", (0.05,))
+    ibm.script(Fault("POST", "/v1/sessions", delay=SLOW), *[Fault("DELETE", "*", status=503)] * 8)
+    with (
+        serving(rest_app(source_for(credentials_for(ibm), ONE_TRY))) as url,
+        httpx.Client(base_url=url) as rest,
+    ):
+        leave(rest, "POST", "/v1/sessions", BODY, once=lambda: ibm.requests("POST", "/v1/sessions"))
+        until(lambda: ibm.sessions and not ibm.books()["accepting"])
+    assert len(ibm.requests("DELETE", "*")) == 9
+
+
+def test_a_service_that_cannot_close_it_before_it_ends_says_so(ibm, monkeypatch, caplog):
+    monkeypatch.setattr(desk, "SETTLE_SECONDS", 0.5)
+    ibm.script(Fault("POST", "/v1/sessions", delay=SLOW), Fault("DELETE", "*", status=503, times=None))
+    with serving(rest_app(source_for(credentials_for(ibm)))) as url, httpx.Client(base_url=url) as rest:
+        leave(rest, "POST", "/v1/sessions", BODY, once=lambda: ibm.requests("POST", "/v1/sessions"))
+        until(lambda: ibm.requests("DELETE", "*"))
+    [name] = ibm.sessions
+    assert f"not done for {name}" in caplog.text
 
 
 def test_a_service_that_ends_closes_what_it_has_opened_for_those_who_left(ibm):
@@ -198,16 +220,18 @@ def test_two_hundred_callers_need_one_token_and_all_are_answered(ibm, rest):
     assert exchanges(ibm) == 1
 
 
-@pytest.mark.parametrize("method", ["GET", "PATCH", "POST"])
+@pytest.mark.parametrize("method", ["GET", "PATCH", "POST", "DELETE"])
 def test_who_waits_for_a_slow_ibm_keeps_nobody_from_closing(ibm, rest, method):
     """More callers ask than there are places, and IBM answers none of them; one who closes is done."""
     slow, other = ibm.plant_session().id, ibm.plant_session().id
     stuck = PLACES + 40
-    path, body = (
-        ("/v1/sessions", BODY)
-        if method == "POST"
-        else (f"/v1/sessions/{slow}", {"accepting_jobs": False} if method == "PATCH" else None)
-    )
+    path, body = {
+        "POST": ("/v1/sessions", BODY),
+        "GET": (f"/v1/sessions/{slow}", None),
+        "PATCH": (f"/v1/sessions/{slow}", {"accepting_jobs": False}),
+        "DELETE": (f"/v1/sessions/{slow}/close", None),
+    }[method]
+    reach_ibm = 1 if method == "DELETE" else PLACES
     ibm.script(Fault(method, path, delay=600, times=stuck))
     place = urlsplit(str(rest.base_url))
     with ExitStack() as stack:
@@ -215,7 +239,7 @@ def test_who_waits_for_a_slow_ibm_keeps_nobody_from_closing(ibm, rest, method):
         for _ in range(stuck):
             waiting.append(stack.enter_context(socket.create_connection((place.hostname, place.port))))
             waiting[-1].sendall(request_of(place, method, path, body))
-        until(lambda: len(ibm.requests(method, path)) == PLACES, 60)
+        until(lambda: len(ibm.requests(method, path)) == reach_ibm, 60)
         assert rest.delete(f"/v1/sessions/{other}/close").status_code == 204
         assert select.select(waiting, [], [], 0)[0] == []
     assert ibm.sessions[other].state == "closed"

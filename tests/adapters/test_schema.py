@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -15,8 +16,6 @@ from tests.adapters.conftest import SECURED, TOKEN, serving, source_for
 from tests.client.conftest import credentials_for
 
 EXAMPLES = 25
-OF_THE_PROTOCOL = {405}
-"""Answers to what the description does not offer at all."""
 
 
 @pytest.fixture
@@ -38,7 +37,11 @@ def counted(ibm):
 
 def test_schemathesis_finds_no_server_error_and_no_undeclared_answer(counted, tmp_path):
     url, statuses, schema = counted
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
+    # With "any other answer" declared, as it has to be for IBM's, none would be undeclared.
+    for operation in (each for path in schema["paths"].values() for each in path.values()):
+        operation["responses"].pop("default", None)
+    (tmp_path / "openapi.json").write_text(json.dumps(schema))
+    command = [sys.executable, "-m", "schemathesis.cli", "run", str(tmp_path / "openapi.json"), "--url", url]
     command += ["--header", f"Authorization: Bearer {TOKEN}", "--max-examples", str(EXAMPLES)]
     command += ["--seed", "1", "--generation-deterministic", "--no-color"]
     # Which QPUs there are, no description knows; and 600.0, to JSON Schema an integer, is none to us.
@@ -48,8 +51,6 @@ def test_schemathesis_finds_no_server_error_and_no_undeclared_answer(counted, tm
     assert done.returncode == 0, done.stdout
     assert statuses.total() > 200
     assert {200, 204, 401, 404, 422} <= set(statuses)
-    declared = [set(each["responses"]) for path in schema["paths"].values() for each in path.values()]
-    assert {str(status) for status in set(statuses) - OF_THE_PROTOCOL} <= set.union(*declared)
     assert max(statuses) < 500
 
 

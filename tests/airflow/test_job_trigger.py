@@ -242,16 +242,46 @@ def test_without_a_task_it_ends_all(begun):
     begun.assert_ended()
 
 
-def test_without_an_answer_it_ends_all(begun, task_instance, monkeypatch, output):
+def test_without_an_answer_the_jobs_run_on_and_the_session_takes_no_more(
+    begun, task_instance, monkeypatch, output
+):
+    """Another triggerer may wait for them. If not, the session closes itself with its last one."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     def fail(**_):
         raise RuntimeError("Airflow's API: 503")
 
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", fail)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._ASK_AGAIN", (0.0, 0.0))
     asyncio.run(begun.trigger(task_instance("deferred")).on_kill())
-    begun.assert_ended()
+    begun.assert_untouched()
+    assert not begun.ibm.sessions[begun.session_id].accepting_jobs
     assert "Cannot read the state of the task" in output()
+
+
+@pytest.mark.parametrize(("state", "takes_jobs"), [("failed", False), ("running", True)])
+def test_who_declines_leaves_no_session_that_takes_jobs_once_the_task_is_over(
+    begun, task_instance, state, takes_jobs
+):
+    asyncio.run(begun.trigger(task_instance(state), cancel_on_kill=False).on_kill())
+    begun.assert_untouched()
+    assert begun.ibm.sessions[begun.session_id].accepting_jobs is takes_jobs
+
+
+def test_it_asks_again_for_the_state_of_the_task(begun, task_instance, monkeypatch):
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    failures, ask = [RuntimeError("Airflow's API: 503")] * 2, RuntimeTaskInstance.get_task_states
+
+    def fail_twice(**query):
+        if failures:
+            raise failures.pop()
+        return ask(**query)
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", fail_twice)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._ASK_AGAIN", (0.0, 0.0, 0.0))
+    asyncio.run(begun.trigger(task_instance("failed")).on_kill())
+    begun.assert_ended()
 
 
 def test_a_triggerer_that_is_shut_down_ends_nothing(begun, task_instance):

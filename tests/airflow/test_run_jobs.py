@@ -579,7 +579,7 @@ class TestKilledWhileDeferred:
         trigger = deferred(cancel_on_kill=False)
         seen = len(ibm.journal)
         asyncio.run(trigger.on_kill())
-        assert len(ibm.journal) == seen
+        assert [entry.operation for entry in ibm.journal[seen:]] == ["update_session"], "drained, once more"
         assert statuses(ibm) == ["Running"] * 3
 
     def test_what_has_ended_is_no_trouble(self, ibm, deferred, output):

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an earlier attempt or another connection has left is closed or told of, never just forgotten."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from airflow.sdk import task
+from sqlalchemy import select
+
+from airflow_provider_ibm_sessions.decorators.session import IBMQuantumSessionDecoratedOperator
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.ledger import PREFIX
+from airflow_provider_ibm_sessions.operators.session import (
+    IBMQuantumCloseSessionOperator,
+    IBMQuantumCreateSessionOperator,
+)
+from tests.airflow.conftest import next_try
+from tests.airflow.test_openings import lost, posts
+from tests.airflow.test_run_jobs import run_jobs
+from tests.conftest import connection_to, remember_secrets
+from tests.fake_ibm import FakeIBM, Fault
+
+pytestmark = pytest.mark.usefixtures("connection", "quick")
+
+CLOSE = {"method": "DELETE", "path": "/v1/sessions/*"}
+
+
+def entries():
+    from airflow.models.variable import Variable
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        return {key.removeprefix(PREFIX) for key in session.scalars(select(Variable.key))}
+
+
+@pytest.fixture
+def another_instance(monkeypatch):
+    """The connection ``another`` leads to another instance, which knows none of our sessions."""
+    with FakeIBM(frozen=True) as other:
+        monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", connection_to(other))
+        yield other
+        remember_secrets(other)
+
+
+class TestRetriesOfAFunction:
+    """A worker has died in the function, and its session takes jobs."""
+
+    @pytest.fixture
+    def begun(self, ibm, dag, run, monkeypatch):
+        with dag:
+
+            @task.ibm_quantum_session(backend="ibm_fez", max_ttl="10m")
+            def work(session):
+                return 1
+
+            work()
+
+        def die(*_):
+            raise RuntimeError("the worker died")
+
+        with monkeypatch.context() as dying:
+            dying.setattr(IBMQuantumSessionDecoratedOperator, "_call", die)
+            module = "airflow_provider_ibm_sessions.decorators.session.close_after_failure"
+            dying.setattr(module, lambda *_: None)
+            first = run(dag)
+        monkeypatch.setattr(IBMQuantumSessionDecoratedOperator, "_call", lambda *_: 1)
+        [name] = ibm.books()["accepting"]
+        return first, name
+
+    def test_close_it_though_ibm_fails_at_first(self, ibm, dag, begun):
+        first, name = begun
+        ibm.script(Fault(**CLOSE, status=503, times=3))
+        assert next_try(first, dag, "work").state_of("work") == "success"
+        assert ibm.sessions[name].state == "closed"
+        assert ibm.books()["accepting"] == []
+        assert not entries() & set(ibm.sessions)
+
+    def test_fail_and_name_it_if_it_cannot_be_closed(self, ibm, dag, begun, output):
+        first, name = begun
+        ibm.script(Fault(**CLOSE, status=403, times=None))
+        ibm.script(Fault("PATCH", "/v1/sessions/*", status=403, times=None))
+        assert next_try(first, dag, "work").state_of("work") == "failed"
+        assert len(posts(ibm)) == 1
+        assert f"Session {name} may be open still" in output()
+        assert name in entries()
+
+
+class TestAnotherConnection:
+    def test_closing_there_fails_and_names_where_it_is(self, ibm, another_instance, dag, run, output):
+        with dag:
+            opened = IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
+            opened >> IBMQuantumCloseSessionOperator(
+                task_id="close", session_id=opened.output, ibm_quantum_conn_id="another"
+            )
+        assert run(dag).state == "failed"
+        [name] = ibm.books()["accepting"]
+        assert f"session {name} was opened at 'ibm_quantum_default'" in output()
+        assert name in entries()
+        assert another_instance.requests("DELETE")
+
+    def test_a_retry_there_opens_no_second_one(self, ibm, another_instance, dag, run, output):
+        with dag:
+            operator = IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
+        first = run(dag)
+        name = first.xcom("create")
+        operator.ibm_quantum_conn_id = "another"
+        operator.__dict__.pop("hook", None)
+        assert next_try(first, dag, "create").state_of("create") == "failed"
+        assert another_instance.sessions == {}
+        assert f"session {name} was opened at 'ibm_quantum_default'" in output()
+
+
+class TestAirflowDoesNotAnswer:
+    def test_what_may_be_ours_is_not_opened_twice(self, ibm, dag, run, monkeypatch, output):
+        from airflow_provider_ibm_sessions.ledger import TaskLedger
+
+        def fail(*_):
+            raise RuntimeError("Airflow's API: 503")
+
+        with dag:
+            IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
+        ibm.script(lost())
+        with monkeypatch.context() as silent:
+            silent.setattr(TaskLedger, "owner_of", fail)
+            first = run(dag)
+        assert first.state == "failed"
+        [name] = ibm.sessions
+        assert "Airflow does not tell whose session" in output()
+        assert next_try(first, dag, "create").xcom("create") == name
+        assert len(posts(ibm)) == 1
+
+    def test_an_entry_is_written_again(self, ibm, dag, run, monkeypatch):
+        from airflow.sdk import Variable
+
+        write, failures = Variable.set, [RuntimeError("Airflow's API: 503")]
+
+        def fail_once(*args, **kwargs):
+            if failures:
+                raise failures.pop()
+            write(*args, **kwargs)
+
+        monkeypatch.setattr(Variable, "set", fail_once)
+        with dag:
+            IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
+        assert run(dag).xcom("create") in entries()
+
+
+class TestRunJobs:
+    def test_what_cannot_be_read_is_closed_all_the_same(self, ibm, dag, run, output):
+        with dag:
+            run_jobs()
+        ibm.script(Fault("PATCH", "/v1/sessions/*", status=500, times=None))
+        ibm.script(Fault("GET", "/v1/sessions/*", skip=1, html=True, times=None))
+        run(dag)
+        [name] = ibm.sessions
+        assert ibm.requests("DELETE")
+        assert ibm.sessions[name].state == "closed"
+        assert f"Session {name} may be open still: https://quantum.cloud.ibm.com" in output()
+
+    def test_more_jobs_than_a_page_holds_are_cancelled(self, ibm):
+        from airflow_provider_ibm_sessions.client import ending
+
+        ibm.settings.job_seconds, ibm.settings.lanes = 600, 300
+        hook = IBMQuantumHook()
+        name = hook.create_session("ibm_fez").id
+        params = json.loads('{"pubs": [["OPENQASM 3.0; bit[1] m; qubit[1] q;", null, 1]]}')
+        for _ in range(205):
+            hook.submit_job("sampler", backend="ibm_fez", session_id=name, params=params)
+        with hook.client() as client:
+            assert client.follow(ending.end_all(name, [])) == []
+        assert {job.status for job in ibm.jobs.values()} == {"Cancelled"}
