@@ -149,6 +149,22 @@ def is_anothers(context: Context, session_id: str) -> bool:
     return owner is not None and not _is_ours(context, owner)
 
 
+def claim(context: Context, session_id: str, seconds: float, *, conn_id: str) -> bool:
+    """
+    Enter a session that no task is known to have, and see whether another has done so as well: the last wins.
+
+    :param seconds: How long others have who have seen no entry either.
+    :raises IBMQuantumError: If Airflow does not keep the entry.
+    """
+    if is_anothers(context, session_id):
+        return False
+    enter(context, session_id, conn_id, outlives_task=True)
+    time.sleep(seconds)
+    if TaskLedger(context).owner_of(session_id) is None:
+        raise IBMQuantumError(f"Airflow does not keep whose session {session_id} is")
+    return not is_anothers(context, session_id)
+
+
 def check_connection(session_id: str, conn_id: str) -> None:
     """
     Called where IBM does not know a session: it may be open elsewhere.

@@ -24,7 +24,7 @@ from airflow_provider_ibm_sessions.client.values import (
 )
 from airflow_provider_ibm_sessions.ending import close_after_failure, end_before_anew
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
-from airflow_provider_ibm_sessions.ledger import check_connection, has_another, is_anothers
+from airflow_provider_ibm_sessions.ledger import check_connection, claim, has_another, is_anothers, strike
 from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def end_forsaken(hook: IBMQuantumHook, context: Context, attempt: Attempt) -> No
     if attempt.forsaken is None:
         return
     before = attempt.recall(SESSION, attempt.forsaken)
-    if not before and (opening := _noted_opening(context, attempt, attempt.forsaken)):
+    if not before and (opening := _noted_opening(hook, context, attempt, attempt.forsaken)):
         before = _found_forsaken(hook, opening)
     if before:
         hook.log.warning("Earlier attempts had other input: ending what they have begun")
@@ -171,19 +171,19 @@ class _Opened:
 
 
 def _opened(hook: IBMQuantumHook, context: Context, attempt: Attempt, wanted: dict[str, Any]) -> _Opened:
-    earlier = _earlier_opening(context, attempt, wanted)
-    opening = earlier or _opening(context, wanted)
+    earlier = _earlier_opening(hook, context, attempt, wanted)
+    opening = earlier or _opening(hook, context, wanted)
     try:
         if earlier:
             hook.log.info("An earlier attempt died while it was opening a session: looking for that")
             unknown = OutcomeUnknownError("Create a session: an earlier attempt may have opened one")
             if found := earlier.find_settled(hook.get_conn(), unknown):
                 return _Opened(found, earlier.max_ttl, was_found=True)
-            opening = _opening(context, wanted)
+            opening = _opening(hook, context, wanted)
         _note(attempt, opening)
         return _Opened(opening.send(hook.get_conn()), opening.max_ttl)
     except AirflowTaskTimeout:
-        _close_unanswered(hook, opening)
+        _close_unanswered(hook, context, opening)
         raise
     except IBMQuantumError as error:
         if isinstance(error, OutcomeUnknownError):
@@ -193,7 +193,7 @@ def _opened(hook: IBMQuantumHook, context: Context, attempt: Attempt, wanted: di
         raise
 
 
-def _opening(context: Context, wanted: dict[str, Any]) -> Opening:
+def _opening(hook: IBMQuantumHook, context: Context, wanted: dict[str, Any]) -> Opening:
     """What is to be asked for."""
     from airflow_provider_ibm_sessions.client.adoption import Opening, are_distinct, marked
 
@@ -206,27 +206,39 @@ def _opening(context: Context, wanted: dict[str, Any]) -> Opening:
         max_ttl=marked(max_ttl, _start(context) + place) if is_marked else max_ttl,
         since=datetime.now(UTC),
         is_marked=is_marked,
-        is_anothers=partial(is_anothers, context),
+        **_in_ledger(hook, context),
     )
 
 
-def _earlier_opening(context: Context, attempt: Attempt, wanted: dict[str, Any]) -> Opening | None:
+def _earlier_opening(
+    hook: IBMQuantumHook, context: Context, attempt: Attempt, wanted: dict[str, Any]
+) -> Opening | None:
     """What an attempt before this has asked for, if it had no answer."""
     if not attempt.can_remember:
-        opening = _opening(context, wanted)
+        opening = _opening(hook, context, wanted)
         began = context["dag_run"].start_date or opening.since
         return None if attempt.is_first else replace(opening, since=began)
-    return None if attempt.recall(SESSION) else _noted_opening(context, attempt)
+    return None if attempt.recall(SESSION) else _noted_opening(hook, context, attempt)
 
 
-def _noted_opening(context: Context, attempt: Attempt, key: str | None = None) -> Opening | None:
+def _noted_opening(
+    hook: IBMQuantumHook, context: Context, attempt: Attempt, key: str | None = None
+) -> Opening | None:
     from airflow_provider_ibm_sessions.client.adoption import Opening
 
     noted = attempt.recall(_ASKED, key)
     if not noted:
         return None
     since = datetime.fromisoformat(noted["since"])
-    return Opening(**{**noted, "since": since}, is_anothers=partial(is_anothers, context))
+    return Opening(**{**noted, "since": since}, **_in_ledger(hook, context))
+
+
+def _in_ledger(hook: IBMQuantumHook, context: Context) -> dict[str, Any]:
+    """How an opening tells what is another's, and makes what it takes up its own."""
+    return {
+        "is_anothers": partial(is_anothers, context),
+        "claim": partial(claim, context, conn_id=hook.ibm_quantum_conn_id),
+    }
 
 
 def _note(attempt: Attempt, opening: Opening) -> None:
@@ -276,12 +288,13 @@ def _place(context: Context) -> tuple[int, int]:
     return place, most_mapped * len(openers)
 
 
-def _close_unanswered(hook: IBMQuantumHook, opening: Opening) -> None:
+def _close_unanswered(hook: IBMQuantumHook, context: Context, opening: Opening) -> None:
     """``execution_timeout`` has struck while the outcome was open: leave no session behind."""
     try:
         found = opening.find_settled(hook.get_conn(), OutcomeUnknownError("Create a session"))
-        if found:
+        if found and not _is_left_to_successor(context, found):
             hook.close_session(found.id)
+            strike(found.id)
     except IBMQuantumError:
         hook.log.exception("A session on %s may be open: look at IBM's console", opening.backend)
 

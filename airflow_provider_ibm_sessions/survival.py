@@ -38,6 +38,17 @@ def goes_on_elsewhere(context: Context) -> bool:
     return "running" not in states or Attempt(context).is_superseded
 
 
+def has_failed(context: Context) -> bool:
+    """
+    Whether the task has ended, and not well: a user has marked it, say. Asks Airflow's API.
+
+    Before Airflow 3.3 it is not known.
+    """
+    if context.get("task_state_store") is None:
+        return False
+    return bool(_states_of(context["ti"]) & (_OVER - {"success"}))
+
+
 def _has_ended(states: set[str]) -> bool:
     return not states or bool(states & _OVER)
 

@@ -11,15 +11,19 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, PermissionDeniedError
+from airflow_provider_ibm_sessions.ledger import Owner
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_provider_ibm_sessions.client.models import Session, Workload
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-    from airflow_provider_ibm_sessions.ledger import Ledger, Owner
+    from airflow_provider_ibm_sessions.ledger import Ledger
 
 log = logging.getLogger(__name__)
+
+_LATE = 900.0
+"""Seconds after which IBM surely shows what was opened."""
 
 
 class Scope(StrEnum):
@@ -135,7 +139,7 @@ class Sweep:
                 continue
             session = self._read(session_id, entry)
             if isinstance(session, NotFoundError):
-                is_over = session_id not in listed
+                is_over = session_id not in listed and self._is_forgotten(entry)
             else:
                 is_over = session is not None and session.is_closed
                 if session is not None and not session.is_closed:
@@ -149,6 +153,13 @@ class Sweep:
         except ValueError as error:
             log.warning("Airflow's variable of session %s: %s", session_id, error)
             return Verdict.UNCLEAR
+
+    def _is_forgotten(self, entry: Owner | Verdict | None) -> bool:
+        """Whether nobody will ask for a session any more that IBM does not know: it may show it late."""
+        if not isinstance(entry, Owner):
+            return False
+        is_young = time.time() - entry.opened < max(self._min_age, _LATE)
+        return not is_young and not self._is_live(entry)
 
     def _is_here(self, entry: Owner | Verdict | None) -> bool:
         """Whether an entered session was opened at this connection: of others, IBM knows nothing here."""

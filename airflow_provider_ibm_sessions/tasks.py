@@ -8,18 +8,18 @@ import sys
 from _thread import start_new_thread
 from functools import cached_property
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, get_current_context
 
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
-from airflow_provider_ibm_sessions.survival import goes_on_elsewhere
+from airflow_provider_ibm_sessions.survival import goes_on_elsewhere, has_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from airflow.providers.common.compat.sdk import BaseOperatorLink
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
 
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
@@ -42,6 +42,7 @@ class IBMQuantumTask:
     _killed: Event | None = None
     """There once the task was killed; set when what it had begun is ended, or left to a successor."""
     _is_superseded = False
+    _context: Context | None = None
 
     def on_kill(self) -> None:
         """
@@ -52,12 +53,17 @@ class IBMQuantumTask:
         On SIGTERM it is in the handler, and the interrupted thread may hold locks that it waits for itself:
         that of Airflow's log, for one. So the work is done in a thread of its own, which waits for them only
         until the handler returns.
+
+        Once ``execute()`` has ended, what was begun is its teardown's to end, or its trigger's: it is ended
+        here only if Airflow says that the task has failed all the same.
         """
         self._killed = done = Event()
+        is_running = _is_running()
+        is_left = _goes_on_elsewhere if is_running else self._is_left
 
         def end() -> None:
             try:
-                self._is_superseded = _within(_ASK_SECONDS, _goes_on_elsewhere)
+                self._is_superseded = _within(_ASK_SECONDS, is_left, without_answer=not is_running)
                 if not self._is_superseded:
                     self.end_all()
             finally:
@@ -66,6 +72,13 @@ class IBMQuantumTask:
         # Not threading.Thread: to start one takes a lock that the interrupted thread may hold as well.
         start_new_thread(end, ())
         done.wait(None if isinstance(sys.exception(), AirflowTaskTimeout) else _HANDLER_SECONDS)
+
+    def pre_execute(self, context: Any) -> None:
+        """Called by Airflow before ``execute()``."""
+        self._context = context
+
+    def _is_left(self) -> bool:
+        return self._context is None or not has_failed(self._context)
 
     def end_all(self) -> None:
         """End what the task has begun, in the few seconds that are left."""
@@ -98,8 +111,21 @@ def _goes_on_elsewhere() -> bool:
     return goes_on_elsewhere(get_current_context())
 
 
-def _within(seconds: float, ask: Callable[[], bool]) -> bool:
-    """The answer, or False if there is none in time: what nobody surely goes on with is ended."""
+def _is_running() -> bool:
+    """Whether Airflow is in ``execute()``, or in what takes its place after a deferral."""
+    try:
+        get_current_context()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _within(seconds: float, ask: Callable[[], bool], *, without_answer: bool = False) -> bool:
+    """
+    The answer, if there is one in time.
+
+    :param without_answer: What holds else. What nobody surely goes on with is ended, while the task runs.
+    """
     answers: list[bool] = []
     answered = Event()
 
@@ -113,4 +139,4 @@ def _within(seconds: float, ask: Callable[[], bool]) -> bool:
 
     start_new_thread(run, ())
     answered.wait(seconds)
-    return any(answers)
+    return answers[0] if answers else without_answer

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
@@ -22,6 +23,9 @@ from airflow_provider_ibm_sessions.client.operations import GET_SESSION, LIST_JO
 from airflow_provider_ibm_sessions.client.values import SessionMode
 
 log = logging.getLogger(__name__)
+
+_CLAIMS: Final = 5
+"""This part of the time in which a session shows is given to others to claim it as well: 3 s."""
 
 _MOST_OFF = 256
 _FEWEST = 16
@@ -65,6 +69,8 @@ class Opening:
     :param is_marked: Whether no one else asks for a session with the same ``max_ttl`` now. What is not, is
         never taken up.
     :param is_anothers: Tells of a session's id whether it is known to be another's.
+    :param claim: Called with the id of what is about to be taken up, and with seconds to wait for others who
+        do the same: whether it is ours then.
     """
 
     backend: str
@@ -73,6 +79,7 @@ class Opening:
     since: datetime
     is_marked: bool = True
     is_anothers: Callable[[str], bool] = lambda _: False
+    claim: Callable[[str, float], bool] = lambda _, __: True
 
     def send(self, client: IBMQuantumClient) -> Session:
         """
@@ -107,16 +114,19 @@ class Opening:
         :param unknown: What to raise if looking fails.
         """
         found = None
-        for pause in pauses(client.retry.settling):
-            time.sleep(pause)
-            try:
+        try:
+            for pause in pauses(client.retry.settling):
+                time.sleep(pause)
                 found = self.find(client)
-            except OutcomeUnknownError:
-                raise
-            except IBMQuantumError as error:
-                unknown.retryable = True
-                unknown.message += f". Cannot look for it: {error}"
-                raise unknown from error
+            if found and not self.claim(found.id, client.retry.settling / _CLAIMS):
+                log.info("Session %s was taken up by another", found.id)
+                return None
+        except OutcomeUnknownError:
+            raise
+        except IBMQuantumError as error:
+            unknown.retryable = True
+            unknown.message += f". Cannot look for it: {error}"
+            raise unknown from error
         if found:
             log.info("Found session %s, whose opening went unanswered", found.id)
         return found

@@ -270,7 +270,6 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
             session = self.hook.close_session(self.session_id)
             if session is None:
                 check_connection(self.session_id, self.ibm_quantum_conn_id)
-        strike(self.session_id)
         if session is None:
             self.log.warning(
                 "IBM does not know session %s at connection '%s': nothing to close there",
@@ -278,6 +277,7 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
                 self.ibm_quantum_conn_id,
             )
             return None
+        strike(self.session_id)
         self.log.info("Session %s is %s%s", session.id, session.state, _how_it_ended(session))
         return session.to_json()
 

@@ -242,7 +242,7 @@ class Scenario:
         return run.xcom(self.worker.task.task_id)
 
 
-def begin(dag, run_id):
+def begin(dag, run_id, logical_date=None):
     """A run of the Dag, as the scheduler creates it."""
     from airflow.models.dagrun import get_or_create_dagrun
     from airflow.sdk import timezone
@@ -255,7 +255,7 @@ def begin(dag, run_id):
         dag_run = get_or_create_dagrun(
             dag=DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)),
             run_id=run_id,
-            logical_date=None,
+            logical_date=logical_date,
             data_interval=None,
             run_after=now,
             start_date=now,

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 
 import pytest
 from airflow.sdk import task
@@ -16,7 +19,7 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
 )
-from tests.airflow.conftest import next_try
+from tests.airflow.conftest import cleared, next_try
 from tests.airflow.test_openings import lost, posts
 from tests.airflow.test_run_jobs import run_jobs
 from tests.conftest import connection_to, remember_secrets
@@ -110,6 +113,32 @@ class TestAnotherConnection:
         assert next_try(first, dag, "create").state_of("create") == "failed"
         assert another_instance.sessions == {}
         assert f"session {name} was opened at 'ibm_quantum_default'" in output()
+
+
+class TestAfterTheEnd:
+    """Airflow lets SIGTERM reach a task whose ``execute()`` has ended."""
+
+    def test_a_task_that_has_succeeded_leaves_its_session_to_the_run(self, ibm, dag, run, terminate):
+        def overtime(context):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(3)
+
+        terminate(lambda: False)  # restores the handler
+        with dag:
+            IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez", on_success_callback=overtime)
+        result = run(dag)
+        assert ibm.books()["accepting"] == [result.xcom("create")]
+
+    def test_a_session_that_has_jobs_is_taken_up_when_its_task_is_cleared(self, ibm, dag, run):
+        ibm.settings.job_seconds = 600
+        with dag:
+            IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
+        first = run(dag)
+        name = first.xcom("create")
+        params = {"pubs": [["OPENQASM 3.0; bit[1] m; qubit[1] q;", None, 1]]}
+        IBMQuantumHook().submit_job("sampler", backend="ibm_fez", session_id=name, params=params)
+        assert cleared(first, dag, "create").xcom("create") == name
+        assert list(ibm.sessions) == [name]
 
 
 class TestAirflowDoesNotAnswer:

@@ -110,6 +110,29 @@ class TestTwentyAtOnce:
         assert sorted(ibm.books()["accepting"]) == sorted(owned)
         assert len(posts(ibm)) == 30
 
+    def test_two_runs_with_one_mark_do_not_take_up_the_same(self, ibm, airflow_db, dag, monkeypatch):
+        """Of two that find one session at the same moment, one takes it up; the other asks again."""
+        from airflow import settings
+
+        monkeypatch.setattr("airflow_provider_ibm_sessions.opening._start", lambda _: 7)
+        ibm.script(lost(delay=1), not_done(delay=1))
+        opener = create(max_ttl="20m")
+        serialize(dag)
+        runs = [begin(dag, f"run_{day}", datetime(2026, 11, day, tzinfo=UTC)) for day in (1, 2)]
+        children = []
+        for ti in queued(dag):
+            settings.Session.remove()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            children.append(os.fork())
+            if children[-1] == 0:
+                _be_a_worker(opener, ti, None)
+        assert [_ended(child) for child in children] == [None] * 2
+        owned = [Run(each).xcom("create") for each in runs]
+        assert sorted(owned) == sorted(ibm.books()["accepting"]) == sorted(ibm.sessions)
+        assert len(set(owned)) == 2
+        assert len(posts(ibm)) == 3
+
 
 class TestMarks:
     def test_tasks_of_a_run_ask_for_different_sessions(self, ibm, dag, run):
@@ -185,7 +208,8 @@ def asked_for(started):
         "dag": SimpleNamespace(tasks=[SimpleNamespace(task_id="create", template_fields=())]),
         "dag_run": SimpleNamespace(start_date=datetime(2026, 11, 22, 0, 0, started, tzinfo=UTC)),
     }
-    return _opening(context, {"backend": "ibm_fez", "mode": "dedicated", "max_ttl": 28800}).max_ttl
+    hook = SimpleNamespace(ibm_quantum_conn_id="quantum")
+    return _opening(hook, context, {"backend": "ibm_fez", "mode": "dedicated", "max_ttl": 28800}).max_ttl
 
 
 class TestFunction:

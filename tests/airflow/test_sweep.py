@@ -306,6 +306,20 @@ class TestLedger:
         assert len(ibm.sessions) == 2
         assert entries() == []
 
+    @pytest.mark.parametrize("is_live", [True, False])
+    def test_a_session_that_ibm_does_not_show_yet_stays_entered(self, ibm, run, is_live):
+        """IBM may list it late, or the connection lead elsewhere for a while."""
+        with DAG("slow", schedule=None) as dag:
+            opened = IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
+            if is_live:
+                opened >> sweep()
+        ibm.script(Fault("GET", "/v1/workloads", json={"workloads": []}, times=2))
+        ibm.script(Fault("GET", "/v1/sessions/*", status=404, code="not_found"))
+        run(dag)
+        if not is_live:
+            swept(run)
+        assert entries() == list(ibm.sessions)
+
     def test_a_sweep_strikes_out_what_has_closed_unnoticed(self, ibm, run):
         owned_by_a_run_that_ended(run, ibm, 2, state="closed")
         swept(run)

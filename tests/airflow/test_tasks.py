@@ -14,6 +14,12 @@ from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, Supersed
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 
+@pytest.fixture(autouse=True)
+def running(monkeypatch):
+    """Airflow is in ``execute()``."""
+    monkeypatch.setattr(tasks, "get_current_context", lambda: {"ti": SimpleNamespace()})
+
+
 class Task(IBMQuantumTask):
     """Writes its last words under a lock, as Airflow's log does."""
 
