@@ -84,27 +84,32 @@ def queued(dag):
     return task_instances(dag)
 
 
+def at_once(opener, dag):
+    """Run all that is queued, each in a process of its own; returns how they ended."""
+    from airflow import settings
+
+    children = []
+    for ti in queued(dag):
+        settings.Session.remove()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        children.append(os.fork())
+        if children[-1] == 0:
+            _be_a_worker(opener, ti, None)
+    return [_ended(child) for child in children]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 class TestTwentyAtOnce:
     """Twenty workers, in processes of their own, open sessions on one backend at the same moment."""
 
     def test_each_owns_one_though_no_reply_arrives(self, ibm, airflow_db, dag):
-        from airflow import settings
-
         ibm.script(lost(times=10, delay=1), not_done(times=10, delay=1))
         opener = create_each(20, max_ttl="20m")
         serialize(dag)
         dag_run = begin(dag, "run")
-        children = []
-        for ti in queued(dag):
-            settings.Session.remove()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            children.append(os.fork())
-            if children[-1] == 0:
-                _be_a_worker(opener, ti, None)
-        assert [_ended(child) for child in children] == [None] * 20
+        assert at_once(opener, dag) == [None] * 20
         owned = Run(dag_run).xcom_of_each("create")
         assert len(owned) == len(set(owned)) == 20
         assert sorted(ibm.books()["accepting"]) == sorted(owned)
@@ -112,22 +117,12 @@ class TestTwentyAtOnce:
 
     def test_two_runs_with_one_mark_do_not_take_up_the_same(self, ibm, airflow_db, dag, monkeypatch):
         """Of two that find one session at the same moment, one takes it up; the other asks again."""
-        from airflow import settings
-
         monkeypatch.setattr("airflow_provider_ibm_sessions.opening._start", lambda _: 7)
         ibm.script(lost(delay=1), not_done(delay=1))
         opener = create(max_ttl="20m")
         serialize(dag)
         runs = [begin(dag, f"run_{day}", datetime(2026, 11, day, tzinfo=UTC)) for day in (1, 2)]
-        children = []
-        for ti in queued(dag):
-            settings.Session.remove()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            children.append(os.fork())
-            if children[-1] == 0:
-                _be_a_worker(opener, ti, None)
-        assert [_ended(child) for child in children] == [None] * 2
+        assert at_once(opener, dag) == [None] * 2
         owned = [Run(each).xcom("create") for each in runs]
         assert sorted(owned) == sorted(ibm.books()["accepting"]) == sorted(ibm.sessions)
         assert len(set(owned)) == 2

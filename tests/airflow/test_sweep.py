@@ -11,7 +11,7 @@ from airflow.sdk import DAG, get_current_context, task
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.ledger import PREFIX, enter
+from airflow_provider_ibm_sessions.ledger import PREFIX, TaskLedger, enter
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
@@ -305,6 +305,15 @@ class TestLedger:
         assert run(dag).state == "success"
         assert len(ibm.sessions) == 2
         assert entries() == []
+
+    def test_one_whose_owner_comes_back_to_life_is_left_alone(self, ibm, run, monkeypatch, output):
+        [orphan] = owned_by_a_run_that_ended(run, ibm)
+        answers = [True, False]
+        monkeypatch.setattr(TaskLedger, "is_live", lambda *_: answers.pop())
+        swept(run)
+        assert answers == []
+        assert is_open(ibm, orphan)
+        assert f"{orphan} is used again" in output()
 
     @pytest.mark.parametrize("is_live", [True, False])
     def test_a_session_that_ibm_does_not_show_yet_stays_entered(self, ibm, run, is_live):
