@@ -53,6 +53,7 @@ def play(scenarios: Sequence[Scenario], home: Path, at_once: int) -> list[Verdic
             parts.unpause(dag_ids)
             verdicts = _Players(parts, pool, stages).play()
         for stage in stages:
+            stage.look_again(verdicts[stage.number])
             (home / f"{stage.name}.log").write_text(stage.notes(), encoding="utf-8")
     return [verdicts[stage.number] for stage in stages]
 

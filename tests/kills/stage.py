@@ -166,12 +166,22 @@ class Stage:
                 if job.status == "Running":
                     service.timeline.at(when, partial(service.life._finish, job, length=0.0))
 
-    def _look(self, took: float) -> Verdict:
+    def look_again(self, verdict: Verdict) -> None:
+        """When Airflow has stopped: what somebody who was thought dead has done since is not clean either."""
+        if not verdict.trouble:
+            self._read_books(verdict)
+            verdict.trouble = [f"afterwards: {words}" for words in verdict.trouble]
+
+    def _read_books(self, verdict: Verdict) -> None:
         books = self.ibm.books()
-        verdict = Verdict(self.scenario, took=took, sessions=books["sessions"], jobs=books["jobs"])
+        verdict.sessions, verdict.jobs = books["sessions"], books["jobs"]
         verdict.lost = sum(count for state, count in verdict.sessions.items() if state != "closed")
         verdict.twice = len(books["duplicate_submits"])
         verdict.trouble = [words for is_so, words in _troubles(verdict, books) if is_so]
+
+    def _look(self, took: float) -> Verdict:
+        verdict = Verdict(self.scenario, took=took)
+        self._read_books(verdict)
         if not verdict.trouble or took > self.scenario.bound:  # else Airflow has enough to do
             verdict.run = self._state()
             if verdict.run != self.scenario.run:
@@ -196,5 +206,5 @@ def _troubles(verdict: Verdict, books: dict[str, Any]) -> Iterator[tuple[bool, s
     yield sessions != {"closed": wanted.sessions}, f"sessions {sessions}, not {wanted.sessions} closed"
     yield jobs not in (wanted.jobs, wanted.or_jobs), f"jobs {jobs}, not {dict(wanted.jobs)}"
     yield verdict.twice > 0, f"{verdict.twice} jobs submitted twice"
-    for name in ("leaks", "complaints", "bugs"):
+    for name in ("duplicates", "leaks", "complaints", "bugs"):
         yield bool(books[name]), f"{name}: {books[name]}"
