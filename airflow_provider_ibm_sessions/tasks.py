@@ -78,7 +78,7 @@ class IBMQuantumTask:
         self._context = context
 
     def _is_left(self) -> bool:
-        return self._context is None or not has_failed(self._context)
+        return self._context is not None and not has_failed(self._context)
 
     def end_all(self) -> None:
         """End what the task has begun, in the few seconds that are left."""
