@@ -27,6 +27,8 @@ for name in (
 ):
     os.environ.pop(name, None)
 
+import gc  # noqa: E402
+import itertools  # noqa: E402
 import json  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
@@ -39,6 +41,8 @@ import pytest  # noqa: E402
 from tests.fake_ibm import FakeIBM  # noqa: E402
 from tests.traces import traces  # noqa: E402
 
+_ended = itertools.count(1)
+
 SECRETS: set[str] = set()
 """Every API key and token that the tests of this process have used."""
 
@@ -46,6 +50,17 @@ SECRETS: set[str] = set()
 def pytest_configure() -> None:
     # A shell lets what it starts in the background ignore SIGINT, and so would all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart() -> None:
+    # Python swallows what a signal handler raises inside of a finalizer, such as the exception that Airflow's
+    # execution_timeout is made of: so garbage is collected between the tests.
+    gc.disable()
+
+
+def pytest_runtest_logfinish() -> None:
+    if next(_ended) % 20 == 0:
+        gc.collect()
 
 
 def pytest_sessionfinish() -> None:
