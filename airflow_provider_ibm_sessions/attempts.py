@@ -68,7 +68,7 @@ class Attempt:
                 self.is_first = False
                 self._note(tried=self._ti.try_number)
                 return
-            forsaken = self._record["key"]
+            forsaken = [*forsaken, self._record["key"]]
         self._note(
             key=secrets.token_hex(10),
             inputs=digest,
@@ -92,14 +92,13 @@ class Attempt:
         return is_gone or bool(self._record.get("tried", 0) > self._ti.try_number)
 
     @property
-    def forsaken(self) -> str | None:
-        """The key of an attempt that began with other input, and may have left something behind."""
-        key: str | None = self._record.get("forsaken")
-        return key
+    def forsaken(self) -> list[str]:
+        """The keys of attempts that began with other input, and may have left something behind."""
+        return list(self._record.get("forsaken", ()))
 
-    def ended_forsaken(self) -> None:
-        """Note that nothing is left of it."""
-        self._note(forsaken=None)
+    def ended_forsaken(self, key: str) -> None:
+        """Note that nothing is left of one."""
+        self._note(forsaken=[other for other in self.forsaken if other != key])
 
     def tag(self, index: int = 0, key: str | None = None) -> str:
         """The tag of the task's ``index``-th job: the same in each attempt, and of no other job."""

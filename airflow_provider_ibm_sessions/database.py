@@ -38,8 +38,10 @@ class DatabaseLedger:
 
     def owner_of(self, session_id: str) -> Owner | None:
         """Whom this Airflow has opened the session for; see :class:`Ledger`."""
-        text = Variable.get(PREFIX + session_id, default_var=None)
-        return Owner.read(text) if text else None
+        # Not Variable.get(), which takes a database that does not answer for one that has no such variable.
+        with create_session() as session:
+            entry = session.scalar(select(Variable).where(Variable.key == PREFIX + session_id))
+            return Owner.read(entry.val) if entry else None
 
     def is_live(self, owner: Owner) -> bool:
         """Whether the run goes on, and the task too if the session is for that only."""

@@ -11,6 +11,15 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 
 
+class AirflowUnavailableError(IBMQuantumError):
+    """Airflow does not tell what is needed; nothing was sent. It may tell at the next try."""
+
+    retryable = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=False)
+
+
 class IBMQuantumTaskError(AirflowException):
     """A failure that a retry of the task may get past; its cause is the client's error."""
 

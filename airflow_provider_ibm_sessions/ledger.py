@@ -14,7 +14,9 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.denials import check_no_variable
+from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class Ledger(Protocol):
         Whom this Airflow has opened the session for, or None if it has not.
 
         :raises ValueError: If it has an entry that cannot be read.
+        :raises AirflowUnavailableError: If Airflow does not tell.
         """
 
     def is_live(self, owner: Owner) -> bool:
@@ -137,32 +140,26 @@ def is_anothers(context: Context, session_id: str) -> bool:
     """
     Whether this Airflow has opened the session for another task, or has an entry that cannot be read.
 
-    :raises IBMQuantumError: If Airflow does not answer: then it may be ours, and is not to be opened twice.
+    :raises AirflowUnavailableError: If Airflow does not tell: it may be ours, and is not to be opened twice.
     """
-    try:
-        owner = TaskLedger(context).owner_of(session_id)
-    except ValueError:
-        log.warning("Cannot tell whose session %s is", session_id, exc_info=True)
-        return True
-    except Exception as error:
-        raise IBMQuantumError(f"Airflow does not tell whose session {session_id} is") from error
-    return owner is not None and not _is_ours(context, owner)
+    return _is_known_as_ours(context, session_id) is False
 
 
 def claim(context: Context, session_id: str, seconds: float, *, conn_id: str) -> bool:
     """
-    Enter a session that no task is known to have, and see whether another has done so as well: the last wins.
+    Enter a session that no other task is known to have, and see whether one does so as well: the last wins.
 
     :param seconds: How long others have who have seen no entry either.
-    :raises IBMQuantumError: If Airflow does not keep the entry.
+    :raises AirflowUnavailableError: If Airflow does not keep the entry.
     """
     if is_anothers(context, session_id):
         return False
     enter(context, session_id, conn_id, outlives_task=True)
     time.sleep(seconds)
-    if TaskLedger(context).owner_of(session_id) is None:
-        raise IBMQuantumError(f"Airflow does not keep whose session {session_id} is")
-    return not is_anothers(context, session_id)
+    is_ours = _is_known_as_ours(context, session_id)
+    if is_ours is None:
+        raise AirflowUnavailableError(f"Airflow does not keep whose session {session_id} is")
+    return is_ours
 
 
 def check_connection(session_id: str, conn_id: str) -> None:
@@ -170,15 +167,14 @@ def check_connection(session_id: str, conn_id: str) -> None:
     Called where IBM does not know a session: it may be open elsewhere.
 
     :raises ConfigurationError: If this Airflow has opened it at another connection.
+    :raises AirflowUnavailableError: If Airflow does not tell.
     """
-    from airflow.providers.common.compat.sdk import Variable
-
     try:
-        text = Variable.get(PREFIX + session_id, default=None)
-        opened_at = Owner.read(text).conn_id if text else conn_id
-    except Exception:
+        owner = _owner_of(session_id)
+    except ValueError:
         log.warning("Cannot tell where session %s was opened", session_id, exc_info=True)
         return
+    opened_at = owner.conn_id if owner else conn_id
     if opened_at != conn_id:
         raise ConfigurationError(
             f"ibm_quantum_conn_id: session {session_id} was opened at '{opened_at}', and IBM does not know "
@@ -198,6 +194,27 @@ def has_another(context: Context, session_id: str) -> bool:
         if other != session_id and owner and _is_ours(context, owner):
             return True
     return False
+
+
+def _owner_of(session_id: str) -> Owner | None:
+    from airflow.providers.common.compat.sdk import Variable
+
+    key = PREFIX + session_id
+    text = Variable.get(key, default=None)
+    if text:
+        return Owner.read(text)
+    check_no_variable(key)
+    return None
+
+
+def _is_known_as_ours(context: Context, session_id: str) -> bool | None:
+    """Whether a session is the running task's; None if it is nobody's."""
+    try:
+        owner = _owner_of(session_id)
+    except ValueError:
+        log.warning("Cannot tell whose session %s is", session_id, exc_info=True)
+        return False
+    return None if owner is None else _is_ours(context, owner)
 
 
 def _is_ours(context: Context, owner: Owner) -> bool:
@@ -225,10 +242,7 @@ class TaskLedger:
 
     def owner_of(self, session_id: str) -> Owner | None:
         """Whom this Airflow has opened the session for; see :class:`Ledger`."""
-        from airflow.providers.common.compat.sdk import Variable
-
-        text = Variable.get(PREFIX + session_id, default=None)
-        return Owner.read(text) if text else None
+        return _owner_of(session_id)
 
     def is_live(self, owner: Owner) -> bool:
         """Whether the run goes on, and the task too if the session is for that only."""

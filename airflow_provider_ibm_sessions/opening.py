@@ -22,9 +22,9 @@ from airflow_provider_ibm_sessions.client.values import (
     checked_choice,
     to_seconds,
 )
-from airflow_provider_ibm_sessions.ending import close_after_failure, end_before_anew
+from airflow_provider_ibm_sessions.ending import close, close_after_failure, end_before_anew
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError
-from airflow_provider_ibm_sessions.ledger import check_connection, claim, has_another, is_anothers, strike
+from airflow_provider_ibm_sessions.ledger import check_connection, claim, has_another, is_anothers
 from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 
 if TYPE_CHECKING:
@@ -93,23 +93,16 @@ def open_session(
     return session
 
 
-def session_of_before(hook: IBMQuantumHook, attempt: Attempt) -> Session | None:
-    """The session that an earlier attempt has opened, if it takes jobs still."""
-    session_id = attempt.recall(SESSION)
-    return taking_jobs(hook, session_id) if session_id else None
-
-
 def end_forsaken(hook: IBMQuantumHook, context: Context, attempt: Attempt) -> None:
-    """End the session of earlier attempts that had other input, also one whose opening had no answer."""
-    if attempt.forsaken is None:
-        return
-    before = attempt.recall(SESSION, attempt.forsaken)
-    if not before and (opening := _noted_opening(hook, context, attempt, attempt.forsaken)):
-        before = _found_forsaken(hook, opening)
-    if before:
-        hook.log.warning("Earlier attempts had other input: ending what they have begun")
-        end_before_anew(hook, before)
-    attempt.ended_forsaken()
+    """End the sessions of earlier attempts that had other input, also one whose opening had no answer."""
+    for key in attempt.forsaken:
+        before = attempt.recall(SESSION, key)
+        if not before and (opening := _noted_opening(hook, context, attempt, key)):
+            before = _found_forsaken(hook, opening)
+        if before:
+            hook.log.warning("Earlier attempts had other input: ending what they have begun")
+            end_before_anew(hook, before)
+        attempt.ended_forsaken(key)
 
 
 def _found_forsaken(hook: IBMQuantumHook, opening: Opening) -> str | None:
@@ -293,8 +286,7 @@ def _close_unanswered(hook: IBMQuantumHook, context: Context, opening: Opening) 
     try:
         found = opening.find_settled(hook.get_conn(), OutcomeUnknownError("Create a session"))
         if found and not _is_left_to_successor(context, found):
-            hook.close_session(found.id)
-            strike(found.id)
+            close(hook, found.id)
     except IBMQuantumError:
         hook.log.exception("A session on %s may be open: look at IBM's console", opening.backend)
 

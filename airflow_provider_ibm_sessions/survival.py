@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.attempts import Attempt
+from airflow_provider_ibm_sessions.ledger import OVER
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-_OVER = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
 def is_over(ti: Any) -> bool:
@@ -46,11 +45,11 @@ def has_failed(context: Context) -> bool:
     """
     if context.get("task_state_store") is None:
         return False
-    return bool(_states_of(context["ti"]) & (_OVER - {"success"}))
+    return bool(_states_of(context["ti"]).intersection(OVER) - {"success"})
 
 
 def _has_ended(states: set[str]) -> bool:
-    return not states or bool(states & _OVER)
+    return not states or bool(states.intersection(OVER))
 
 
 def _states_of(ti: Any) -> set[str]:

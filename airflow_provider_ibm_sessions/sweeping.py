@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, PermissionDeniedError
+from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
 from airflow_provider_ibm_sessions.ledger import Owner
 
 if TYPE_CHECKING:
@@ -152,7 +153,10 @@ class Sweep:
             return self._ledger.owner_of(session_id)
         except ValueError as error:
             log.warning("Airflow's variable of session %s: %s", session_id, error)
-            return Verdict.UNCLEAR
+        except AirflowUnavailableError as error:
+            log.warning("%s", error)
+            self._failures.append(error)
+        return Verdict.UNCLEAR
 
     def _is_forgotten(self, entry: Owner | Verdict | None) -> bool:
         """Whether nobody will ask for a session any more that IBM does not know: it may show it late."""

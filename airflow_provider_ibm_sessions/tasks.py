@@ -58,6 +58,7 @@ class IBMQuantumTask:
         here only if Airflow says that the task has failed all the same.
         """
         self._killed = done = Event()
+        timed_out = isinstance(sys.exception(), AirflowTaskTimeout)
         is_running = _is_running()
         is_left = _goes_on_elsewhere if is_running else self._is_left
 
@@ -65,23 +66,27 @@ class IBMQuantumTask:
             try:
                 self._is_superseded = _within(_ASK_SECONDS, is_left, without_answer=not is_running)
                 if not self._is_superseded:
-                    self.end_all()
+                    self.end_all(at_once=not timed_out)
             finally:
                 done.set()
 
         # Not threading.Thread: to start one takes a lock that the interrupted thread may hold as well.
         start_new_thread(end, ())
-        done.wait(None if isinstance(sys.exception(), AirflowTaskTimeout) else _HANDLER_SECONDS)
+        done.wait(None if timed_out else _HANDLER_SECONDS)
 
     def pre_execute(self, context: Any) -> None:
         """Called by Airflow before ``execute()``."""
         self._context = context
 
     def _is_left(self) -> bool:
-        return self._context is not None and not has_failed(self._context)
+        return self._context is None or not has_failed(self._context)
 
-    def end_all(self) -> None:
-        """End what the task has begun, in the few seconds that are left."""
+    def end_all(self, *, at_once: bool) -> None:
+        """
+        End what the task has begun.
+
+        :param at_once: In the few seconds after SIGTERM; when ``execution_timeout`` strikes, Airflow waits.
+        """
 
     def check_alive(self) -> None:
         """

@@ -24,7 +24,7 @@ from airflow_provider_ibm_sessions.client.values import SessionMode
 
 log = logging.getLogger(__name__)
 
-_CLAIMS: Final = 5
+_CLAIM_SHARE: Final = 0.2
 """This part of the time in which a session shows is given to others to claim it as well: 3 s."""
 
 _MOST_OFF = 256
@@ -118,7 +118,7 @@ class Opening:
             for pause in pauses(client.retry.settling):
                 time.sleep(pause)
                 found = self.find(client)
-            if found and not self.claim(found.id, client.retry.settling / _CLAIMS):
+            if found and not self.claim(found.id, client.retry.settling * _CLAIM_SHARE):
                 log.info("Session %s was taken up by another", found.id)
                 return None
         except OutcomeUnknownError:

@@ -17,17 +17,12 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
-from airflow_provider_ibm_sessions.ending import close_after_failure, end_all, end_before_anew
+from airflow_provider_ibm_sessions.ending import close, close_after_failure, end_all, end_before_anew
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.ledger import enter, strike
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.opening import (
-    checked_session,
-    end_forsaken,
-    open_session,
-    session_of_before,
-)
+from airflow_provider_ibm_sessions.opening import SESSION, checked_session, end_forsaken, open_session
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
@@ -93,9 +88,9 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
             wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
             attempt.begin(wanted)
             end_forsaken(self.hook, context, attempt)
-            if before := session_of_before(self.hook, attempt):
-                self.log.info("The attempt before has left session %s: the function begins anew", before.id)
-                end_before_anew(self.hook, before.id)
+            if before := attempt.recall(SESSION):
+                self.log.info("The attempt before has opened session %s: the function begins anew", before)
+                end_before_anew(self.hook, before)
             session = open_session(
                 self.hook, context, attempt, wanted, lambda opened: self._keep(context, opened)
             )
@@ -108,10 +103,10 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
         attempt.delivered()
         return outcome
 
-    def end_all(self) -> None:
+    def end_all(self, *, at_once: bool) -> None:
         """Close the session of a killed task."""
         if self.session_id:
-            end_all(self.hook, self.session_id, at_once=True)
+            end_all(self.hook, self.session_id, at_once=at_once)
 
     def _keep(self, context: Context, session: Session) -> None:
         self.session_id = session.id
@@ -138,8 +133,7 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
             strike(session_id)
             return
         try:
-            self.hook.close_session(session_id)
-            strike(session_id)
+            close(self.hook, session_id)
         except IBMQuantumError as error:
             context["ti"].xcom_push(key="return_value", value=outcome)
             raise AirflowFailException(f"{error}. Close it at {console_url(session_id)}") from error

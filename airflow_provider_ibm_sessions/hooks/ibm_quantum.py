@@ -29,6 +29,8 @@ from airflow_provider_ibm_sessions.client.results import decode, plain
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.sharing import shared_client
 from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, PENDING_CLOSED, SessionMode
+from airflow_provider_ibm_sessions.denials import check_no_connection, in_task
+from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
 from airflow_provider_ibm_sessions.hooks.form import FIELD_BEHAVIOUR, form_widgets
@@ -77,7 +79,19 @@ class IBMQuantumHook(BaseHook):
         try:
             return credentials_from(self.get_connection(self.ibm_quantum_conn_id))
         except AirflowNotFoundException:
-            return self._credentials_from_env()
+            return self.credentials_from_env()
+
+    async def acredentials(self) -> Credentials:
+        """The connection's credentials, read inside of an event loop."""
+        if "credentials" not in self.__dict__:
+            try:
+                # In a thread: a file of CA certificates may have to be read.
+                read = asyncio.to_thread(credentials_from, await self._aconnection())
+            except AirflowNotFoundException:
+                # In `dag.test()`, a trigger does not get it by awaiting it.
+                read = asyncio.to_thread(lambda: self.credentials)
+            self.__dict__["credentials"] = await read
+        return self.credentials
 
     def client(self) -> IBMQuantumClient:
         """A client of one's own, to be closed by its user: ``with hook.client() as client: ...``."""
@@ -86,7 +100,7 @@ class IBMQuantumHook(BaseHook):
     @asynccontextmanager
     async def async_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
         """Lend the event loop's shared client: ``async with hook.async_client() as client: ...``."""
-        async with shared_client(await self._acredentials()) as client:
+        async with shared_client(await self.acredentials()) as client:
             yield client
 
     def brief_client(self, *, at_once: bool = True) -> IBMQuantumClient:
@@ -103,7 +117,7 @@ class IBMQuantumHook(BaseHook):
     @asynccontextmanager
     async def async_brief_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
         """The same in the triggerer, which gives a killed task's trigger 30 s."""
-        credentials = replace(await self._acredentials(), timeout=_TRIGGER_SECONDS)
+        credentials = replace(await self.acredentials(), timeout=_TRIGGER_SECONDS)
         async with AsyncIBMQuantumClient(credentials, _SHORT) as client:
             yield client
 
@@ -284,16 +298,6 @@ class IBMQuantumHook(BaseHook):
     def _client(self) -> IBMQuantumClient:
         return self.client()
 
-    async def _acredentials(self) -> Credentials:
-        if "credentials" not in self.__dict__:
-            # In a thread: a file of CA certificates may have to be read.
-            try:
-                read = asyncio.to_thread(credentials_from, await self._aconnection())
-            except AirflowNotFoundException:
-                read = asyncio.to_thread(self._credentials_from_env)
-            self.__dict__["credentials"] = await read
-        return self.credentials
-
     async def _aconnection(self) -> Connection:
         if hasattr(BaseHook, "aget_connection"):  # Airflow 3.1+
             return await self.aget_connection(self.ibm_quantum_conn_id)
@@ -302,19 +306,24 @@ class IBMQuantumHook(BaseHook):
         connection: Connection = await sync_to_async(self.get_connection)(self.ibm_quantum_conn_id)
         return connection
 
-    def _credentials_from_env(self) -> Credentials:
-        if self.ibm_quantum_conn_id != self.default_conn_name:
-            raise ConfigurationError(
-                f"There is no Airflow connection '{self.ibm_quantum_conn_id}'", field="ibm_quantum_conn_id"
-            ) from None
-        if not os.environ.get(ENV_API_KEY) and not os.environ.get(ENV_CRN):
-            raise ConfigurationError(
-                f"There is no Airflow connection '{self.ibm_quantum_conn_id}', and neither {ENV_API_KEY} nor "
-                f"{ENV_CRN} is set in the environment",
-                field="ibm_quantum_conn_id",
-            ) from None
-        mask(os.environ.get(ENV_API_KEY, ""))
-        return Credentials.from_env()
+    def credentials_from_env(self) -> Credentials:
+        """
+        What serves where there is no connection.
+
+        :raises ConfigurationError: If the environment has nothing for this connection id, either.
+        :raises AirflowUnavailableError: The same in a task: secrets may only be out of reach for the moment.
+        """
+        is_default = self.ibm_quantum_conn_id == self.default_conn_name
+        if is_default and (os.environ.get(ENV_API_KEY) or os.environ.get(ENV_CRN)):
+            check_no_connection(self.ibm_quantum_conn_id)
+            mask(os.environ.get(ENV_API_KEY, ""))
+            return Credentials.from_env()
+        missing = f"There is no Airflow connection '{self.ibm_quantum_conn_id}'"
+        if is_default:
+            missing += f", and neither {ENV_API_KEY} nor {ENV_CRN} is set in the environment"
+        if in_task():
+            raise AirflowUnavailableError(f"{missing}, or Airflow does not give it")
+        raise ConfigurationError(missing, field="ibm_quantum_conn_id") from None
 
 
 def mask(secret: str) -> None:

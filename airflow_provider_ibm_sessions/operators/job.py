@@ -25,7 +25,7 @@ from airflow_provider_ibm_sessions.client.values import (
     shown,
 )
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
-from airflow_provider_ibm_sessions.ending import cancel_tagged, end_all
+from airflow_provider_ibm_sessions.ending import cancel_before_anew, cancel_tagged, end_all
 from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
@@ -166,14 +166,14 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
             end_all(self.hook, None, [self.job_id])
         raise AirflowFailException(event.get("message", f"Not an event of ours: {event}"))
 
-    def end_all(self) -> None:
+    def end_all(self, *, at_once: bool) -> None:
         """Cancel the job of a killed task."""
         if not self.cancel_on_kill:
             return
         if self.job_id:
-            end_all(self.hook, None, [self.job_id], at_once=True)
+            end_all(self.hook, None, [self.job_id], at_once=at_once)
         elif self._tag:
-            cancel_tagged(self.hook, self._tag)
+            cancel_tagged(self.hook, self._tag, at_once=at_once)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Called by Airflow after a deferral. When the trigger itself broke for good, cancel the job."""
@@ -217,9 +217,9 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         from airflow_provider_ibm_sessions.client.once import adopt_job
 
         attempt.begin(fields)
-        if attempt.forsaken:
-            cancel_tagged(self.hook, attempt.tag(key=attempt.forsaken))
-            attempt.ended_forsaken()
+        for key in attempt.forsaken:
+            cancel_before_anew(self.hook, attempt.tag(key=key))
+            attempt.ended_forsaken(key)
         self._tag = attempt.tag()
         if not attempt.is_first and (found := adopt_job(self.hook.get_conn(), self._tag)):
             self.log.info("Job %s was submitted by an earlier attempt: going on with it", found.id)
@@ -238,7 +238,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         except SupersededError:
             raise
         except IBMQuantumTaskError:  # killed while the request was under way
-            self.end_all()
+            self.end_all(at_once=True)
             raise
         context["ti"].xcom_push(key="job_id", value=job.id)
         IBMQuantumJobLink.persist(context, job.id)

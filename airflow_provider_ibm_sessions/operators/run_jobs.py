@@ -31,10 +31,10 @@ from airflow_provider_ibm_sessions.client.values import (
     shown,
 )
 from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
-from airflow_provider_ibm_sessions.ending import close_after_failure, drain_at_once, end_all
+from airflow_provider_ibm_sessions.ending import close, close_after_failure, drain, end_all
 from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.ledger import check_connection, enter, strike
+from airflow_provider_ibm_sessions.ledger import enter, strike
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.opening import (
     SESSION,
@@ -176,12 +176,12 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
                 self._leave(error, attempt)
             raise
 
-    def end_all(self) -> None:
+    def end_all(self, *, at_once: bool) -> None:
         """End the session and the jobs of a killed task."""
         if self.session_id and self.cancel_on_kill:
-            end_all(self.hook, self.session_id, self._job_ids, at_once=True)
+            end_all(self.hook, self.session_id, self._job_ids, at_once=at_once)
         elif self.session_id:
-            drain_at_once(self.hook, self.session_id)
+            drain(self.hook, self.session_id, at_once=at_once)
 
     # -- submitting ----------------------------------------------------------------------------------
 
@@ -351,12 +351,9 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         """The session has closed itself, or is closed now; returns what speaks against it."""
         session_id = str(self.session_id)
         try:
-            session = self._closed() or self.hook.close_session(session_id)
-            if session is None:
-                check_connection(session_id, self.ibm_quantum_conn_id)
+            session = self._closed() or close(self.hook, session_id)
         except IBMQuantumError as error:
             return error
-        strike(session_id)
         if session is not None:
             used = "" if session.elapsed_time is None else f", {session.elapsed_time:g} s used"
             self.log.info("Session %s is %s%s", session.id, session.state, used)
@@ -370,7 +367,10 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         except IBMQuantumError as error:
             self.log.warning("%s", error)
             return None
-        return session if session.is_closed else None
+        if not session.is_closed:
+            return None
+        strike(session.id)
+        return session
 
     def _reports(self, delivery: Delivery, slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
         from airflow_provider_ibm_sessions.client.progress import Awaited

@@ -25,16 +25,17 @@ from airflow_provider_ibm_sessions.client.values import (
     checked_positive,
 )
 from airflow_provider_ibm_sessions.client.waiting import is_passing
-from airflow_provider_ibm_sessions.ending import end_all
+from airflow_provider_ibm_sessions.ending import close, end_all
 from airflow_provider_ibm_sessions.failures import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.ledger import check_connection, enter, strike
+from airflow_provider_ibm_sessions.ledger import enter
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.opening import (
+    SESSION,
     checked_session,
     end_forsaken,
     open_session,
-    session_of_before,
+    taking_jobs,
 )
 from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
@@ -86,7 +87,8 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
             wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
             attempt.begin(wanted)
             end_forsaken(self.hook, context, attempt)
-            session = session_of_before(self.hook, attempt)
+            before = attempt.recall(SESSION)
+            session = taking_jobs(self.hook, before) if before else None
             if session is None:
                 session = open_session(
                     self.hook, context, attempt, wanted, lambda opened: self._keep(context, opened)
@@ -97,10 +99,14 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
         # Never noted as delivered: while its session takes jobs, clearing the task takes that up as well.
         return session.id
 
-    def end_all(self) -> None:
+    def post_execute(self, context: Any, result: Any = None) -> None:
+        """Called by Airflow after ``execute()``: a session that a kill has closed since is not handed on."""
+        self.check_alive()
+
+    def end_all(self, *, at_once: bool) -> None:
         """Close the session of a killed task; once the task has ended, that is its teardown's to do."""
         if self.session_id:
-            end_all(self.hook, self.session_id, at_once=True)
+            end_all(self.hook, self.session_id, at_once=at_once)
 
     def _keep(self, context: Context, session: Session) -> None:
         self.session_id = session.id
@@ -267,9 +273,7 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
     def _close(self) -> dict[str, Any] | None:
         # All else may be gone at the next try, even a refusal, and a session that is left open costs money.
         with told_to_airflow(final=(ConfigurationError,)):
-            session = self.hook.close_session(self.session_id)
-            if session is None:
-                check_connection(self.session_id, self.ibm_quantum_conn_id)
+            session = close(self.hook, self.session_id)
         if session is None:
             self.log.warning(
                 "IBM does not know session %s at connection '%s': nothing to close there",
@@ -277,7 +281,6 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
                 self.ibm_quantum_conn_id,
             )
             return None
-        strike(self.session_id)
         self.log.info("Session %s is %s%s", session.id, session.state, _how_it_ended(session))
         return session.to_json()
 

@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
 from airflow_provider_ibm_sessions.client.waiting import Patience, first_pause, is_passing, jittered
+from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
 _LAST_POLL_SECONDS = 30.0
@@ -75,6 +76,7 @@ class IBMQuantumTrigger(BaseTrigger):
         # Before anything else: a thousand that start together shall not ask for a connection together.
         await self._sleep(first_pause(self.poll_interval))
         try:
+            await self._find_connection()
             async with self.hook.async_client() as client:
                 facts = await self._watch(client)
         except IBMQuantumError as error:
@@ -85,6 +87,17 @@ class IBMQuantumTrigger(BaseTrigger):
                 "end_time": self.end_time,
             }
         yield self.event(**facts)
+
+    async def _find_connection(self) -> None:
+        """Airflow may not give it for a while; what was begun is not to be ended for that."""
+        while time.time() < self.end_time:
+            try:
+                await self.hook.acredentials()
+            except AirflowUnavailableError as error:
+                self.log.warning("%s. Waiting on", error)
+                await self._sleep(jittered(self.poll_interval))
+            else:
+                return
 
     async def _watch(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
         # Whoever deferred has had an answer: a web page now is passing trouble, not a wrong URL.

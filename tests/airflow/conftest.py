@@ -149,6 +149,35 @@ def terminate():
     signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.fixture
+def airflow_fails(monkeypatch):
+    """
+    Let Airflow's API answer 503 to who asks for a connection, or a variable: ``airflow_fails("Variable")``.
+
+    Returns what was asked for.
+    """
+    import httpx
+    from airflow.sdk.api import client
+
+    request = httpx.Request("GET", "http://airflow")
+    response = httpx.Response(503, request=request, json={"detail": "the database is down"})
+
+    def arrange(kind, *, times=None):
+        operations, asked = getattr(client, f"{kind}Operations"), []
+        get = operations.get
+
+        def fail(self, key):
+            asked.append(key)
+            if times is not None and len(asked) > times:
+                return get(self, key)
+            raise client.ServerResponseError("Server error", request=request, response=response)
+
+        monkeypatch.setattr(operations, "get", fail)
+        return asked
+
+    return arrange
+
+
 def cleared(result: Run, dag: Any, task_id: str) -> Run:
     """Clear a task of a finished run as a user does, and run it again."""
     from airflow.models.taskinstance import clear_task_instances

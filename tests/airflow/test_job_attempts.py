@@ -138,6 +138,23 @@ class TestChangedInput:
         assert states(ibm) == ["closed", "closed"]
         assert statuses(ibm) == ["Cancelled"] * 3 + ["Completed"]
 
+    def test_the_sessions_of_all_that_went_before_are_ended(self, ibm, dag, run, monkeypatch):
+        ibm.next_jobs([LONG] * 3)
+        operator = run_jobs()
+        with monkeypatch.context() as dying:
+            dies(dying, IBMQuantumRunJobsOperator, "_drain")
+            first = run(dag)
+        operator.jobs = [job(5)]
+        ibm.script(Fault("DELETE", "*", status=403, times=10), Fault("PATCH", "*", status=403, times=10))
+        assert cleared(first, dag, "run").state_of("run") == "failed"
+        assert states(ibm) == ["active"]
+        ibm.clear_faults()
+        operator.jobs = [job(6)]
+        again = cleared(first, dag, "run")
+        assert widths(again.xcom("run")) == [6]
+        assert states(ibm) == ["closed", "closed"]
+        assert statuses(ibm) == ["Cancelled"] * 3 + ["Completed"]
+
     @pytest.mark.parametrize(
         "change",
         [{"program_params": job(7)["params"]}, {"backend": "ibm_torino"}],
@@ -158,6 +175,18 @@ class TestChangedInput:
         assert report["id"] == list(ibm.jobs)[1]
         assert width(report) == (7 if "program_params" in change else 2)
         assert report["backend"] == change.get("backend", "ibm_fez")
+
+    def test_a_job_of_its_own_that_cannot_be_cancelled_is_not_forgotten(self, ibm, dag, run, monkeypatch):
+        ibm.next_jobs([LONG])
+        dies(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        operator = submit()
+        first = run(dag)
+        operator.program_params = job(7)["params"]
+        ibm.script(Fault("POST", "/v1/jobs/*/cancel", status=403, times=1))
+        assert cleared(first, dag, "run").state_of("run") == "failed"
+        assert statuses(ibm) == ["Running"]
+        assert width(cleared(first, dag, "run").xcom("run")) == 7
+        assert statuses(ibm) == ["Cancelled", "Completed"]
 
     def test_a_completed_job_of_its_own_is_run_anew(self, ibm, dag, run, monkeypatch):
         fails_once(monkeypatch, Attempt, "delivered")
@@ -452,6 +481,20 @@ class TestTimeout:
 class TestSignal:
     """A worker that is shut down kills its tasks: the next try does the work."""
 
+    @pytest.fixture
+    def during_the_kill(self, ibm, monkeypatch):
+        """The operations that IBM was asked for while Airflow's handler ran."""
+        ibm.settings.job_seconds = 600
+        on_kill, sent = IBMQuantumRunJobsOperator.on_kill, []
+
+        def counted(self):
+            before = len(ibm.journal)
+            on_kill(self)
+            sent.extend(entry.operation for entry in ibm.journal[before:])
+
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "on_kill", counted)
+        return sent
+
     def test_the_next_try_runs_the_jobs_that_were_ended(self, ibm, dag, run, terminate):
         ibm.next_jobs([LONG] * 3)
         run_jobs(deferrable=False, retries=2, **AT_ONCE)
@@ -496,36 +539,30 @@ class TestSignal:
         assert tries(result) == 2
         assert statuses(ibm) == ["Cancelled", "Completed"]
 
-    def test_a_kill_makes_few_requests(self, ibm, dag, run, terminate, monkeypatch):
+    def test_a_kill_makes_few_requests(self, ibm, dag, run, terminate, during_the_kill):
         ibm.settings.lanes = 2
-        ibm.settings.job_seconds = 600
-        on_kill, sent = IBMQuantumRunJobsOperator.on_kill, []
-
-        def counted(self):
-            before = len(ibm.journal)
-            on_kill(self)
-            sent.extend(entry.operation for entry in ibm.journal[before:])
-
-        monkeypatch.setattr(IBMQuantumRunJobsOperator, "on_kill", counted)
         run_jobs(deferrable=False, jobs=[job(n) for n in range(1, 13)], timeout=20)
         terminate(lambda: ibm.requests("GET", "/v1/jobs"))
         assert run(dag).state == "failed"
-        assert sent == ["close_session", "list_jobs", "cancel_job", "cancel_job"]
+        assert during_the_kill == ["close_session", "list_jobs", "cancel_job", "cancel_job"]
         assert statuses(ibm) == ["Cancelled"] * 2 + ["Failed"] * 10
 
-    def test_a_kill_sends_each_request_once_though_ibm_fails(self, ibm, dag):
-        ibm.settings.job_seconds = 600
+    def test_a_kill_sends_each_request_once_though_ibm_fails(self, ibm, dag, run, terminate, during_the_kill):
         ibm.script(Fault("DELETE", "*", status=503, times=None))
-        hook = IBMQuantumHook()
-        session_id = hook.create_session("ibm_fez").id
-        ids = [hook.submit_job(**job(), backend="ibm_fez", session_id=session_id).id for _ in range(3)]
-        operator = run_jobs()
-        operator.session_id, operator._job_ids = session_id, ids
-        seen = len(ibm.journal)
-        operator.on_kill()
-        sent = [entry.operation for entry in ibm.journal[seen:]]
-        assert sent == ["close_session", "list_jobs", *["cancel_job"] * 3]
+        run_jobs(deferrable=False, timeout=20)
+        terminate(lambda: ibm.requests("GET", "/v1/jobs"))
+        assert run(dag).state == "failed"
+        assert during_the_kill == ["close_session", "list_jobs", *["cancel_job"] * 3]
         assert statuses(ibm) == ["Cancelled"] * 3
+
+    def test_a_timeout_sends_them_until_they_are_done(self, ibm, dag, run, during_the_kill):
+        ibm.script(Fault("DELETE", "/v1/sessions/*", status=503, times=1))
+        ibm.script(Fault("POST", "/v1/jobs/*/cancel", status=503, times=2))
+        run_jobs(deferrable=False, execution_timeout=timedelta(seconds=4))
+        assert run(dag).state == "failed"
+        assert during_the_kill.count("close_session") == 2
+        assert statuses(ibm) == ["Cancelled"] * 3
+        assert states(ibm) == ["closed"]
 
 
 class TestAirflowThatFailsOnce:

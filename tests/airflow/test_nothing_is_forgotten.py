@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
+from datetime import timedelta
 
 import pytest
 from airflow.sdk import task
@@ -20,7 +20,7 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCreateSessionOperator,
 )
 from tests.airflow.conftest import cleared, next_try
-from tests.airflow.test_openings import lost, posts
+from tests.airflow.test_openings import posts
 from tests.airflow.test_run_jobs import run_jobs
 from tests.conftest import connection_to, remember_secrets
 from tests.fake_ibm import FakeIBM, Fault
@@ -28,6 +28,7 @@ from tests.fake_ibm import FakeIBM, Fault
 pytestmark = pytest.mark.usefixtures("connection", "quick")
 
 CLOSE = {"method": "DELETE", "path": "/v1/sessions/*"}
+PARAMS = {"pubs": [["OPENQASM 3.0; bit[1] m; qubit[1] q;", None, 1]]}
 
 
 def entries():
@@ -80,6 +81,16 @@ class TestRetriesOfAFunction:
         assert ibm.books()["accepting"] == []
         assert not entries() & set(ibm.sessions)
 
+    def test_end_its_jobs_though_it_drains(self, ibm, dag, begun):
+        first, name = begun
+        ibm.settings.job_seconds = 600
+        hook = IBMQuantumHook()
+        hook.submit_job("sampler", backend="ibm_fez", session_id=name, params=PARAMS)
+        hook.drain_session(name)
+        assert next_try(first, dag, "work").state_of("work") == "success"
+        assert ibm.sessions[name].state == "closed"
+        assert [job.status for job in ibm.jobs.values()] == ["Cancelled"]
+
     def test_fail_and_name_it_if_it_cannot_be_closed(self, ibm, dag, begun, output):
         first, name = begun
         ibm.script(Fault(**CLOSE, status=403, times=None))
@@ -129,37 +140,36 @@ class TestAfterTheEnd:
         result = run(dag)
         assert ibm.books()["accepting"] == [result.xcom("create")]
 
+    def test_a_session_that_a_kill_has_closed_is_not_handed_on(self, ibm, dag, run, terminate):
+        def overtime(context, result=None):
+            if not ibm.requests("DELETE"):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        terminate(lambda: False)
+        with dag:
+            IBMQuantumCreateSessionOperator(
+                task_id="create",
+                backend="ibm_fez",
+                post_execute=overtime,
+                retries=1,
+                retry_delay=timedelta(0),
+            )
+        result = run(dag)
+        assert [session.state for session in ibm.sessions.values()] == ["closed", "open"]
+        assert result.xcom("create") == list(ibm.sessions)[1]
+
     def test_a_session_that_has_jobs_is_taken_up_when_its_task_is_cleared(self, ibm, dag, run):
         ibm.settings.job_seconds = 600
         with dag:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
         first = run(dag)
         name = first.xcom("create")
-        params = {"pubs": [["OPENQASM 3.0; bit[1] m; qubit[1] q;", None, 1]]}
-        IBMQuantumHook().submit_job("sampler", backend="ibm_fez", session_id=name, params=params)
+        IBMQuantumHook().submit_job("sampler", backend="ibm_fez", session_id=name, params=PARAMS)
         assert cleared(first, dag, "create").xcom("create") == name
         assert list(ibm.sessions) == [name]
 
 
 class TestAirflowDoesNotAnswer:
-    def test_what_may_be_ours_is_not_opened_twice(self, ibm, dag, run, monkeypatch, output):
-        from airflow_provider_ibm_sessions.ledger import TaskLedger
-
-        def fail(*_):
-            raise RuntimeError("Airflow's API: 503")
-
-        with dag:
-            IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
-        ibm.script(lost())
-        with monkeypatch.context() as silent:
-            silent.setattr(TaskLedger, "owner_of", fail)
-            first = run(dag)
-        assert first.state == "failed"
-        [name] = ibm.sessions
-        assert "Airflow does not tell whose session" in output()
-        assert next_try(first, dag, "create").xcom("create") == name
-        assert len(posts(ibm)) == 1
-
     def test_an_entry_is_written_again(self, ibm, dag, run, monkeypatch):
         from airflow.sdk import Variable
 
@@ -194,9 +204,8 @@ class TestRunJobs:
         ibm.settings.job_seconds, ibm.settings.lanes = 600, 300
         hook = IBMQuantumHook()
         name = hook.create_session("ibm_fez").id
-        params = json.loads('{"pubs": [["OPENQASM 3.0; bit[1] m; qubit[1] q;", null, 1]]}')
         for _ in range(205):
-            hook.submit_job("sampler", backend="ibm_fez", session_id=name, params=params)
+            hook.submit_job("sampler", backend="ibm_fez", session_id=name, params=PARAMS)
         with hook.client() as client:
             assert client.follow(ending.end_all(name, [])) == []
         assert {job.status for job in ibm.jobs.values()} == {"Cancelled"}
