@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from airflow.models.connection import Connection
 from airflow.models.dagrun import DagRun
@@ -12,7 +13,10 @@ from airflow.models.variable import Variable
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.utils.session import create_session
 from sqlalchemy import exists, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
+from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.ledger import LIVE_RUN, OVER, PREFIX, Owner
@@ -27,19 +31,28 @@ def hook_from_database(conn_id: str) -> IBMQuantumHook:
     return hook
 
 
+@contextmanager
+def _database() -> Iterator[Session]:
+    try:
+        with create_session() as session:
+            yield session
+    except SQLAlchemyError as error:
+        raise AirflowUnavailableError(f"Airflow's database: {str(error).splitlines()[0]}") from error
+
+
 class DatabaseLedger:
     """The ledger as a command reads it."""
 
     def sessions(self) -> list[str]:
         """The ids of all sessions that are entered."""
-        with create_session() as session:
+        with _database() as session:
             entries = select(Variable.key).where(Variable.key.startswith(PREFIX, autoescape=True))
             return [key.removeprefix(PREFIX) for key in session.scalars(entries)]
 
     def owner_of(self, session_id: str) -> Owner | None:
         """Whom this Airflow has opened the session for; see :class:`Ledger`."""
         # Not Variable.get(), which takes a database that does not answer for one that has no such variable.
-        with create_session() as session:
+        with _database() as session:
             entry = session.scalar(select(Variable).where(Variable.key == PREFIX + session_id))
             return Owner.read(entry.val) if entry else None
 
@@ -56,9 +69,10 @@ class DatabaseLedger:
             TaskInstance.state.in_(OVER),
         )
         goes_on = run if owner.outlives_task else run & ~over
-        with create_session() as session:
+        with _database() as session:
             return bool(session.scalar(select(goes_on)))
 
     def strike(self, session_id: str) -> None:
         """Remove a session that is closed."""
-        Variable.delete(PREFIX + session_id)
+        with _database() as session:
+            Variable.delete(PREFIX + session_id, session=session)

@@ -131,9 +131,15 @@ class Attended:
 
     async def _attend(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         caller = scope[_KEY] = Caller()
+        delivery = _Delivery(caller, send)
         watching = asyncio.create_task(_watch(receive, caller))
         try:
-            await self._app(scope, _replay(body, caller), _Delivery(caller, send))
+            await self._app(scope, _replay(body, caller), delivery)
+        except asyncio.CancelledError:  # by the server, which ends
+            if delivery.has_begun:
+                raise
+            ends = "The service ends, and IBM has not answered yet; what it opens is closed"
+            await Problem.plain(503, ends).response()(scope, receive, send)
         finally:
             watching.cancel()
             caller.end()
@@ -164,8 +170,10 @@ class _Delivery:
     def __init__(self, caller: Caller, send: Send) -> None:
         self._caller = caller
         self._send = send
+        self.has_begun = False
 
     async def __call__(self, message: Message) -> None:
+        self.has_begun = True
         if message["type"] == "http.response.body" and self._caller.is_owed(message.get("body", b"")):
             await self._deliver(message)
         else:

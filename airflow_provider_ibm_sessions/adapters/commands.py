@@ -3,7 +3,8 @@
 The command ``ibm-quantum-sessions``: the session operations at a terminal, and the two services.
 
 Exit codes: 0 done; 2 wrong input, nothing was sent; 3 IBM refused; 4 IBM failed or could not be reached,
-or nobody took the output; 5 a session may have been opened or not; 130 interrupted.
+or nobody took the output; 5 a session may have been opened or not; 130 interrupted (serve and list end by the
+signal itself).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from airflow_provider_ibm_sessions.adapters import sweep, tables
 from airflow_provider_ibm_sessions.adapters.callers import Caller
 from airflow_provider_ibm_sessions.adapters.desk import ClientSource, Desk, as_json
 from airflow_provider_ibm_sessions.adapters.options import add_fields, arguments_from
-from airflow_provider_ibm_sessions.adapters.signals import heed
+from airflow_provider_ibm_sessions.adapters.signals import SETTLING, heed
 from airflow_provider_ibm_sessions.adapters.sources import credentials_for, source_of
 from airflow_provider_ibm_sessions.client.errors import (
     ConfigurationError,
@@ -37,10 +38,12 @@ from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 
 WRONG, REFUSED, FAILED, UNKNOWN, INTERRUPTED = 2, 3, 4, 5, 130
 PROGRAM: Final = "ibm-quantum-sessions"
+HOST: Final = "127.0.0.1"
+_REST_PORT: Final = 8080
+_MCP_PORT: Final = 9090
 _LISTED: Final = {SessionMode.DEDICATED.value: "session", SessionMode.BATCH.value: "batch"}
 _MOST_LISTED: Final = 10_000
 _STILL_OPEN: Final = ["pending", "in_progress"]
-_SETTLING: Final = "Ending; if a session was being opened it is closed first, which can take minutes"
 
 
 _Parser: Final[Any] = partial(argparse.ArgumentParser, allow_abbrev=False)
@@ -63,6 +66,8 @@ def main(
     options = parser(program, conn_id).parse_args(arguments)
     _log_to_stderr()
     try:
+        if options.answers and sys.stdout is None:
+            raise OSError("standard output is closed, where the answer would go")
         options.run(options)
     except IBMQuantumError as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -73,7 +78,8 @@ def main(
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
             print(f"{program}: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return FAILED
     return 0
 
@@ -107,9 +113,7 @@ def _epilog() -> str:
 
 
 def _add_operation(commands: Any, operation: Operation[Any], conn_id: str | None) -> None:
-    face = operation.face
-    if face is None:
-        return
+    face = operation.offered_as
     command = commands.add_parser(face.verb, help=operation.summary, description=face.description)
     add_fields(command, operation)
     _add_common(command, conn_id)
@@ -150,13 +154,13 @@ def _add_serve(commands: Any, conn_id: str | None) -> None:
     rest = faces.add_parser("rest", help="a REST service", description=_SERVE)
     mcp = faces.add_parser("mcp", help="a Model Context Protocol server", description=_SERVE)
     mcp.add_argument("--stdio", action="store_true", help="serve one client over standard input and output")
-    for face, port, run in ((rest, 8080, _serve_rest), (mcp, 9090, _serve_mcp)):
-        face.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    for face, port, run in ((rest, _REST_PORT, _serve_rest), (mcp, _MCP_PORT, _serve_mcp)):
+        face.add_argument("--host", default=HOST, help="address to listen on (default: %(default)s)")
         face.add_argument("--port", type=int, default=port, help="default: %(default)s; 0 takes a free one")
         face.add_argument("--name", action="append", default=[], help="a further host name that leads here")
         face.add_argument("--token-file", metavar="FILE", help="file with the bearer token of callers")
         _add_connection(face, conn_id)
-        face.set_defaults(run=run)
+        face.set_defaults(run=run, answers=False)
 
 
 _SERVE: Final = (
@@ -167,6 +171,7 @@ _SERVE: Final = (
 
 def _add_common(command: argparse.ArgumentParser, conn_id: str | None) -> None:
     command.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    command.set_defaults(answers=True)
     _add_connection(command, conn_id)
 
 
@@ -193,7 +198,7 @@ def _carry_out(options: argparse.Namespace) -> None:
 
     async def work() -> None:
         caller = Caller()
-        heed("SIGTERM", "SIGHUP", "SIGINT", words=_SETTLING if operation.undo else "")
+        heed("SIGTERM", "SIGHUP", "SIGINT", words=SETTLING if operation.undo else "")
         async with Desk(_source(options)) as desk:
             try:
                 answer = await desk.carry_out(call, caller)
@@ -260,10 +265,23 @@ def _serve_mcp(options: argparse.Namespace) -> None:
     from airflow_provider_ibm_sessions.adapters.serving import rules_for, serve
 
     if options.stdio:
+        _refuse_listening(options)
         asyncio.run(serve_stdio(_source(options)))
         return
     rules = rules_for(options.host, options.name, options.token_file)
     serve(mcp.mcp_app(_source(options), rules), options.host, options.port, mcp.PATH)
+
+
+def _refuse_listening(options: argparse.Namespace) -> None:
+    if sys.stdout is None:
+        raise OSError("standard output is closed, where the answers would go")
+    unused = {"host": HOST, "port": _MCP_PORT, "name": [], "token_file": None}
+    for field, default in unused.items():
+        if getattr(options, field) != default:
+            option = "--" + field.replace("_", "-")
+            raise ConfigurationError(
+                f"{option} is for a service that listens, and not with --stdio", field=field
+            )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,10 @@ from airflow_provider_ibm_sessions.client.results import plain
 ClientSource: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIBMQuantumClient]]
 """Lends a client, for as long as the process serves."""
 
-PLACES: Final = 80
-"""Of the client's hundred lanes, for all but closing."""
+LANES: Final = 30
+"""Of the client: 300 requests in flight."""
+PLACES: Final = 280
+"""Of those, for all but closing."""
 CLOSINGS: Final = 15
 """For closing, which so waits for no other work. What is left is for what nobody else knows of."""
 PLACE_SECONDS: Final = 60.0

@@ -56,6 +56,11 @@ class Rules:
     most_at_once: int = MOST_AT_ONCE
 
     def __post_init__(self) -> None:
+        for name in sorted(self.names):
+            if _name_of(name) != name:
+                raise ConfigurationError(
+                    f"{name!r} is no name of a host; without scheme, port and path, please", field="name"
+                )
         for name in (self.host, *sorted(self.names)):
             if self.token is None and not is_loopback(name):
                 raise ConfigurationError(

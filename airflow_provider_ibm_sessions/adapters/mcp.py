@@ -70,18 +70,18 @@ class Done(BaseModel):
 
 def tool_for(operation: Operation[Any]) -> Tool:
     """Describe an operation as a tool."""
-    face = operation.face
+    face = operation.offered_as
     return Tool(
         name=_PREFIX + operation.name,
         title=operation.summary,
-        description=face.description if face else operation.summary,
+        description=face.description,
         input_schema=operation.arguments.model_json_schema(),
         output_schema=(operation.reply or Done).model_json_schema(mode="serialization"),
         annotations=ToolAnnotations(
             title=operation.summary,
             read_only_hint=operation.safety is Safety.READ_ONLY,
-            destructive_hint=bool(face and face.destructive),
-            idempotent_hint=bool(face and face.repeatable),
+            destructive_hint=face.destructive,
+            idempotent_hint=face.repeatable,
             open_world_hint=True,
         ),
     )

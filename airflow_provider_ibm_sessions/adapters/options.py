@@ -18,7 +18,7 @@ _MAX_TTL: Final = "max_ttl"
 def add_fields(command: argparse.ArgumentParser, operation: Operation[Any]) -> None:
     """Add an argument for the id, and an option for each field."""
     if operation.has_id:
-        command.add_argument("id", metavar="SESSION_ID")
+        command.add_argument("id", metavar=operation.id_field.upper(), help=operation.id_words)
     for name, field in _fields(operation).items():
         command.add_argument(
             "--" + name.replace("_", "-"),

@@ -75,7 +75,6 @@ def rest_app(
 
 def _add(app: FastAPI, operation: Operation[Any], desk: Desk) -> None:
     """Offer one operation, under its path and the doubled one."""
-    face = operation.face
     success = HTTPStatus.OK if operation.reply else HTTPStatus.NO_CONTENT
     for prefix in ("", _DOUBLED):
         app.add_api_route(
@@ -84,7 +83,7 @@ def _add(app: FastAPI, operation: Operation[Any], desk: Desk) -> None:
             methods=[operation.method],
             operation_id=operation.name,
             summary=operation.summary,
-            description=face.description if face else operation.summary,
+            description=operation.offered_as.description,
             tags=[openapi.OPERATIONS],
             status_code=success,
             response_model=operation.reply,
@@ -122,7 +121,7 @@ async def _refuse_surplus(operation: Operation[Any], request: Request) -> None:
 def _parameters(operation: Operation[Any]) -> dict[str, Any]:
     kinds: dict[str, Any] = {}
     if operation.has_id:
-        kinds["id"] = Annotated[PathId, Path(description="The session's id")]
+        kinds["id"] = Annotated[PathId, Path(description=operation.id_words)]
     if operation.query:
         kinds["query"] = Annotated[reading_texts(operation.query), Query()]
     if operation.body:
@@ -170,7 +169,8 @@ def _explain_errors(app: FastAPI) -> None:
             # Read as JSON only if it says that it is: a web page may send other types without asking us.
             return Problem.plain(422, "Content-Type must be application/json", "Content-Type").response()
         items = [_placed(item) for item in error.errors()]
-        return Problem.plain(422, explained(items), place_of(items[0]) or "body").response()
+        wrong = ConfigurationError(explained(items), field=place_of(items[0]) or "body")
+        return problems.response_to(wrong)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:

@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from airflow_provider_ibm_sessions.adapters.guard import Rules, checked_token
+from airflow_provider_ibm_sessions.adapters.signals import SETTLING
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 
 ENV_TOKEN: Final = "IBM_QUANTUM_SESSIONS_TOKEN"  # noqa: S105 - the name of a variable
-HOST: Final = "127.0.0.1"
 _GRACE_SECONDS: Final = 30
 
 
@@ -53,7 +55,7 @@ def _token(file: str | None, environ: Mapping[str, str]) -> str | None:
 
 def serve(app: ASGIApp, host: str, port: int, path: str = "") -> None:
     """
-    Serve until SIGINT or SIGTERM; then finish what has begun. Prints the address on standard error.
+    Serve until SIGINT, SIGTERM or SIGHUP; then finish what has begun. Prints the address on standard error.
 
     :param port: 0 takes any that is free.
     :param path: Printed with the address.
@@ -62,12 +64,29 @@ def serve(app: ASGIApp, host: str, port: int, path: str = "") -> None:
     server, listener = listening(app, host, port)
     shown = f"[{host}]" if ":" in host else host
     print(f"Serving on http://{shown}:{listener.getsockname()[1]}{path}", file=sys.stderr, flush=True)
+    server.heed_hangup()
     server.run(sockets=[listener])
     if not server.started:
         raise ConfigurationError("The service could not start; what is above says why")
 
 
-def listening(app: ASGIApp, host: str, port: int) -> tuple[uvicorn.Server, socket.socket]:
+class Server(uvicorn.Server):
+    """Ends in order, however often it is told to: uvicorn lets everything go at the second Ctrl-C."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called on each signal to end."""
+        if not self.should_exit:
+            print(SETTLING, file=sys.stderr, flush=True)
+            super().handle_exit(sig, frame)
+
+    def heed_hangup(self) -> None:
+        """Let SIGHUP, of a terminal that is closed, end it as well, unless it is ignored, as by ``nohup``."""
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            signal.signal(hangup, self.handle_exit)
+
+
+def listening(app: ASGIApp, host: str, port: int) -> tuple[Server, socket.socket]:
     """
     A server and the socket that it will serve. Callers can connect already, and wait until it runs.
 
@@ -91,4 +110,4 @@ def listening(app: ASGIApp, host: str, port: int) -> tuple[uvicorn.Server, socke
         listener.listen(config.backlog)
     except (SystemExit, OSError, OverflowError) as error:
         raise ConfigurationError(f"Cannot listen on {host}, port {port}", field="port") from error
-    return uvicorn.Server(config), listener
+    return Server(config), listener

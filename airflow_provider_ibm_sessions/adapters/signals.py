@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from typing import Final
+
+SETTLING: Final = "Ending; if a session was being opened it is closed first, which can take minutes"
 
 
 def heed(*names: str, words: str = "") -> None:

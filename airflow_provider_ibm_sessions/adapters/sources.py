@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, redirect_stdout
 from functools import partial
 from typing import TextIO
 
-from airflow_provider_ibm_sessions.adapters.desk import ClientSource
+from airflow_provider_ibm_sessions.adapters.desk import LANES, ClientSource
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.sharing import shared_client
 
 
 def source_of(credentials: Credentials) -> ClientSource:
     """One client for these credentials, with all its connections and its token, for the whole process."""
-    return partial(shared_client, credentials)
+    return partial(shared_client, credentials, lanes=LANES)
 
 
 def credentials_for(conn_id: str | None) -> Credentials:

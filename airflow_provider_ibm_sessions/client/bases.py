@@ -24,7 +24,7 @@ from airflow_provider_ibm_sessions.client.values import ID_PATTERN, MAX_ID_LENGT
 
 PathId: TypeAlias = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=f"^{ID_PATTERN}$", description="The session's id"),
+    Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=f"^{ID_PATTERN}$"),
 ]
 """An id in a path, with the rules of ``checked_id``."""
 

@@ -21,7 +21,7 @@ from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.deadlines import keep_deadlines, within
 from airflow_provider_ibm_sessions.client.errors import ConflictError, IBMQuantumError, NotFoundError
 from airflow_provider_ibm_sessions.client.jobs import Job, JobFilter, JobMetrics, JobPaging
-from airflow_provider_ibm_sessions.client.lanes import Lanes
+from airflow_provider_ibm_sessions.client.lanes import LANES, Lanes
 from airflow_provider_ibm_sessions.client.models import (
     Backend,
     Paging,
@@ -238,12 +238,18 @@ class IBMQuantumClient(_Caller):
 
 
 class AsyncIBMQuantumClient(_Caller):
-    """The same as :class:`IBMQuantumClient`, for an event loop. One instance belongs to one loop."""
+    """
+    The same as :class:`IBMQuantumClient`, for an event loop. One instance belongs to one loop.
 
-    def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
+    :param lanes: How many times ten requests may be in flight.
+    """
+
+    def __init__(
+        self, credentials: Credentials, retry: RetryPolicy | None = None, *, lanes: int = LANES
+    ) -> None:
         super().__init__(credentials, retry)
         self._options = transport.options(credentials)
-        self._lanes = Lanes(self._open)
+        self._lanes = Lanes(self._open, lanes)
 
     async def create_session(
         self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL

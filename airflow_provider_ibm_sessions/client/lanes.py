@@ -17,8 +17,9 @@ from typing import Final
 import httpx
 
 LANES: Final = 10
+"""With the width, a hundred requests in flight: a thousand polls each 10 s at 1 s for a reply."""
 WIDTH: Final = 10
-"""Requests in flight in one lane. All in all, a hundred: a thousand polls each 10 s at 1 s for a reply."""
+"""Requests in flight in one lane."""
 
 
 @dataclass(slots=True)
@@ -32,12 +33,13 @@ class Lanes:
     Lends an HTTP client for one request at a time. The first lane is filled first: few need few connections.
 
     :param make: Makes a client; called for a lane when it is first needed.
+    :param lanes: How many there may be.
     """
 
-    def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
+    def __init__(self, make: Callable[[], httpx.AsyncClient], lanes: int = LANES) -> None:
         self._make = make
         self._lanes: list[_Lane] = []
-        self._room = asyncio.Semaphore(LANES * WIDTH)
+        self._room = asyncio.Semaphore(lanes * WIDTH)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from airflow_provider_ibm_sessions.client import faces, jobs, models, replies
 from airflow_provider_ibm_sessions.client.bases import PathId, Request
@@ -77,16 +77,34 @@ class Operation(Generic[ReplyT]):
     def __post_init__(self) -> None:
         if self.face and self.reader:
             raise ValueError(f"{self.name}: what is offered outside needs a reply with a model, or none")
+        if self.face and self.safety is Safety.ONCE and not self.undo:
+            raise ValueError(f"{self.name}: what is offered outside and not to be repeated needs an undo")
+
+    @property
+    def offered_as(self) -> faces.Face:
+        """
+        What those outside are told of it.
+
+        :raises LookupError: If it is not offered to them.
+        """
+        if self.face is None:
+            raise LookupError(f"{self.name} is not offered outside")
+        return self.face
 
     @property
     def has_id(self) -> bool:
         """Whether its path holds an id."""
         return "{id}" in self.path
 
+    @property
+    def id_words(self) -> str:
+        """What the id in its path is."""
+        return f"The {self.id_field.removesuffix('_id')}'s id"
+
     @cached_property
     def arguments(self) -> type[BaseModel]:
         """Model of all that it takes: ``id``, the query's fields, ``body``."""
-        fields: dict[str, Any] = {"id": (PathId, ...)} if self.has_id else {}
+        fields: dict[str, Any] = {"id": (PathId, Field(description=self.id_words))} if self.has_id else {}
         if self.body:
             fields["body"] = (self.body, ...)
         name = "".join(word.title() for word in self.name.split("-"))

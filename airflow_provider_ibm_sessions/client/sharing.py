@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from airflow_provider_ibm_sessions.client import transport
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import Credentials
+from airflow_provider_ibm_sessions.client.lanes import LANES
 
 
 @dataclass(slots=True)
@@ -19,17 +20,19 @@ class _Shared:
     users: int = 0
 
 
-_shared: dict[tuple[asyncio.AbstractEventLoop, Credentials], _Shared] = {}
+_shared: dict[tuple[asyncio.AbstractEventLoop, Credentials, int], _Shared] = {}
 
 
 @asynccontextmanager
-async def shared_client(credentials: Credentials) -> AsyncIterator[AsyncIBMQuantumClient]:
+async def shared_client(
+    credentials: Credentials, *, lanes: int = LANES
+) -> AsyncIterator[AsyncIBMQuantumClient]:
     """Lend the running loop's client for these credentials; the last user closes it."""
-    key = (asyncio.get_running_loop(), credentials)
+    key = (asyncio.get_running_loop(), credentials, lanes)
     if key not in _shared:
         await asyncio.to_thread(transport.options, credentials)  # may read a file: not in the loop
     if key not in _shared:
-        _shared[key] = _Shared(AsyncIBMQuantumClient(credentials))
+        _shared[key] = _Shared(AsyncIBMQuantumClient(credentials, lanes=lanes))
     entry = _shared[key]
     entry.users += 1
     try:

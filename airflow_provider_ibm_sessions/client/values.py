@@ -156,8 +156,8 @@ def to_seconds(value: object, field: str = "max_ttl") -> int:
     seconds = _read_seconds(value)
     if seconds is None or not 1 <= seconds <= _INT32_MAX:
         raise ConfigurationError(
-            f"{field} must be at least 1 second: an int of seconds, a timedelta or text such as '2h 30m' "
-            f"(units d, h, m, s), got {shown(value)}",
+            f"{field} must be 1 to {_INT32_MAX} seconds: an int, a timedelta or text such as '2h 30m' (units "
+            f"d, h, m, s), got {shown(value)}",
             field=field,
         )
     return seconds

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from airflow_provider_ibm_sessions.adapters.desk import LANES
 from airflow_provider_ibm_sessions.adapters.guard import Rules
 from airflow_provider_ibm_sessions.adapters.mcp import PATH, mcp_app
 from airflow_provider_ibm_sessions.adapters.rest import rest_app
@@ -46,7 +48,7 @@ def serving(app) -> Iterator[str]:
 
 
 def source_for(credentials, retry=QUICK):
-    return partial(AsyncIBMQuantumClient, credentials, retry)
+    return partial(AsyncIBMQuantumClient, credentials, retry, lanes=LANES)
 
 
 def problem_in(reply):
@@ -54,6 +56,13 @@ def problem_in(reply):
     problem = reply.json()
     assert problem["status"] == reply.status_code
     return problem
+
+
+def request_of(place, method, path, body=None):
+    """A request as it is on the wire."""
+    content = json.dumps(body).encode() if body else b""
+    head = f"{method} {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 def until(condition, seconds=15.0):

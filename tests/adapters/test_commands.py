@@ -6,16 +6,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from airflow_provider_ibm_sessions.adapters.commands import FAILED, INTERRUPTED, REFUSED, UNKNOWN, WRONG, main
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN
-from tests.adapters.conftest import BEARER, BODY, TOKEN, until
+from tests.adapters.conftest import BEARER, BODY, TOKEN, request_of, until
 from tests.client.conftest import QUICK, assert_hidden
 from tests.conftest import connection_to
 from tests.fake_ibm import Fault
@@ -89,6 +91,10 @@ def test_what_is_open_is_listed(ibm, run):
         (["serve", "rest", "--host", "0.0.0.0"], "IBM_QUANTUM_SESSIONS_TOKEN"),
         (["serve", "mcp", "--host", "192.0.2.1"], "bearer token"),
         (["serve", "rest", "--token-file", "/nowhere"], "--token-file"),
+        (["serve", "rest", "--name", "quantum.example:443"], "quantum.example:443"),
+        (["serve", "mcp", "--stdio", "--host", "0.0.0.0"], "--host"),
+        (["serve", "mcp", "--stdio", "--token-file", "x"], "--token-file"),
+        (["create", "--mode", "batch", "--backend", "q", "--max-ttl", "99999d"], "2147483647 seconds"),
         ([], "COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -192,6 +198,26 @@ def test_a_session_whose_id_no_disk_takes_is_closed(ibm, environment):
     assert ibm.books()["accepting"] == []
 
 
+@pytest.mark.parametrize("arguments", [CREATE, ["list"], ["serve", "mcp", "--stdio"]], ids=" ".join)
+def test_without_an_output_nothing_is_sent(ibm, environment, arguments):
+    closed = ["sh", "-c", '"$@" >&-', "sh", *COMMAND, *arguments, "--conn-id", "quantum"]
+    done = subprocess.run(
+        closed, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == FAILED
+    assert "standard output is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ibm.journal == []
+
+
+def test_a_database_that_fails_is_told_in_a_line(ibm, environment, tmp_path):
+    process = started(environment | {"AIRFLOW_HOME": str(tmp_path)}, "sweep", "--conn-id", "quantum")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == FAILED
+    assert "Airflow's database: " in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
 def test_what_a_terminal_does_not_have_is_shown_otherwise(ibm, environment):
     name = ibm.plant_session(user="josé").id
     ascii_only = {"PYTHONIOENCODING": "ascii"}
@@ -230,6 +256,53 @@ def test_it_serves_until_it_is_told_to_end(ibm, environment, face, tmp_path):
         process.kill()
     assert_hidden(ibm, err)
     assert TOKEN not in err
+
+
+class Service:
+    """One that serves in a process of its own, and a caller who opens a session there and waits."""
+
+    def __init__(self, process):
+        serving = next(line for line in process.stderr if line.startswith("Serving on "))
+        self.process = process
+        self.place = urlsplit(serving.split()[-1])
+
+    def open_session(self):
+        connection = socket.create_connection((self.place.hostname, self.place.port), timeout=60)
+        connection.sendall(request_of(self.place, "POST", "/v1/sessions", BODY))
+        return connection
+
+    def told(self, numbers):
+        for number in numbers:
+            self.process.send_signal(number)
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def service(ibm, environment):
+    process = started(environment, "serve", "rest", "--port", "0", "--conn-id", "quantum")
+    try:
+        yield Service(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("stays", [True, False])
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGINT] * 3, [signal.SIGTERM, signal.SIGINT], [signal.SIGHUP] * 2], ids=str
+)
+def test_a_service_ends_in_order_however_it_is_told(ibm, service, numbers, stays):
+    ibm.script(Fault("POST", "/v1/sessions", delay=1.5, phase="after"))
+    with service.open_session() as caller:
+        until(lambda: ibm.sessions)
+        if not stays:
+            caller.close()
+        service.told(numbers)
+        answer = caller.recv(10_000) if stays else b""
+        _, err = service.process.communicate(timeout=60)
+    assert err.count("which can take minutes") == 1
+    assert answer.startswith(b"HTTP/1.1 200") is stays
+    assert len(ibm.books()["accepting"]) == int(stays)
 
 
 def test_options_are_written_out(run):

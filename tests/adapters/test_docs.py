@@ -7,15 +7,23 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+
+from airflow_provider_ibm_sessions.adapters.mcp import mcp_app
+from tests.adapters.conftest import BODY, SECURED, TOKEN, serving, source_for
+from tests.client.conftest import credentials_for
+from tests.fake_ibm import Fault
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def block(page, language, containing):
-    blocks = re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    blocks = re.findall(
+        rf"^ *```{language}\n(.*?)^ *```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE
+    )
     [found] = [each for each in blocks if containing in each]
     return found
 
@@ -36,6 +44,22 @@ def test_the_session_of_curl(ibm, rest):
         "DELETE",
         "GET",
     ]
+
+
+def test_the_client_that_sends_a_token_waits_for_ibm(ibm):
+    ibm.script(Fault("POST", "/v1/sessions", delay=6))
+    call = f"""
+import asyncio
+async def main():
+    async with client:
+        told = await client.call_tool("ibm-quantum-create-session", {{"body": {BODY!r}}})
+        print(told.is_error, told.content[0].text)
+asyncio.run(main())"""
+    with serving(mcp_app(source_for(credentials_for(ibm, timeout=30)), SECURED)) as url:
+        script = textwrap.dedent(block("mcp.md", "python", "httpx2"))
+        script = script.replace("https://quantum.example", url).replace("<token>", TOKEN) + call
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("False"), done.stdout + done.stderr
 
 
 def test_the_session_of_the_sdks_client(ibm, mcp):

@@ -15,11 +15,12 @@ import httpx
 import pytest
 
 from airflow_provider_ibm_sessions.adapters import desk
+from airflow_provider_ibm_sessions.adapters import serving as serving_module
 from airflow_provider_ibm_sessions.adapters.callers import Attended, Debt, caller_of
 from airflow_provider_ibm_sessions.adapters.desk import PLACES
 from airflow_provider_ibm_sessions.adapters.mcp import mcp_app
 from airflow_provider_ibm_sessions.adapters.rest import rest_app
-from tests.adapters.conftest import BODY, mcp_client, problem_in, serving, source_for, until
+from tests.adapters.conftest import BODY, mcp_client, problem_in, request_of, serving, source_for, until
 from tests.client.conftest import ONE_TRY, credentials_for, exchanges
 from tests.fake_ibm import Fault
 
@@ -32,12 +33,6 @@ def leave(service, method, path, body=None, *, once):
     with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
         connection.sendall(request_of(place, method, path, body))
         until(once)
-
-
-def request_of(place, method, path, body=None):
-    content = json.dumps(body).encode() if body else b""
-    head = f"{method} {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 @pytest.mark.parametrize("phase", ["before", "after"])
@@ -76,6 +71,21 @@ def test_a_service_that_cannot_close_it_before_it_ends_says_so(ibm, monkeypatch,
         until(lambda: ibm.requests("DELETE", "*"))
     [name] = ibm.sessions
     assert f"not done for {name}" in caplog.text
+
+
+def test_who_waits_when_a_service_has_to_end_is_told(ibm, monkeypatch):
+    monkeypatch.setattr(serving_module, "_GRACE_SECONDS", 1)
+    ibm.script(Fault("POST", "/v1/sessions", delay=3, phase="after"))
+    with serving(rest_app(source_for(credentials_for(ibm)))) as url:
+        place = urlsplit(url)
+        caller = socket.create_connection((place.hostname, place.port), timeout=30)
+        caller.sendall(request_of(place, "POST", "/v1/sessions", BODY))
+        until(lambda: ibm.sessions)
+    with caller, caller.makefile("rb") as answer:
+        head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert "The service ends" in json.loads(body)["detail"]
+    assert ibm.books()["accepting"] == []
 
 
 def test_a_service_that_ends_closes_what_it_has_opened_for_those_who_left(ibm):
@@ -220,11 +230,34 @@ def test_two_hundred_callers_need_one_token_and_all_are_answered(ibm, rest):
     assert exchanges(ibm) == 1
 
 
+@contextmanager
+def stuck(ibm, rest, count, method, path, body=None, *, reach_ibm):
+    """So many callers whom IBM does not answer."""
+    ibm.script(Fault(method, path, delay=600, times=count))
+    place = urlsplit(str(rest.base_url))
+    with ExitStack() as stack:
+        waiting = []
+        for _ in range(count):
+            waiting.append(stack.enter_context(socket.create_connection((place.hostname, place.port))))
+            waiting[-1].sendall(request_of(place, method, path, body))
+        until(lambda: len(ibm.requests(method, path)) == reach_ibm, 60)
+        yield
+        assert select.select(waiting, [], [], 0)[0] == []
+
+
+def test_two_hundred_who_wait_for_a_slow_ibm_keep_nobody_waiting(ibm, rest):
+    slow, other = f"/v1/sessions/{ibm.plant_session().id}", f"/v1/sessions/{ibm.plant_session().id}"
+    with stuck(ibm, rest, 200, "GET", slow, reach_ibm=200):
+        assert rest.get(other).status_code == 200
+        assert rest.patch(other, json={"accepting_jobs": True}).status_code == 204
+        assert rest.post("/v1/sessions", json=BODY).status_code == 200
+        assert rest.delete(f"{other}/close").status_code == 204
+
+
 @pytest.mark.parametrize("method", ["GET", "PATCH", "POST", "DELETE"])
 def test_who_waits_for_a_slow_ibm_keeps_nobody_from_closing(ibm, rest, method):
     """More callers ask than there are places, and IBM answers none of them; one who closes is done."""
     slow, other = ibm.plant_session().id, ibm.plant_session().id
-    stuck = PLACES + 40
     path, body = {
         "POST": ("/v1/sessions", BODY),
         "GET": (f"/v1/sessions/{slow}", None),
@@ -232,16 +265,8 @@ def test_who_waits_for_a_slow_ibm_keeps_nobody_from_closing(ibm, rest, method):
         "DELETE": (f"/v1/sessions/{slow}/close", None),
     }[method]
     reach_ibm = 1 if method == "DELETE" else PLACES
-    ibm.script(Fault(method, path, delay=600, times=stuck))
-    place = urlsplit(str(rest.base_url))
-    with ExitStack() as stack:
-        waiting = []
-        for _ in range(stuck):
-            waiting.append(stack.enter_context(socket.create_connection((place.hostname, place.port))))
-            waiting[-1].sendall(request_of(place, method, path, body))
-        until(lambda: len(ibm.requests(method, path)) == reach_ibm, 60)
+    with stuck(ibm, rest, PLACES + 40, method, path, body, reach_ibm=reach_ibm):
         assert rest.delete(f"/v1/sessions/{other}/close").status_code == 204
-        assert select.select(waiting, [], [], 0)[0] == []
     assert ibm.sessions[other].state == "closed"
 
 

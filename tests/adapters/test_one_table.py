@@ -70,6 +70,16 @@ def test_and_on_the_command_line(ibm, monkeypatch, capsys):
     assert found["id"] == name
 
 
+def test_its_id_is_called_what_it_is():
+    job = replace(operations.GET_JOB, face=NEW.face)
+    assert job.arguments.model_json_schema()["properties"]["id"]["description"] == "The job's id"
+
+
+def test_one_that_must_not_be_repeated_cannot_be_offered_without_what_takes_it_back():
+    with pytest.raises(ValueError, match="create-job"):
+        replace(operations.SUBMIT_JOB, face=NEW.face)
+
+
 def test_one_whose_answer_has_no_model_cannot_be_offered():
     with pytest.raises(ValueError, match="get-job-logs"):
         replace(operations.JOB_LOGS, face=NEW.face)
