@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from airflow.models.connection import Connection
 from airflow.models.dagrun import DagRun
@@ -23,11 +23,17 @@ from airflow_provider_ibm_sessions.ledger import LIVE_RUN, OVER, PREFIX, Owner
 
 
 def hook_from_database(conn_id: str) -> IBMQuantumHook:
-    """The hook on a connection, wherever Airflow keeps that; the environment's credentials serve as well."""
+    """
+    The hook on a connection, wherever Airflow keeps that; the environment's credentials serve as well.
+
+    :raises AirflowUnavailableError: If the database does not answer.
+    """
     hook = IBMQuantumHook(conn_id)
-    # Without a connection, the hook looks elsewhere.
-    with suppress(AirflowNotFoundException):
+    try:
         hook.credentials = credentials_from(Connection.get_connection_from_secrets(conn_id))
+    except AirflowNotFoundException:
+        with _database() as session:  # or it may only have failed: Airflow takes that for "not found"
+            session.execute(select(Connection.id).limit(1))
     return hook
 
 

@@ -32,18 +32,26 @@ def check_no_variable(key: str) -> None:
     _check("GetVariable", f"variable '{key}'", key=key)
 
 
-def in_task() -> bool:
-    """Whether this is a task or a trigger; before Airflow 3.1, whose answers cannot be read, never."""
+def may_be_elsewhere() -> bool:
+    """Whether a task or a trigger has a secrets backend besides, which may fail as silently."""
+    from airflow.providers.common.compat.sdk import conf
+
+    places = (("secrets", "backend"), ("workers", "secrets_backend"))
+    return _asks_airflow() and any(conf.get(*place, fallback=None) for place in places)
+
+
+def _asks_airflow() -> bool:
+    """Whether this process has a way to Airflow's API on which answers can be read."""
     return hasattr(_supervisor(), "send")
 
 
 def _supervisor() -> Any:
-    """The way to Airflow's API that a task or a trigger has."""
+    """The way to Airflow's API that tasks, triggers and Dag files have."""
     return getattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS", None)
 
 
 def _check(request: str, what: str, **named: str) -> None:
-    if not in_task():
+    if not _asks_airflow():
         return
     from airflow.sdk.exceptions import ErrorType
     from airflow.sdk.execution_time import comms

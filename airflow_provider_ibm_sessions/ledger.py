@@ -95,7 +95,11 @@ class Ledger(Protocol):
         """
 
     def is_live(self, owner: Owner) -> bool:
-        """Whether the owner may still use it, or close it."""
+        """
+        Whether the owner may still use it, or close it.
+
+        :raises AirflowUnavailableError: If Airflow does not tell.
+        """
 
     def strike(self, session_id: str) -> None:
         """Remove a session that is closed."""
@@ -189,7 +193,7 @@ def has_another(context: Context, session_id: str) -> bool:
     for other in ledger.sessions():
         try:
             owner = ledger.owner_of(other)
-        except ValueError:
+        except (ValueError, AirflowUnavailableError):
             continue
         if other != session_id and owner and _is_ours(context, owner):
             return True
@@ -200,7 +204,10 @@ def _owner_of(session_id: str) -> Owner | None:
     from airflow.providers.common.compat.sdk import Variable
 
     key = PREFIX + session_id
-    text = Variable.get(key, default=None)
+    try:
+        text = Variable.get(key, default=None)
+    except Exception as error:
+        raise AirflowUnavailableError(f"Airflow does not tell whose session {session_id} is") from error
     if text:
         return Owner.read(text)
     check_no_variable(key)
@@ -246,6 +253,16 @@ class TaskLedger:
 
     def is_live(self, owner: Owner) -> bool:
         """Whether the run goes on, and the task too if the session is for that only."""
+        try:
+            return self._goes_on(owner)
+        except Exception as error:
+            raise AirflowUnavailableError(f"Airflow does not tell whether {owner} goes on") from error
+
+    def strike(self, session_id: str) -> None:
+        """Remove a session that is closed."""
+        strike(session_id)
+
+    def _goes_on(self, owner: Owner) -> bool:
         run: dict[str, Any] = {"dag_id": owner.dag_id, "run_ids": [owner.run_id]}
         if not self._ti.get_dr_count(**run, states=LIVE_RUN):
             return False
@@ -253,7 +270,3 @@ class TaskLedger:
         if owner.map_index >= 0:
             task["map_index"] = owner.map_index
         return owner.outlives_task or not self._ti.get_ti_count(**task, states=OVER)
-
-    def strike(self, session_id: str) -> None:
-        """Remove a session that is closed."""
-        strike(session_id)

@@ -47,7 +47,7 @@ class Verdict(StrEnum):
     DRAINING = "takes no more jobs, and closes itself"
     YOUNG = "too young"
     FOREIGN = "not opened by this Airflow"
-    UNCLEAR = "has an Airflow variable that cannot be read"
+    UNCLEAR = "Airflow does not tell whose it is"
     ORPHAN = "belongs to nobody"
 
 
@@ -119,7 +119,7 @@ class Sweep:
 
     def _closed(self, finding: Finding) -> bool:
         """Close an orphan, unless its owner has come back to life since; whether it is closed now."""
-        if self._is_live(finding.owner):
+        if self._may_be_live(finding.owner):
             log.info("Session %s is used again", finding.session_id)
             return False
         try:
@@ -127,8 +127,8 @@ class Sweep:
         except IBMQuantumError as error:
             self._failures.append(error)
             return False
-        self._ledger.strike(finding.session_id)
         log.info("Closed session %s", finding.session_id)
+        self._strike(finding.session_id)
         return True
 
     def _findings(self, *, tidy: bool) -> Iterator[Finding]:
@@ -146,7 +146,7 @@ class Sweep:
                 if session is not None and not session.is_closed:
                     yield self._judged(session, entry, listed.get(session_id))
             if is_over and entry and tidy:  # nobody has noted it
-                self._ledger.strike(session_id)
+                self._strike(session_id)
 
     def _entry(self, session_id: str) -> Owner | Verdict | None:
         try:
@@ -154,7 +154,6 @@ class Sweep:
         except ValueError as error:
             log.warning("Airflow's variable of session %s: %s", session_id, error)
         except AirflowUnavailableError as error:
-            log.warning("%s", error)
             self._failures.append(error)
         return Verdict.UNCLEAR
 
@@ -163,7 +162,7 @@ class Sweep:
         if not isinstance(entry, Owner):
             return False
         is_young = time.time() - entry.opened < max(self._min_age, _LATE)
-        return not is_young and not self._is_live(entry)
+        return not is_young and not self._may_be_live(entry)
 
     def _is_here(self, entry: Owner | Verdict | None) -> bool:
         """Whether an entered session was opened at this connection: of others, IBM knows nothing here."""
@@ -208,9 +207,26 @@ class Sweep:
             return Verdict.DRAINING
         if owner is None and self._scope == Scope.AIRFLOW:
             return Verdict.FOREIGN
-        if self._is_live(owner):
+        is_live = self._is_live(owner)
+        if is_live is None:
+            return Verdict.UNCLEAR
+        if is_live:
             return Verdict.LIVE
         return Verdict.YOUNG if age < self._min_age else Verdict.ORPHAN
 
-    def _is_live(self, owner: Owner | None) -> bool:
-        return owner is not None and self._ledger.is_live(owner)
+    def _may_be_live(self, owner: Owner | None) -> bool:
+        return self._is_live(owner) is not False
+
+    def _is_live(self, owner: Owner | None) -> bool | None:
+        """None if Airflow does not tell."""
+        try:
+            return owner is not None and self._ledger.is_live(owner)
+        except AirflowUnavailableError as error:
+            self._failures.append(error)
+            return None
+
+    def _strike(self, session_id: str) -> None:
+        try:
+            self._ledger.strike(session_id)
+        except AirflowUnavailableError as error:
+            self._failures.append(error)

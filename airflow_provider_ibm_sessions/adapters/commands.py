@@ -3,8 +3,8 @@
 The command ``ibm-quantum-sessions``: the session operations at a terminal, and the two services.
 
 Exit codes: 0 done; 2 wrong input, nothing was sent; 3 IBM refused; 4 IBM failed or could not be reached,
-or nobody took the output; 5 a session may have been opened or not; 130 interrupted (serve and list end by the
-signal itself).
+or nobody took the output; 5 a session may have been opened or not; 130 interrupted (serve and list end by
+SIGTERM itself, 143).
 """
 
 from __future__ import annotations

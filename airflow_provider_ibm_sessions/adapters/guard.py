@@ -57,7 +57,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         for name in sorted(self.names):
-            if _name_of(name) != name:
+            if _name_of(name) != name and not _is_address(name):
                 raise ConfigurationError(
                     f"{name!r} is no name of a host; without scheme, port and path, please", field="name"
                 )

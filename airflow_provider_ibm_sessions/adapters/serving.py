@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from airflow_provider_ibm_sessions.adapters.guard import Rules, checked_token
-from airflow_provider_ibm_sessions.adapters.signals import SETTLING
+from airflow_provider_ibm_sessions.adapters.signals import SETTLING, say
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 
 ENV_TOKEN: Final = "IBM_QUANTUM_SESSIONS_TOKEN"  # noqa: S105 - the name of a variable
@@ -38,6 +38,8 @@ def rules_for(
     try:
         return Rules(token=token, host=host, names=frozenset(name.lower() for name in names))
     except ConfigurationError as error:
+        if error.field != "token":
+            raise
         hint = f"{error.message}. Set {ENV_TOKEN}, or name a file with --token-file"
         raise ConfigurationError(hint, field="token") from error
 
@@ -75,9 +77,10 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called on each signal to end."""
-        if not self.should_exit:
-            print(SETTLING, file=sys.stderr, flush=True)
-            super().handle_exit(sig, frame)
+        if self.should_exit:
+            return
+        super().handle_exit(sig, frame)
+        say(SETTLING)
 
     def heed_hangup(self) -> None:
         """Let SIGHUP, of a terminal that is closed, end it as well, unless it is ignored, as by ``nohup``."""

@@ -6,9 +6,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import suppress
 from typing import Final
 
 SETTLING: Final = "Ending; if a session was being opened it is closed first, which can take minutes"
+
+
+def say(words: str) -> None:
+    """Print on standard error, if anybody is there to read: the terminal may be what has gone."""
+    with suppress(OSError, RuntimeError):
+        print(words, file=sys.stderr, flush=True)
 
 
 def heed(*names: str, words: str = "") -> None:
@@ -24,9 +31,9 @@ def heed(*names: str, words: str = "") -> None:
     unsaid = [words] if words else []
 
     def cancel() -> None:
-        while unsaid:
-            print(unsaid.pop(), file=sys.stderr, flush=True)
         task.cancel()
+        while unsaid:
+            say(unsaid.pop())
 
     for number in [signal.Signals[name] for name in names]:
         if signal.getsignal(number) is not signal.SIG_IGN:

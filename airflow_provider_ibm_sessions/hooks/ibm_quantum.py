@@ -29,7 +29,7 @@ from airflow_provider_ibm_sessions.client.results import decode, plain
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.sharing import shared_client
 from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, PENDING_CLOSED, SessionMode
-from airflow_provider_ibm_sessions.denials import check_no_connection, in_task
+from airflow_provider_ibm_sessions.denials import check_no_connection, may_be_elsewhere
 from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
@@ -76,10 +76,7 @@ class IBMQuantumHook(BaseHook):
     @cached_property
     def credentials(self) -> Credentials:
         """The connection's credentials; checked, nothing sent."""
-        try:
-            return credentials_from(self.get_connection(self.ibm_quantum_conn_id))
-        except AirflowNotFoundException:
-            return self.credentials_from_env()
+        return self._read_credentials()
 
     async def acredentials(self) -> Credentials:
         """The connection's credentials, read inside of an event loop."""
@@ -89,7 +86,7 @@ class IBMQuantumHook(BaseHook):
                 read = asyncio.to_thread(credentials_from, await self._aconnection())
             except AirflowNotFoundException:
                 # In `dag.test()`, a trigger does not get it by awaiting it.
-                read = asyncio.to_thread(lambda: self.credentials)
+                read = asyncio.to_thread(self._read_credentials)
             self.__dict__["credentials"] = await read
         return self.credentials
 
@@ -306,23 +303,29 @@ class IBMQuantumHook(BaseHook):
         connection: Connection = await sync_to_async(self.get_connection)(self.ibm_quantum_conn_id)
         return connection
 
-    def credentials_from_env(self) -> Credentials:
+    def _read_credentials(self) -> Credentials:
+        try:
+            return credentials_from(self.get_connection(self.ibm_quantum_conn_id))
+        except AirflowNotFoundException:
+            return self._credentials_from_env()
+
+    def _credentials_from_env(self) -> Credentials:
         """
         What serves where there is no connection.
 
         :raises ConfigurationError: If the environment has nothing for this connection id, either.
-        :raises AirflowUnavailableError: The same in a task: secrets may only be out of reach for the moment.
+        :raises AirflowUnavailableError: If the connection may only be out of reach.
         """
+        check_no_connection(self.ibm_quantum_conn_id)
         is_default = self.ibm_quantum_conn_id == self.default_conn_name
         if is_default and (os.environ.get(ENV_API_KEY) or os.environ.get(ENV_CRN)):
-            check_no_connection(self.ibm_quantum_conn_id)
             mask(os.environ.get(ENV_API_KEY, ""))
             return Credentials.from_env()
         missing = f"There is no Airflow connection '{self.ibm_quantum_conn_id}'"
         if is_default:
             missing += f", and neither {ENV_API_KEY} nor {ENV_CRN} is set in the environment"
-        if in_task():
-            raise AirflowUnavailableError(f"{missing}, or Airflow does not give it")
+        if may_be_elsewhere():
+            raise AirflowUnavailableError(f"{missing}, or the secrets backend does not give it")
         raise ConfigurationError(missing, field="ibm_quantum_conn_id") from None
 
 

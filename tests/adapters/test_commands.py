@@ -284,7 +284,7 @@ def service(ibm, environment):
         yield Service(process)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.mark.parametrize("stays", [True, False])
@@ -303,6 +303,17 @@ def test_a_service_ends_in_order_however_it_is_told(ibm, service, numbers, stays
     assert err.count("which can take minutes") == 1
     assert answer.startswith(b"HTTP/1.1 200") is stays
     assert len(ibm.books()["accepting"]) == int(stays)
+
+
+def test_a_service_whose_terminal_has_gone_ends_in_order(ibm, service):
+    ibm.script(Fault("POST", "/v1/sessions", delay=1.5, phase="after"))
+    with service.open_session() as caller:
+        until(lambda: ibm.sessions)
+        caller.close()
+        service.process.stderr.close()
+        service.told([signal.SIGHUP, signal.SIGTERM])
+        service.process.wait(timeout=60)
+    assert ibm.books()["accepting"] == []
 
 
 def test_options_are_written_out(run):

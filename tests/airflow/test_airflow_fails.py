@@ -8,9 +8,12 @@ from datetime import timedelta
 
 import pytest
 from airflow.sdk import DAG
+from sqlalchemy.exc import OperationalError
 
-from airflow_provider_ibm_sessions.database import DatabaseLedger
+from airflow_provider_ibm_sessions.database import DatabaseLedger, hook_from_database
+from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.ledger import TaskLedger
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
@@ -62,7 +65,7 @@ class TestConnection:
 
     def test_closing_is_tried_again(self, ibm, dag, run, airflow_fails):
         session_id = self.closing(ibm, dag)
-        airflow_fails("Connection", times=3)
+        airflow_fails("Connection", times=6)
         result = run(dag)
         assert result.state == "success"
         assert result.tasks["close"].try_number == 2
@@ -104,14 +107,36 @@ class TestNoConnection:
         which()
         assert run(dag).xcom("which") == another_account.crn
 
-    def test_in_a_task_it_may_be_there_at_the_next_try(self, airflow_db, ibm, dag, run, output):
+    def create(self, dag):
         with dag:
             IBMQuantumCreateSessionOperator(
                 task_id="create", backend="ibm_fez", ibm_quantum_conn_id="typo", retries=1, **AT_ONCE
             )
+
+    def test_one_that_airflow_has_not_is_wrong_input(self, airflow_db, dag, run, output):
+        self.create(dag)
+        result = run(dag)
+        assert result.state == "failed"
+        assert result.tasks["create"].try_number == 1
+        assert "There is no Airflow connection 'typo'" in output()
+
+    def test_one_that_a_secrets_backend_may_have_is_looked_for_again(
+        self, airflow_db, dag, run, monkeypatch, output
+    ):
+        backend = "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", backend)
+        self.create(dag)
         result = run(dag)
         assert result.tasks["create"].try_number == 2
-        assert "There is no Airflow connection 'typo', or Airflow does not give it" in output()
+        assert "'typo', or the secrets backend does not give it" in output()
+
+    def test_a_database_that_fails_is_none_without_it(self, another_account, monkeypatch):
+        def fail(*_, **__):
+            raise OperationalError("SELECT", {}, Exception("the database is down"))
+
+        monkeypatch.setattr("airflow_provider_ibm_sessions.database.create_session", fail)
+        with pytest.raises(AirflowUnavailableError, match="the database is down"):
+            hook_from_database(CONN)
 
 
 @pytest.mark.usefixtures("connection", "quick")
@@ -140,9 +165,28 @@ class TestVariables:
         result = run(dag)
         assert result.state_of("sweep") == "failed"
         assert len(asked) == 4
-        left = {True: "has an Airflow variable that cannot be read", False: "belongs to nobody"}
-        assert sorted(verdicts(result).values()) == sorted(left.values())
+        assert sorted(verdicts(result).values()) == ["Airflow does not tell whose it is", "belongs to nobody"]
         assert sorted([is_open(ibm, unknown), is_open(ibm, orphan)]) == [False, True]
+
+    def test_a_sweep_leaves_alone_what_may_be_live(self, ibm, run, monkeypatch):
+        planted = [ibm.plant_session(age=HOUR).id for _ in range(2)]
+        with DAG("ended", schedule=None) as dag:
+            own(planted)
+        run(dag)
+        asks, answer = TaskLedger._goes_on, iter([True])
+
+        def fails_once(self, owner):
+            if next(answer, False):
+                raise RuntimeError("Airflow's API: 503")
+            return asks(self, owner)
+
+        monkeypatch.setattr(TaskLedger, "_goes_on", fails_once)
+        with DAG("sweeper", schedule=None) as sweeper:
+            sweep()
+        result = run(sweeper)
+        assert result.state == "failed"
+        assert sorted(verdicts(result).values()) == ["Airflow does not tell whose it is", "belongs to nobody"]
+        assert sorted(is_open(ibm, session_id) for session_id in planted) == [False, True]
 
     def test_what_may_be_ours_is_not_opened_twice(self, ibm, dag, run, airflow_fails, output):
         with dag:

@@ -243,7 +243,7 @@ class TestEntriesOfOthers:
         write(session_id, text)
         result = swept(run, scope=scope)
         assert result.state == "success"
-        assert verdicts(result) == {session_id: "has an Airflow variable that cannot be read"}
+        assert verdicts(result) == {session_id: "Airflow does not tell whose it is"}
         assert is_open(ibm, session_id)
         assert entries() == [session_id]
 

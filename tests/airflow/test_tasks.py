@@ -27,7 +27,7 @@ class Task(IBMQuantumTask):
         self.lock = lock
         self.ended = False
 
-    def end_all(self):
+    def end_all(self, *, at_once):
         with self.lock:
             self.ended = True
 
