@@ -32,18 +32,20 @@ def hook_from_database(conn_id: str) -> IBMQuantumHook:
     try:
         hook.credentials = credentials_from(Connection.get_connection_from_secrets(conn_id))
     except AirflowNotFoundException:
-        with _database() as session:  # or it may only have failed: Airflow takes that for "not found"
+        # Or it has only failed: Airflow takes that for "not found".
+        with _database(f"Connection '{conn_id}': ") as session:
             session.execute(select(Connection.id).limit(1))
     return hook
 
 
 @contextmanager
-def _database() -> Iterator[Session]:
+def _database(sought: str = "") -> Iterator[Session]:
     try:
         with create_session() as session:
             yield session
     except SQLAlchemyError as error:
-        raise AirflowUnavailableError(f"Airflow's database: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise AirflowUnavailableError(f"{sought}Airflow's database: {reason}") from error
 
 
 class DatabaseLedger:

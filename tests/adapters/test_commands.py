@@ -132,7 +132,7 @@ def test_without_a_connection_the_environment_serves(run, monkeypatch):
     assert "crn must look like" in err
 
 
-def test_an_unknown_connection_is_named(run):
+def test_an_unknown_connection_is_named(run, airflow_db):
     code, _, err = run("get", "x", "--conn-id", "nowhere")
     assert code == WRONG
     assert "'nowhere'" in err
