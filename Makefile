@@ -30,8 +30,8 @@ types: env
 contract: env
 	$(BIN)/lint-imports --no-logo
 
-pytest: env
-	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal --cov --cov-report=term
+pytest: env  ## All tests (COVER=1: and what of the package they run, which takes half as long again)
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal $(if $(COVER),--cov --cov-report=term)
 
 faults: env  ## Every operation under every fault: a table of sessions lost (ONLY='create | 503': these cells)
 	@$(if $(ONLY),,$(BIN)/python -m tests.faults.sight)
