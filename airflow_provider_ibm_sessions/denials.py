@@ -56,9 +56,10 @@ def _check(request: str, what: str, **named: str) -> None:
     from airflow.sdk.exceptions import ErrorType
     from airflow.sdk.execution_time import comms
 
+    silent = AirflowUnavailableError(f"Airflow does not tell whether it has the {what}")
     try:
         answer = _supervisor().send(getattr(comms, request)(**named))
-    except Exception as error:
-        raise AirflowUnavailableError(f"Airflow does not tell whether it has the {what}") from error
+    except Exception as error:  # whatever it is, it is no answer
+        raise silent from error
     if getattr(answer, "error", None) not in (ErrorType.CONNECTION_NOT_FOUND, ErrorType.VARIABLE_NOT_FOUND):
-        raise AirflowUnavailableError(f"Airflow does not tell whether it has the {what}")
+        raise silent

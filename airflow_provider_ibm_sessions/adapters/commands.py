@@ -38,7 +38,7 @@ from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 
 WRONG, REFUSED, FAILED, UNKNOWN, INTERRUPTED = 2, 3, 4, 5, 130
 PROGRAM: Final = "ibm-quantum-sessions"
-HOST: Final = "127.0.0.1"
+_HOST: Final = "127.0.0.1"
 _REST_PORT: Final = 8080
 _MCP_PORT: Final = 9090
 _LISTED: Final = {SessionMode.DEDICATED.value: "session", SessionMode.BATCH.value: "batch"}
@@ -67,7 +67,7 @@ def main(
     _log_to_stderr()
     try:
         if options.answers and sys.stdout is None:
-            raise OSError("standard output is closed, where the answer would go")
+            raise OSError("standard output is closed, where answers would go")
         options.run(options)
     except IBMQuantumError as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -153,9 +153,12 @@ def _add_serve(commands: Any, conn_id: str | None) -> None:
     faces = command.add_subparsers(metavar="rest|mcp", required=True, parser_class=_Parser)
     rest = faces.add_parser("rest", help="a REST service", description=_SERVE)
     mcp = faces.add_parser("mcp", help="a Model Context Protocol server", description=_SERVE)
-    mcp.add_argument("--stdio", action="store_true", help="serve one client over standard input and output")
+    # It answers on the output then, as other commands do.
+    mcp.add_argument(
+        "--stdio", action="store_true", dest="answers", help="serve one client over standard input and output"
+    )
     for face, port, run in ((rest, _REST_PORT, _serve_rest), (mcp, _MCP_PORT, _serve_mcp)):
-        face.add_argument("--host", default=HOST, help="address to listen on (default: %(default)s)")
+        face.add_argument("--host", default=_HOST, help="address to listen on (default: %(default)s)")
         face.add_argument("--port", type=int, default=port, help="default: %(default)s; 0 takes a free one")
         face.add_argument("--name", action="append", default=[], help="a further host name that leads here")
         face.add_argument("--token-file", metavar="FILE", help="file with the bearer token of callers")
@@ -264,7 +267,7 @@ def _serve_mcp(options: argparse.Namespace) -> None:
         raise ConfigurationError(hint, field="mcp") from error
     from airflow_provider_ibm_sessions.adapters.serving import rules_for, serve
 
-    if options.stdio:
+    if options.answers:
         _refuse_listening(options)
         asyncio.run(serve_stdio(_source(options)))
         return
@@ -273,9 +276,7 @@ def _serve_mcp(options: argparse.Namespace) -> None:
 
 
 def _refuse_listening(options: argparse.Namespace) -> None:
-    if sys.stdout is None:
-        raise OSError("standard output is closed, where the answers would go")
-    unused = {"host": HOST, "port": _MCP_PORT, "name": [], "token_file": None}
+    unused = {"host": _HOST, "port": _MCP_PORT, "name": [], "token_file": None}
     for field, default in unused.items():
         if getattr(options, field) != default:
             option = "--" + field.replace("_", "-")

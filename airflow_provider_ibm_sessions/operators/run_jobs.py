@@ -361,7 +361,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         return None
 
     def _closed(self) -> Session | None:
-        """The session, if it can be read and has closed itself."""
+        """The session, if it can be read and has closed itself, which is noted then."""
         try:
             session = self.hook.get_session(str(self.session_id))
         except IBMQuantumError as error:
