@@ -34,11 +34,11 @@ pytest: env  ## All tests (COVER=1: and what of the package they run, which take
 	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal $(if $(COVER),--cov --cov-report=term)
 
 faults: env  ## Every operation under every fault: a table of sessions lost (ONLY='create | 503': these cells)
-	@$(if $(ONLY),,$(BIN)/python -m tests.faults.sight)
-	@$(BIN)/python -m tests.faults $(if $(ONLY),"$(ONLY)")
+	@$(if $(ONLY),,$(BIN)/python -m tests.integration.fault_matrix.mutation_check)
+	@$(BIN)/python -m tests.integration.fault_matrix $(if $(ONLY),"$(ONLY)")
 
 kill-tests: env  ## Kill workers, schedulers and triggerers under airflow standalone
-	@$(BIN)/python -m tests.kills
+	@$(BIN)/python -m tests.integration.process_kills
 
 spectral: env  ## Check the OpenAPI description with Spectral (needs npx and its network)
 	@mkdir -p .spectral && $(BIN)/python -m scripts.openapi > .spectral/openapi.json

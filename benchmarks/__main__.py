@@ -10,9 +10,15 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from benchmarks import faces, idle, import_cost, one_get, thousand_sensors
+from benchmarks import idle, import_cost, request_overhead, servers, triggerer_load
 
-_ALL = {"import": import_cost, "sensors": thousand_sensors, "get": one_get, "faces": faces, "idle": idle}
+_ALL = {
+    "import": import_cost,
+    "sensors": triggerer_load,
+    "get": request_overhead,
+    "servers": servers,
+    "idle": idle,
+}
 
 
 def main() -> int:
@@ -52,7 +58,7 @@ def arguments() -> argparse.Namespace:
         "--latency", type=float, nargs="+", default=[0, 0.3], help="sensors: seconds the service takes"
     )
     parser.add_argument("--gets", type=int, default=2000, help="get: requests per candidate")
-    parser.add_argument("--calls", type=int, default=20, help="faces: calls of each caller")
+    parser.add_argument("--calls", type=int, default=20, help="servers: calls of each caller")
     parser.add_argument("--queue", type=float, default=idle.QUEUE_SECONDS, help="idle: seconds in the queue")
     options = parser.parse_args()
     if unknown := set(options.names) - set(_ALL):

@@ -12,7 +12,7 @@ import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
 
-from benchmarks.children import ROOT
+from testing.subprocesses import ROOT
 
 VENV = ROOT / ".venv-bench"
 PROVIDERS = (

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from tests.fake_ibm import FakeIBM
+from testing.fake_ibm import FakeIBM
 
 
 def main(sessions: int, latency: float) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import environment
-from benchmarks.children import answer_of
-from benchmarks.tables import table, target
+from testing.subprocesses import answer_of
+from testing.tables import table, target
 
 MAX_MS, MAX_MB = 60.0, 2.0
 OURS = "airflow_provider_ibm_sessions.operators.session"
@@ -28,7 +28,7 @@ FOR_INFORMATION = (
     "airflow_provider_ibm_sessions.triggers.session",
     "airflow_provider_ibm_sessions.hooks.ibm_quantum",
     # What Airflow loads of a provider that is installed, in each of its processes.
-    "airflow_provider_ibm_sessions.hooks.form",
+    "airflow_provider_ibm_sessions.hooks.connection_form",
 )
 _PROBE_SECONDS = 120
 _FIGURES = ("ms", "cpu", "mb", "traced", "modules")

@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 
 import httpx
 
-from scripts.airflow_standalone import Airflow, running_airflow
-from scripts.localqpu import LocalQPU, running_localqpu
+from testing.airflow_standalone import Airflow, running_airflow
+from testing.localqpu import LocalQPU, running_localqpu
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".demo"

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 
-from airflow_provider_ibm_sessions.adapters.guard import Rules
-from airflow_provider_ibm_sessions.adapters.rest import rest_app
-from airflow_provider_ibm_sessions.adapters.sources import source_of
+from airflow_provider_ibm_sessions.cli.sources import source_of
 from airflow_provider_ibm_sessions.client import Credentials
+from airflow_provider_ibm_sessions.server.rest import rest_app
+from airflow_provider_ibm_sessions.server.security import Rules
 
 _CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:01234567-89ab::"
 

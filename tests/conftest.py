@@ -34,12 +34,16 @@ import shutil  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 
-from tests.fake_ibm import FakeIBM  # noqa: E402
-from tests.traces import traces  # noqa: E402
+from testing.airflow_runs import Run, serialize  # noqa: E402
+from testing.fake_ibm import FakeIBM  # noqa: E402
+from testing.localqpu import running_localqpu  # noqa: E402
+from testing.secret_scan import traces  # noqa: E402
 
 _ended = itertools.count(1)
 
@@ -108,3 +112,131 @@ def ibm() -> Iterator[FakeIBM]:
 def airflow_db() -> None:
     """A real metadata database, migrated by Airflow's own command."""
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def connection(ibm, monkeypatch):
+    """The connection ``ibm_quantum_default``, to the fake."""
+    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm))
+    return "ibm_quantum_default"
+
+
+@pytest.fixture(scope="module")
+def emulator(airflow_db):
+    """An emulator that runs real circuits, for all tests of a file."""
+    with running_localqpu() as localqpu:
+        yield localqpu
+
+
+@pytest.fixture
+def localqpu(emulator, monkeypatch):
+    """The same, with the connection ``ibm_quantum_default`` to it."""
+    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", emulator.connection)
+    return emulator
+
+
+@pytest.fixture
+def output(capfd, caplog):
+    """All that the test has logged and printed so far; at its end, neither key nor token is in it."""
+    seen: list[str] = []
+
+    def read() -> str:
+        captured = capfd.readouterr()
+        seen.append(captured.out + captured.err)
+        return "".join(seen) + caplog.text
+
+    with caplog.at_level("DEBUG"):
+        yield read
+    everything = read()
+    assert [secret for secret in SECRETS if secret in everything] == []
+
+
+@pytest.fixture
+def run(airflow_db, request):
+    """Run a Dag through Airflow: ``run(dag)``; tasks, XComs and triggers are real."""
+
+    def run_dag(dag: Any, **conf: Any) -> Run:
+        serialize(dag)
+        return Run(dag.test(run_conf=conf or None))
+
+    return run_dag
+
+
+@pytest.fixture
+def dag(request):
+    """An empty Dag of the test's own."""
+    from airflow.sdk import DAG
+
+    name = "".join(c if c.isalnum() else "_" for c in request.node.name)
+    with DAG(dag_id=name[:200], schedule=None) as dag:
+        yield dag
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The client's own attempts, with short pauses between them."""
+    from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+
+    policy = RetryPolicy(window=10, first_pause=0.05, max_pause=0.2, settling=0.3)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.client.client.RetryPolicy", lambda: policy)
+
+
+@pytest.fixture
+def terminate():
+    """Send this process Airflow's signal to end the task, as soon as something is so: ``terminate(when)``."""
+    handler = signal.getsignal(signal.SIGTERM)
+    over = threading.Event()
+
+    def watch(when):
+        while not over.wait(0.02):
+            if when():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threads = []
+
+    def start(when):
+        threads.append(threading.Thread(target=watch, args=(when,), daemon=True))
+        threads[-1].start()
+
+    yield start
+    over.set()
+    for thread in threads:
+        thread.join()
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def airflow_fails(monkeypatch):
+    """
+    Let Airflow's API answer 503 to who asks for a connection, or a variable: ``airflow_fails("Variable")``.
+
+    Returns what was asked for.
+    """
+    import httpx
+    from airflow.sdk.api import client
+
+    request = httpx.Request("GET", "http://airflow")
+    response = httpx.Response(503, request=request, json={"detail": "the database is down"})
+
+    def arrange(kind, *, times=None):
+        operations, asked = getattr(client, f"{kind}Operations"), []
+        get = operations.get
+
+        def fail(self, key):
+            asked.append(key)
+            if times is not None and len(asked) > times:
+                return get(self, key)
+            raise client.ServerResponseError("Server error", request=request, response=response)
+
+        monkeypatch.setattr(operations, "get", fail)
+        return asked
+
+    return arrange
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_in_the_output(request):
+    """Search what each test that runs Airflow prints and logs for keys and tokens."""
+    if request.path.relative_to(Path(__file__).parent).parts[0] not in ("client", "server", "cli"):
+        request.getfixturevalue("output")

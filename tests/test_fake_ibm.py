@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.fake_ibm import FakeIBM, Fault, Outcome
+from testing.fake_ibm import FakeIBM, Fault, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -691,7 +691,7 @@ def test_the_books(ibm: FakeIBM, call: Caller) -> None:
 
 def test_it_runs_as_a_process_with_a_back_door() -> None:
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "tests.fake_ibm", "--settings", '{"job_seconds": 5}']
+    command = [sys.executable, "-m", "testing.fake_ibm", "--settings", '{"job_seconds": 5}']
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, env=os.environ)
     try:
         assert process.stdout is not None

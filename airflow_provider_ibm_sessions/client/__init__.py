@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient as AsyncIBMQuantumClient
     from airflow_provider_ibm_sessions.client.client import IBMQuantumClient as IBMQuantumClient
     from airflow_provider_ibm_sessions.client.credentials import Credentials as Credentials
+    from airflow_provider_ibm_sessions.client.enums import JobState as JobState
+    from airflow_provider_ibm_sessions.client.enums import SessionMode as SessionMode
+    from airflow_provider_ibm_sessions.client.enums import SessionState as SessionState
     from airflow_provider_ibm_sessions.client.errors import IBMQuantumError as IBMQuantumError
-    from airflow_provider_ibm_sessions.client.jobs import Job as Job
-    from airflow_provider_ibm_sessions.client.models import Session as Session
-    from airflow_provider_ibm_sessions.client.models import Workload as Workload
-    from airflow_provider_ibm_sessions.client.once import adopt_job as adopt_job
-    from airflow_provider_ibm_sessions.client.once import find_job as find_job
-    from airflow_provider_ibm_sessions.client.once import submit_once as submit_once
+    from airflow_provider_ibm_sessions.client.models.instance import Workload as Workload
+    from airflow_provider_ibm_sessions.client.models.jobs import Job as Job
+    from airflow_provider_ibm_sessions.client.models.sessions import Session as Session
     from airflow_provider_ibm_sessions.client.results import decode as decode
     from airflow_provider_ibm_sessions.client.retries import RetryPolicy as RetryPolicy
-    from airflow_provider_ibm_sessions.client.values import JobState as JobState
-    from airflow_provider_ibm_sessions.client.values import SessionMode as SessionMode
-    from airflow_provider_ibm_sessions.client.values import SessionState as SessionState
+    from airflow_provider_ibm_sessions.client.submission import adopt_job as adopt_job
+    from airflow_provider_ibm_sessions.client.submission import find_job as find_job
+    from airflow_provider_ibm_sessions.client.submission import submit_once as submit_once
 
 # Loaded when first used: Dag files and Airflow's own processes import parts of this package for a constant
 # or an error class, and need neither the models nor the HTTP client for that.
@@ -40,17 +40,17 @@ _HOMES = {
     "Credentials": "credentials",
     "IBMQuantumClient": "client",
     "IBMQuantumError": "errors",
-    "Job": "jobs",
-    "JobState": "values",
+    "Job": "models.jobs",
+    "JobState": "enums",
     "RetryPolicy": "retries",
-    "Session": "models",
-    "SessionMode": "values",
-    "SessionState": "values",
-    "Workload": "models",
-    "adopt_job": "once",
+    "Session": "models.sessions",
+    "SessionMode": "enums",
+    "SessionState": "enums",
+    "Workload": "models.instance",
+    "adopt_job": "submission",
     "decode": "results",
-    "find_job": "once",
-    "submit_once": "once",
+    "find_job": "submission",
+    "submit_once": "submission",
 }
 __all__ = list(_HOMES)
 

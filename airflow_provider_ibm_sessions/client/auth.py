@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import httpx
 
-from airflow_provider_ibm_sessions.client import replies
+from airflow_provider_ibm_sessions.client import responses
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
@@ -231,7 +231,7 @@ def _read_token(response: httpx.Response) -> tuple[str, float]:
 
 def _granted(response: httpx.Response) -> tuple[str, float]:
     try:
-        body = replies.read_json(response, _DOING)
+        body = responses.read_json(response, _DOING)
     except RateLimitedError:
         raise
     except RequestRejectedError as error:

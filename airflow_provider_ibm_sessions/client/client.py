@@ -15,24 +15,26 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_ibm_sessions import __version__
-from airflow_provider_ibm_sessions.client import operations, transport
+from airflow_provider_ibm_sessions.client import operations
+from airflow_provider_ibm_sessions.client._http import transport
+from airflow_provider_ibm_sessions.client._http.pool import LANES, Lanes
+from airflow_provider_ibm_sessions.client._http.timeouts import keep_deadlines, within
 from airflow_provider_ibm_sessions.client.auth import HAND_OVER, SENT, IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
-from airflow_provider_ibm_sessions.client.deadlines import keep_deadlines, within
+from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import ConflictError, IBMQuantumError, NotFoundError
-from airflow_provider_ibm_sessions.client.jobs import Job, JobFilter, JobMetrics, JobPaging
-from airflow_provider_ibm_sessions.client.lanes import LANES, Lanes
-from airflow_provider_ibm_sessions.client.models import (
+from airflow_provider_ibm_sessions.client.models.instance import (
     Backend,
     Paging,
-    Session,
     Version,
     Workload,
     WorkloadFilter,
 )
+from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter, JobMetrics, JobPaging
+from airflow_provider_ibm_sessions.client.models.sessions import Session
 from airflow_provider_ibm_sessions.client.operations import Call, Calls, Operation, advanced
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy, known_outcome
-from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, SessionMode, to_seconds
+from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds
 
 APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
 

@@ -12,9 +12,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from airflow_provider_ibm_sessions.client import tls
+from airflow_provider_ibm_sessions.client._http import tls
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.client.values import checked_bool, checked_positive, shown
+from airflow_provider_ibm_sessions.client.validation import checked_bool, checked_positive, shown
 
 DEFAULT_API_VERSION: Final = "2026-04-15"
 DEFAULT_IAM_URL: Final = "https://iam.cloud.ibm.com"

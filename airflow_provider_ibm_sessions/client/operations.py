@@ -18,10 +18,11 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from airflow_provider_ibm_sessions.client import faces, jobs, models, replies
-from airflow_provider_ibm_sessions.client.bases import PathId, Request
+from airflow_provider_ibm_sessions.client import exposure, responses
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
-from airflow_provider_ibm_sessions.client.values import checked_id
+from airflow_provider_ibm_sessions.client.models import instance, jobs, sessions
+from airflow_provider_ibm_sessions.client.models.base import PathId, Request
+from airflow_provider_ibm_sessions.client.validation import checked_id
 
 _NO_OBJECT: Final = ("model_type", "model_attributes_type")
 BULKY: Final = "ibm_quantum_bulky"
@@ -70,7 +71,7 @@ class Operation(Generic[ReplyT]):
     id_field: str = "session_id"
     authenticated: bool = True
     bulky: bool = False
-    face: faces.Face | None = None
+    face: exposure.Face | None = None
     undo: Operation[Any] | None = None
     seen_through: bool = False
 
@@ -81,7 +82,7 @@ class Operation(Generic[ReplyT]):
             raise ValueError(f"{self.name}: what is offered outside and not to be repeated needs an undo")
 
     @property
-    def offered_as(self) -> faces.Face:
+    def offered_as(self) -> exposure.Face:
         """
         What those outside are told of it.
 
@@ -156,8 +157,8 @@ class Operation(Generic[ReplyT]):
         if self.reader is not None:
             return self.reader(response, self.summary)
         if self.reply is None:
-            return cast("ReplyT", replies.read_nothing(response, self.summary))
-        body = replies.read_json(response, self.summary)
+            return cast("ReplyT", responses.read_nothing(response, self.summary))
+        body = responses.read_json(response, self.summary)
         try:
             return cast("ReplyT", self.reply.model_validate(body))
         except ValidationError as error:
@@ -237,28 +238,28 @@ CLOSE_SESSION: Final = Operation[None](
     path="/v1/sessions/{id}/close",
     summary="Close a session",
     safety=Safety.IDEMPOTENT,
-    face=faces.CLOSE_SESSION,
+    face=exposure.CLOSE_SESSION,
     seen_through=True,
 )
-CREATE_SESSION: Final = Operation[models.Session](
+CREATE_SESSION: Final = Operation[sessions.Session](
     name="create-session",
     method="POST",
     path="/v1/sessions",
     summary="Create a session",
     safety=Safety.ONCE,
-    body=models.CreateSession,
-    reply=models.Session,
-    face=faces.CREATE_SESSION,
+    body=sessions.CreateSession,
+    reply=sessions.Session,
+    face=exposure.CREATE_SESSION,
     undo=CLOSE_SESSION,
 )
-GET_SESSION: Final = Operation[models.Session](
+GET_SESSION: Final = Operation[sessions.Session](
     name="get-session",
     method="GET",
     path="/v1/sessions/{id}",
     summary="Get a session",
     safety=Safety.READ_ONLY,
-    reply=models.Session,
-    face=faces.GET_SESSION,
+    reply=sessions.Session,
+    face=exposure.GET_SESSION,
 )
 UPDATE_SESSION: Final = Operation[None](
     name="update-session",
@@ -266,34 +267,34 @@ UPDATE_SESSION: Final = Operation[None](
     path="/v1/sessions/{id}",
     summary="Update a session",
     safety=Safety.IDEMPOTENT,
-    body=models.UpdateSession,
-    face=faces.UPDATE_SESSION,
+    body=sessions.UpdateSession,
+    face=exposure.UPDATE_SESSION,
 )
-LIST_WORKLOADS: Final = Operation[models.WorkloadPage](
+LIST_WORKLOADS: Final = Operation[instance.WorkloadPage](
     name="list-workloads",
     method="GET",
     path="/v1/workloads",
     summary="List workloads",
     safety=Safety.READ_ONLY,
-    query=models.WorkloadFilter,
-    reply=models.WorkloadPage,
+    query=instance.WorkloadFilter,
+    reply=instance.WorkloadPage,
 )
-LIST_VERSIONS: Final = Operation[models.Versions](
+LIST_VERSIONS: Final = Operation[instance.Versions](
     name="list-versions",
     method="GET",
     path="/v1/versions",
     summary="List API versions",
     safety=Safety.READ_ONLY,
-    reply=models.Versions,
+    reply=instance.Versions,
     authenticated=False,
 )
-LIST_BACKENDS: Final = Operation[models.Backends](
+LIST_BACKENDS: Final = Operation[instance.Backends](
     name="list-backends",
     method="GET",
     path="/v1/backends",
     summary="List backends",
     safety=Safety.READ_ONLY,
-    reply=models.Backends,
+    reply=instance.Backends,
 )
 SUBMIT_JOB: Final = Operation[jobs.Job](
     name="create-job",
@@ -330,7 +331,7 @@ JOB_RESULTS: Final = Operation[Any](
     path="/v1/jobs/{id}/results",
     summary="Get a job's results",
     safety=Safety.READ_ONLY,
-    reader=replies.read_results,
+    reader=responses.read_results,
     accept="application/json, text/plain",
     id_field="job_id",
     bulky=True,
@@ -350,7 +351,7 @@ JOB_LOGS: Final = Operation[str](
     path="/v1/jobs/{id}/logs",
     summary="Get a job's logs",
     safety=Safety.READ_ONLY,
-    reader=replies.read_text,
+    reader=responses.read_text,
     accept="text/plain, application/json",
     id_field="job_id",
     bulky=True,

@@ -15,20 +15,28 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
-from airflow_provider_ibm_sessions.ending import close, close_after_failure, end_all, end_before_anew
-from airflow_provider_ibm_sessions.failures import told_to_airflow
+from airflow_provider_ibm_sessions.exceptions import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.ledger import enter, strike
+from airflow_provider_ibm_sessions.hooks.session_registry import enter, strike
+from airflow_provider_ibm_sessions.lifecycle.session import (
+    SESSION,
+    checked_session,
+    close,
+    close_after_failure,
+    end_all,
+    end_before_anew,
+    end_forsaken,
+    open_session,
+)
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.opening import SESSION, checked_session, end_forsaken, open_session
-from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
-    from airflow_provider_ibm_sessions.client.models import Session
+    from airflow_provider_ibm_sessions.client.models.sessions import Session
 
 _ARGUMENT = "session"
 

@@ -15,7 +15,7 @@ from airflow_provider_ibm_sessions.client.credentials import (
     Credentials,
 )
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.client.values import checked_bool
+from airflow_provider_ibm_sessions.client.validation import checked_bool
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
+from airflow_provider_ibm_sessions.client.enums import PENDING_CLOSED, SessionMode
 from airflow_provider_ibm_sessions.client.errors import (
     NEEDS_A_PERSON,
     BadResponseError,
@@ -24,16 +25,16 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     ServerError,
 )
-from airflow_provider_ibm_sessions.client.once import submit_once
 from airflow_provider_ibm_sessions.client.results import decode, plain
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
-from airflow_provider_ibm_sessions.client.sharing import shared_client
-from airflow_provider_ibm_sessions.client.values import DEFAULT_MAX_TTL, PENDING_CLOSED, SessionMode
-from airflow_provider_ibm_sessions.denials import check_no_connection, may_be_elsewhere
-from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
+from airflow_provider_ibm_sessions.client.shared import shared_client
+from airflow_provider_ibm_sessions.client.submission import submit_once
+from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
+from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.hooks.airflow_lookup import check_no_connection, may_be_elsewhere
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from
-from airflow_provider_ibm_sessions.hooks.form import FIELD_BEHAVIOUR, form_widgets
+from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, form_widgets
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
     from qiskit_ibm_runtime import QiskitRuntimeService
     from qiskit_ibm_runtime import Session as QiskitSession
 
-    from airflow_provider_ibm_sessions.client.jobs import Job
-    from airflow_provider_ibm_sessions.client.models import Session, Workload
+    from airflow_provider_ibm_sessions.client.models.instance import Workload
+    from airflow_provider_ibm_sessions.client.models.jobs import Job
+    from airflow_provider_ibm_sessions.client.models.sessions import Session
 
 _CLOSE_ATTEMPTS = 5
 _CLOSE_PAUSE = 2.0

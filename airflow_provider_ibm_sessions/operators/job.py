@@ -15,28 +15,28 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_ibm_sessions.attempts import Attempt
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
-from airflow_provider_ibm_sessions.client.values import (
+from airflow_provider_ibm_sessions.client.validation import (
     A_WEEK,
     checked_backend,
     checked_id,
     checked_positive,
     shown,
 )
-from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
-from airflow_provider_ibm_sessions.ending import cancel_before_anew, cancel_tagged, end_all
-from airflow_provider_ibm_sessions.failures import IBMQuantumTaskError, SupersededError, told_to_airflow
+from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, SupersededError, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.lifecycle.session import cancel_before_anew, cancel_tagged, end_all
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.operators._job_results import XCOM_BYTES, Delivery, Storage, failures_in
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
-from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
 
-    from airflow_provider_ibm_sessions.client.jobs import Job
-    from airflow_provider_ibm_sessions.client.models import Session
+    from airflow_provider_ibm_sessions.client.models.jobs import Job
+    from airflow_provider_ibm_sessions.client.models.sessions import Session
 
 __all__ = ["IBMQuantumRunJobsOperator", "IBMQuantumSubmitJobOperator"]
 
@@ -187,7 +187,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
 
     def _checked(self) -> dict[str, Any]:
         """All that can be known to be wrong before anything is sent."""
-        from airflow_provider_ibm_sessions.client.once import checked_job
+        from airflow_provider_ibm_sessions.client.submission import checked_job
 
         Storage(self.results_path, self.results_threshold).check()
         if not isinstance(self.program_params, Mapping):
@@ -214,7 +214,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         return fields
 
     def _submitted(self, attempt: Attempt, fields: dict[str, Any]) -> Job:
-        from airflow_provider_ibm_sessions.client.once import adopt_job
+        from airflow_provider_ibm_sessions.client.submission import adopt_job
 
         attempt.begin(fields)
         for key in attempt.forsaken:
@@ -246,7 +246,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
             IBMQuantumSessionLink.persist(context, self.session_id)
 
     def _wait(self, context: Context, end_time: float) -> dict[str, Any]:
-        from airflow_provider_ibm_sessions.triggers.inline import wait_for
+        from airflow_provider_ibm_sessions.triggers.base import wait_for
         from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 
         trigger = IBMQuantumJobTrigger(

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_ibm_sessions.attempts import Attempt
+from airflow_provider_ibm_sessions.client.enums import OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import (
     NEEDS_A_PERSON,
     ConfigurationError,
@@ -23,33 +23,31 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     RequestRejectedError,
 )
-from airflow_provider_ibm_sessions.client.values import (
-    A_WEEK,
-    OnJobFailure,
-    checked_choice,
-    checked_positive,
-    shown,
-)
-from airflow_provider_ibm_sessions.delivery import XCOM_BYTES, Delivery, Storage, failures_in
-from airflow_provider_ibm_sessions.ending import close, close_after_failure, drain, end_all
-from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.client.validation import A_WEEK, checked_choice, checked_positive, shown
+from airflow_provider_ibm_sessions.exceptions import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.ledger import enter, strike
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.opening import (
+from airflow_provider_ibm_sessions.hooks.session_registry import enter, strike
+from airflow_provider_ibm_sessions.lifecycle.session import (
     SESSION,
     checked_session,
+    close,
+    close_after_failure,
+    drain,
+    end_all,
     end_forsaken,
     open_session,
     taking_jobs,
 )
-from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.operators._job_results import XCOM_BYTES, Delivery, Storage, failures_in
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_ibm_sessions.client.jobs import Job
-    from airflow_provider_ibm_sessions.client.models import Session
+    from airflow_provider_ibm_sessions.client.models.jobs import Job
+    from airflow_provider_ibm_sessions.client.models.sessions import Session
 
 _REFUSED = "Refused"
 """The state of a job that IBM has not taken: our word, where IBM has none."""
@@ -187,7 +185,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
 
     def _checked_jobs(self) -> list[dict[str, Any]]:
         """All that can be known to be wrong before anything is sent."""
-        from airflow_provider_ibm_sessions.client.once import checked_job
+        from airflow_provider_ibm_sessions.client.submission import checked_job
 
         Storage(self.results_path, self.results_threshold).check()
         if isinstance(self.jobs, str | Mapping) or not isinstance(self.jobs, Sequence) or not self.jobs:
@@ -242,7 +240,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
 
     def _find_earlier(self, attempt: Attempt, count: int) -> dict[int, Job]:
         """The jobs that earlier attempts have submitted, by their place."""
-        from airflow_provider_ibm_sessions.client.once import adopt_job
+        from airflow_provider_ibm_sessions.client.submission import adopt_job
 
         client = self.hook.get_conn()
         found = {index: adopt_job(client, attempt.tag(index)) for index in range(count)}
@@ -302,7 +300,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
     # -- waiting and reporting -----------------------------------------------------------------------
 
     def _wait(self, context: Context, slots: list[dict[str, Any]], end_time: float) -> list[dict[str, Any]]:
-        from airflow_provider_ibm_sessions.triggers.inline import wait_for
+        from airflow_provider_ibm_sessions.triggers.base import wait_for
         from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 
         if not _ids_in(slots):
@@ -373,7 +371,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         return session
 
     def _reports(self, delivery: Delivery, slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        from airflow_provider_ibm_sessions.client.progress import Awaited
+        from airflow_provider_ibm_sessions.client.flows import Awaited
 
         job_ids = _ids_in(slots)
         looked = Awaited(tuple(job_ids), self.session_id).look()

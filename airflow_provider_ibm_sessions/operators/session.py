@@ -15,34 +15,35 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_ibm_sessions.attempts import Attempt
+from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
-from airflow_provider_ibm_sessions.client.values import (
+from airflow_provider_ibm_sessions.client.polling import is_passing
+from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_MAX_TTL,
-    SessionState,
     checked_bool,
     checked_id,
     checked_positive,
 )
-from airflow_provider_ibm_sessions.client.waiting import is_passing
-from airflow_provider_ibm_sessions.ending import close, end_all
-from airflow_provider_ibm_sessions.failures import told_to_airflow
+from airflow_provider_ibm_sessions.exceptions import told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.ledger import enter
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
-from airflow_provider_ibm_sessions.opening import (
+from airflow_provider_ibm_sessions.hooks.session_registry import enter
+from airflow_provider_ibm_sessions.lifecycle.session import (
     SESSION,
     checked_session,
+    close,
+    end_all,
     end_forsaken,
     open_session,
     taking_jobs,
 )
-from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_ibm_sessions.client.models import Session
+    from airflow_provider_ibm_sessions.client.models.sessions import Session
 
 
 class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_ibm_sessions.client.values import checked_bool, checked_choice, to_seconds
-from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.client.validation import checked_bool, checked_choice, to_seconds
+from airflow_provider_ibm_sessions.exceptions import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.ledger import TaskLedger
-from airflow_provider_ibm_sessions.sweeping import Scope, Sweep
-from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
+from airflow_provider_ibm_sessions.hooks.session_registry import TaskLedger
+from airflow_provider_ibm_sessions.lifecycle.sweep import Scope, Sweep
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context

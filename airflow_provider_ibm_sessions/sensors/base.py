@@ -18,11 +18,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.values import checked_positive
-from airflow_provider_ibm_sessions.client.waiting import TOLERATED_FAILURES, Patience
-from airflow_provider_ibm_sessions.failures import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.client.polling import TOLERATED_FAILURES, Patience
+from airflow_provider_ibm_sessions.client.validation import checked_positive
+from airflow_provider_ibm_sessions.exceptions import as_failure, told_to_airflow
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.tasks import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

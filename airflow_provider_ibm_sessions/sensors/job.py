@@ -6,13 +6,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_ibm_sessions.client.enums import JobState, OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, JobFailedError
-from airflow_provider_ibm_sessions.client.values import (
-    JobState,
-    OnJobFailure,
-    checked_choice,
-    checked_id,
-)
+from airflow_provider_ibm_sessions.client.validation import checked_choice, checked_id
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.sensors.base import IBMQuantumSensor
 
@@ -67,7 +63,7 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
 
     def look(self) -> Any:
         """See how far the jobs are."""
-        from airflow_provider_ibm_sessions.client.progress import Awaited
+        from airflow_provider_ibm_sessions.client.flows import Awaited
 
         progress = self.hook.get_conn().follow(Awaited(self._job_ids, self.session_id).look())
         self.log.info("%s", progress)

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ibm_sessions.client.values import checked_id, checked_states
-from airflow_provider_ibm_sessions.client.waiting import has_reached
+from airflow_provider_ibm_sessions.client.polling import has_reached
+from airflow_provider_ibm_sessions.client.validation import checked_id, checked_states
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.sensors.base import IBMQuantumSensor
 

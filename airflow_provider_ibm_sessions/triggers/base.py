@@ -7,15 +7,23 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
-from airflow_provider_ibm_sessions.client.waiting import Patience, first_pause, is_passing, jittered
-from airflow_provider_ibm_sessions.failures import AirflowUnavailableError
+from airflow_provider_ibm_sessions.client.polling import Patience, first_pause, is_passing, jittered
+from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from airflow.triggers.base import TriggerEvent
+
+    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
 _LAST_POLL_SECONDS = 30.0
 
@@ -127,3 +135,36 @@ class IBMQuantumTrigger(BaseTrigger):
             return None
         patience.reset()
         return facts
+
+
+class Waiting(Protocol):
+    """An operator that can wait in either way; it is resumed at ``execute_complete``."""
+
+    deferrable: bool
+
+    @property
+    def hook(self) -> IBMQuantumHook:
+        """Its hook."""
+
+    @property
+    def defer(self) -> Callable[..., Any]:
+        """Airflow's."""
+
+
+def wait_for(task: Waiting, trigger: IBMQuantumTrigger) -> dict[str, Any]:
+    """
+    Wait until the trigger fires.
+
+    :returns: Its event; to a deferred task Airflow brings it.
+    """
+    if task.deferrable:
+        # No timeout here: the deadline inside of the trigger holds, and tells what was awaited.
+        task.defer(trigger=trigger, method_name="execute_complete", timeout=None)
+    trigger.hook = task.hook
+    return asyncio.run(_first_event(trigger))
+
+
+async def _first_event(trigger: IBMQuantumTrigger) -> dict[str, Any]:
+    async with aclosing(cast("AsyncGenerator[TriggerEvent]", trigger.run())) as events:
+        event = await anext(events)
+    return cast("dict[str, Any]", event.payload)

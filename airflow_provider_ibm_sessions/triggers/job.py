@@ -10,9 +10,8 @@ from typing import Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.ending import drain, end_all
-from airflow_provider_ibm_sessions.client.progress import Awaited
-from airflow_provider_ibm_sessions.survival import is_over
+from airflow_provider_ibm_sessions.client.flows import Awaited, drain, end_all
+from airflow_provider_ibm_sessions.lifecycle.kill import is_over
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
 _ASK_AGAIN = (2.0, 4.0, 8.0, 0.0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.waiting import has_reached
+from airflow_provider_ibm_sessions.client.polling import has_reached
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
 

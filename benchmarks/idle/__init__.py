@@ -12,7 +12,7 @@ import argparse
 import subprocess
 
 from benchmarks import environment
-from benchmarks.children import ROOT
+from testing.subprocesses import ROOT
 
 QUEUE_SECONDS = 60.0
 

@@ -13,14 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.children import ROOT, Server, serving
 from benchmarks.idle import QUEUE_SECONDS
-from benchmarks.idle.contenders import ALL, OURS, PYTHON, Contender, connections
+from benchmarks.idle.candidates import ALL, OURS, PYTHON, Contender, connections
 from benchmarks.idle.experiment import HTTP_POLL_SECONDS, JOB_SECONDS, JOBS, LANES, LATENCY
-from benchmarks.idle.figures import paid_idle, slot_seconds
+from benchmarks.idle.metrics import paid_idle, slot_seconds
 from benchmarks.idle.processes import Memory, Watch
-from benchmarks.tables import table, target
-from scripts.airflow_standalone import Airflow, running_airflow
+from testing.airflow_standalone import Airflow, running_airflow
+from testing.subprocesses import ROOT, Server, serving
+from testing.tables import table, target
 
 HOME = ROOT / ".bench" / "idle"
 DAGS = Path(__file__).parent / "dags"

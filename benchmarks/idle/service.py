@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.idle.experiment import JOB_SECONDS, LANES, LATENCY
-from tests.fake_ibm import FakeIBM
-from tests.fake_ibm.replies import Reply, ok
-from tests.fake_ibm.requests import Request
+from testing.fake_ibm import FakeIBM
+from testing.fake_ibm.replies import Reply, ok
+from testing.fake_ibm.requests import Request
 
 
 def main(queue_seconds: float) -> None:

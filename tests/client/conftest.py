@@ -21,7 +21,7 @@ from airflow_provider_ibm_sessions.client import (
     IBMQuantumClient,
     RetryPolicy,
 )
-from tests.fake_ibm import FakeIBM
+from testing.fake_ibm import FakeIBM
 
 settings.register_profile("client", database=None, deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("client")

@@ -23,8 +23,8 @@ from airflow_provider_ibm_sessions.client.errors import (
     SessionClosedError,
     TransportError,
 )
+from testing.fake_ibm import Fault
 from tests.client.conftest import ONE_TRY, canned_server, fake_ibm, http
-from tests.fake_ibm import Fault
 
 ERRORS = [
     each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, IBMQuantumError)

@@ -18,8 +18,8 @@ from airflow_provider_ibm_sessions.client.errors import (
     RequestRejectedError,
     SessionClosedError,
 )
+from testing.fake_ibm import Fault
 from tests.client.conftest import TOKEN
-from tests.fake_ibm import Fault
 
 JOBS = "/v1/jobs"
 CIRCUIT = "OPENQASM 3.0; bit[2] c;"

@@ -9,8 +9,8 @@ import traceback
 import pytest
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF, ONE_TRY, TOKEN, assert_hidden
-from tests.fake_ibm import Fault
 
 
 def test_the_logs_of_a_run_full_of_faults_hold_no_secret(ibm, connect, caplog, later):

@@ -21,9 +21,9 @@ from cryptography.x509.oid import NameOID
 
 from airflow_provider_ibm_sessions.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, TransportError
-from airflow_provider_ibm_sessions.client.sharing import shared_client
+from airflow_provider_ibm_sessions.client.shared import shared_client
+from testing.fake_ibm import FakeIBM
 from tests.client.conftest import BRIEF, ONE_TRY, QUICK, TOKEN, credentials_for, free_port
-from tests.fake_ibm import FakeIBM
 
 PASSWORD = "hunter2-of-the-proxy"
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command reads in Airflow's database. Tasks may not: they ask Airflow's API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.models.connection import Connection
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.variable import Variable
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.utils.session import create_session
+from sqlalchemy import exists, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
+from airflow_provider_ibm_sessions.hooks.connection import credentials_from
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.hooks.session_registry import LIVE_RUN, OVER, PREFIX, Owner
+
+
+def hook_from_database(conn_id: str) -> IBMQuantumHook:
+    """
+    The hook on a connection, wherever Airflow keeps that; the environment's credentials serve as well.
+
+    :raises AirflowUnavailableError: If the database does not answer.
+    """
+    hook = IBMQuantumHook(conn_id)
+    try:
+        hook.credentials = credentials_from(Connection.get_connection_from_secrets(conn_id))
+    except AirflowNotFoundException:
+        # Or it has only failed: Airflow takes that for "not found".
+        with _database(f"Connection '{conn_id}': ") as session:
+            session.execute(select(Connection.id).limit(1))
+    return hook
+
+
+@contextmanager
+def _database(sought: str = "") -> Iterator[Session]:
+    try:
+        with create_session() as session:
+            yield session
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise AirflowUnavailableError(f"{sought}Airflow's database: {reason}") from error
+
+
+class DatabaseLedger:
+    """The ledger as a command reads it."""
+
+    def sessions(self) -> list[str]:
+        """The ids of all sessions that are entered."""
+        with _database() as session:
+            entries = select(Variable.key).where(Variable.key.startswith(PREFIX, autoescape=True))
+            return [key.removeprefix(PREFIX) for key in session.scalars(entries)]
+
+    def owner_of(self, session_id: str) -> Owner | None:
+        """Whom this Airflow has opened the session for; see :class:`Ledger`."""
+        # Not Variable.get(), which takes a database that does not answer for one that has no such variable.
+        with _database() as session:
+            entry = session.scalar(select(Variable).where(Variable.key == PREFIX + session_id))
+            return Owner.read(entry.val) if entry else None
+
+    def is_live(self, owner: Owner) -> bool:
+        """Whether the run goes on, and the task too if the session is for that only."""
+        run = exists().where(
+            DagRun.dag_id == owner.dag_id, DagRun.run_id == owner.run_id, DagRun.state.in_(LIVE_RUN)
+        )
+        over = exists().where(
+            TaskInstance.dag_id == owner.dag_id,
+            TaskInstance.run_id == owner.run_id,
+            TaskInstance.task_id == owner.task_id,
+            TaskInstance.map_index == owner.map_index,
+            TaskInstance.state.in_(OVER),
+        )
+        goes_on = run if owner.outlives_task else run & ~over
+        with _database() as session:
+            return bool(session.scalar(select(goes_on)))
+
+    def strike(self, session_id: str) -> None:
+        """Remove a session that is closed."""
+        with _database() as session:
+            Variable.delete(PREFIX + session_id, session=session)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How one exchange with IBM is made and bounded, and how its failures are told."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+import httpx
+
+from airflow_provider_ibm_sessions.client._http import tls
+from airflow_provider_ibm_sessions.client.auth import RENEWING, SENT, timeouts
+from airflow_provider_ibm_sessions.client.credentials import Credentials, is_loopback
+from airflow_provider_ibm_sessions.client.errors import (
+    BadResponseError,
+    ConfigurationError,
+    IBMQuantumError,
+    TransportError,
+)
+from airflow_provider_ibm_sessions.client.operations import BULKY
+from airflow_provider_ibm_sessions.client.responses import clean
+
+MAX_REPLY_BYTES: Final = 32 * 2**20
+MAX_BULKY_BYTES: Final = 512 * 2**20
+BULKY_TIMES: Final = 10
+"""So many times the connection's timeout may be taken by an exchange that carries a user's data."""
+MAX_CONNECTIONS: Final = 10
+KEEP_ALIVE: Final = 30.0
+
+_NEVER_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+class BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The bytes of a reply, as long as they are not too many."""
+
+    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, most: int) -> None:
+        self._stream = cast("Any", stream)
+        self._left = most
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:
+            yield self._checked(chunk)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield self._checked(chunk)
+
+    def _checked(self, chunk: bytes) -> bytes:
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise BadResponseError("The reply is too large")
+        return chunk
+
+    def close(self) -> None:
+        """Called by a blocking httpx client."""
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        """Called by an async httpx client."""
+        await self._stream.aclose()
+
+
+def bound(response: httpx.Response) -> None:
+    """
+    Bound a reply before it is read.
+
+    We ask for none to be compressed. One that is all the same may be as long as it would be at gzip's best.
+    """
+    packed = response.headers.get("content-encoding", "identity") != "identity"
+    most = MAX_BULKY_BYTES if response.request.extensions.get(BULKY) else MAX_REPLY_BYTES
+    response.stream = BoundedStream(response.stream, most // 1024 if packed else most)
+
+
+async def abound(response: httpx.Response) -> None:
+    """The same, called by an async httpx client."""
+    bound(response)
+
+
+def seconds_for(request: httpx.Request, credentials: Credentials) -> float:
+    """How long one exchange may take as a whole; each wait for bytes is bounded by the timeout itself."""
+    return credentials.timeout * (BULKY_TIMES if request.extensions.get(BULKY) else 1)
+
+
+def options(credentials: Credentials) -> dict[str, Any]:
+    """
+    Arguments for ``httpx.Client`` and ``httpx.AsyncClient`` alike. May read a file of CA certificates.
+
+    :raises ConfigurationError: If that file is gone since the credentials were checked.
+    """
+    try:
+        context = tls.context(credentials.verify)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"verify: cannot read {credentials.verify}", field="verify") from error
+    return {
+        "timeout": timeouts(credentials),
+        "verify": context,
+        "proxy": _proxy(credentials.proxy, context),
+        "mounts": None if credentials.proxy else _direct(credentials),
+        "follow_redirects": False,
+        "limits": httpx.Limits(
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=MAX_CONNECTIONS,
+            keepalive_expiry=KEEP_ALIVE,
+        ),
+    }
+
+
+def _proxy(url: str | None, context: ssl.SSLContext) -> httpx.Proxy | None:
+    """The proxy; ``verify`` is meant for one that is spoken to by TLS as well."""
+    if url is None:
+        return None
+    return httpx.Proxy(url, ssl_context=context if url.startswith("https") else None)
+
+
+def _direct(credentials: Credentials) -> dict[str, None]:
+    """What is on loopback goes there, and not in clear text through a proxy of the environment."""
+    hosts = {httpx.URL(url).host for url in (credentials.url, credentials.iam_url)}
+    return {
+        f"all://[{host}]" if ":" in host else f"all://{host}": None for host in hosts if is_loopback(host)
+    }
+
+
+@contextmanager
+def one_attempt(request: httpx.Request, doing: str) -> Iterator[None]:
+    """
+    Send the request inside of this.
+
+    :raises TransportError: For every failure to exchange bytes, with ``sent`` as exact as can be known.
+    """
+    request.extensions[SENT] = request.extensions[RENEWING] = False
+    try:
+        with _only_our_errors(request, doing):
+            yield
+    except IBMQuantumError as error:
+        error.sent = error.sent and _sent(request)
+        error.at_once = bool(request.extensions[RENEWING])
+        raise
+
+
+@contextmanager
+def _only_our_errors(request: httpx.Request, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise _transport_error(error, request, doing) from error
+    except TimeoutError as error:
+        raise TransportError(f"{doing}: no complete reply in time") from error
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ConfigurationError(f"{doing}: {type(error).__name__} in the URL", field="url") from error
+
+
+def _transport_error(error: httpx.HTTPError, request: httpx.Request, doing: str) -> TransportError:
+    host = request.url.host if _sent(request) else "IAM or " + request.url.host
+    translated = TransportError(
+        f"{doing}: {type(error).__name__} at {host}{_reason(error, request)}",
+        sent=_sent(request) and not isinstance(error, _NEVER_SENT),
+    )
+    translated.retryable = not _is_bad_certificate(error)
+    return translated
+
+
+def _sent(request: httpx.Request) -> bool:
+    return bool(request.extensions.get(SENT))
+
+
+def _reason(error: httpx.HTTPError, request: httpx.Request) -> str:
+    # What a server has written may stand in it, and it may have written back what we sent.
+    failed = getattr(error, "_request", None) or request
+    text = clean(clean(str(error), request), failed).rstrip(".")
+    return f": {text}" if text else ""
+
+
+def _is_bad_certificate(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

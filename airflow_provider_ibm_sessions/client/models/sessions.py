@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Sessions, workloads, backends and versions, under the field names of IBM's REST reference.
+
+Times are UTC, lengths of time are seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import ConfigDict, Field, StrictBool, StrictInt
+from pydantic.config import JsonDict
+
+from airflow_provider_ibm_sessions.client.enums import SessionMode, SessionState
+from airflow_provider_ibm_sessions.client.models.base import Part, Reply, Request
+from airflow_provider_ibm_sessions.client.validation import BACKEND_PATTERN, DEFAULT_MAX_TTL
+
+_MAX_CURSOR = 1000
+_SESSION: JsonDict = {
+    "id": "6f1c9c2e-0d0b-4b7e-9a52-3a6f6a1f3f10",
+    "backend_name": "ibm_fez",
+    "mode": "batch",
+    "state": "open",
+    "accepting_jobs": True,
+    "max_ttl": 600,
+}
+
+
+class CreateSession(Request):
+    """What to open. IBM silently lowers ``max_ttl`` to what the plan allows."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"mode": "batch", "backend": "ibm_fez", "max_ttl": 600}]}
+    )
+
+    mode: SessionMode = Field(
+        description="dedicated: the QPU is held for the session, and billed while it is active; "
+        "batch: billed for the jobs' QPU time only"
+    )
+    backend: str = Field(pattern=f"^{BACKEND_PATTERN}$", description="Name of the QPU, such as ibm_fez")
+    # Always sent: it is the one bound on the bill that holds when everybody has gone.
+    max_ttl: StrictInt = Field(
+        default=DEFAULT_MAX_TTL, ge=1, le=2**31 - 1, description="Seconds from the first job's start, at most"
+    )
+
+
+class UpdateSession(Request):
+    """What to change. ``false`` drains: queued jobs run, then the session closes."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"accepting_jobs": False}]})
+
+    accepting_jobs: StrictBool = Field(description="Whether the session takes new jobs; false drains it")
+
+
+class StateChange(Part):
+    """One entry of a session's ``timestamps``."""
+
+    status: str | None = None
+    timestamp: datetime | None = None
+
+
+class Session(Reply):
+    """A session or a batch, as IBM describes it. Times are UTC, lengths of time are seconds."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SESSION]})
+
+    id: str = Field(min_length=1, description="IBM's name for it")
+    backend_name: str | None = Field(default=None, description="Name of the QPU; IBM may tell it late")
+    mode: str | None = Field(default=None, description="dedicated or batch")
+    state: str | None = Field(
+        default=None, description="open, active, inactive or closed; IBM may send others, which are not final"
+    )
+    state_reason: str | None = Field(default=None, description="Why it is in this state")
+    accepting_jobs: bool | None = Field(default=None, description="Whether it takes new jobs")
+    max_ttl: int | None = Field(default=None, description="Longest life from the first job's start")
+    interactive_ttl: int | None = Field(default=None, description="Idle time after which it goes inactive")
+    active_ttl: int | None = Field(default=None, description="What is left of its active time")
+    started_at: datetime | None = Field(default=None, description="When its first job started")
+    activated_at: datetime | None = Field(default=None, description="When it last got the QPU")
+    closed_at: datetime | None = Field(default=None, description="When it closed")
+    last_job_started: datetime | None = Field(default=None, description="When its last job started")
+    last_job_completed: datetime | None = Field(default=None, description="When its last job ended")
+    elapsed_time: float | None = Field(default=None, description="What is billed of it so far")
+    user_id: str | None = Field(default=None, description="Who opened it")
+    timestamps: list[StateChange] | None = Field(default=None, description="Its states so far")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session has ended. ``closed`` is the only state known to be final."""
+        return self.state == SessionState.CLOSED
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether a job may be submitted to it, as far as IBM tells."""
+        return not self.is_closed and self.accepting_jobs is not False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields above, as plain values, for XCom and trigger events."""
+        return self.model_dump(mode="json", exclude_none=True, include=set(type(self).model_fields))

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow discovers about this provider. Read by every Airflow process: imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PACKAGE = "airflow_provider_ibm_sessions"
+INTEGRATION = "IBM Quantum"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Provider metadata, by the schema ``provider_info.schema.json`` of Airflow."""
+    from airflow_provider_ibm_sessions import __version__
+    from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS, FIELD_BEHAVIOUR
+
+    return {
+        "package-name": "airflow-provider-ibm-sessions",
+        "name": INTEGRATION,
+        "description": "IBM Quantum sessions and jobs: run exactly once, waited for without a worker.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": INTEGRATION,
+                "external-doc-url": "https://quantum.cloud.ibm.com/docs",
+                "tags": ["service"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "ibm_quantum",
+                "hook-class-name": f"{PACKAGE}.hooks.ibm_quantum.IBMQuantumHook",
+                "hook-name": INTEGRATION,
+                "conn-fields": CONN_FIELDS,
+                "ui-field-behaviour": FIELD_BEHAVIOUR,
+            }
+        ],
+        "hooks": [_modules("hooks.ibm_quantum")],
+        "operators": [_modules("operators.job", "operators.session", "operators.sweep")],
+        "sensors": [_modules("sensors.job", "sensors.session")],
+        "triggers": [_modules("triggers.job", "triggers.session")],
+        "task-decorators": [
+            {
+                "name": "ibm_quantum_session",
+                "class-name": f"{PACKAGE}.decorators.session.ibm_quantum_session_task",
+            }
+        ],
+        "cli": [f"{PACKAGE}.cli.airflow.commands"],
+        "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],
+    }
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    return {"integration-name": INTEGRATION, "python-modules": [f"{PACKAGE}.{name}" for name in names]}

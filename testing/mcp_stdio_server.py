@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serves MCP over standard input and output, with credentials that the environment holds as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+
+from airflow_provider_ibm_sessions.cli.sources import source_of
+from airflow_provider_ibm_sessions.client import Credentials
+from airflow_provider_ibm_sessions.server.mcp_stdio import serve_stdio
+
+if __name__ == "__main__":
+    asyncio.run(serve_stdio(source_of(Credentials(**json.loads(os.environ["TEST_CREDENTIALS"])))))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""With a real scheduler, triggerer and API server, and the connection in the metadata database."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from testing.airflow_standalone import running_airflow, until
+from testing.fake_ibm import FakeIBM
+from tests.conftest import AIRFLOW_HOME, connection_to, remember_secrets
+
+pytestmark = pytest.mark.standalone
+CONNECTION = "ibm_quantum_default"
+
+
+@pytest.fixture(scope="module")
+def service():
+    with FakeIBM() as fake:
+        yield fake
+        remember_secrets(fake)
+        assert fake.leaks == []
+
+
+@pytest.fixture(scope="module")
+def airflow(service):
+    dags = Path(__file__).parent / "dags"
+    home = AIRFLOW_HOME / "standalone"  # searched for secrets after the last test
+    with running_airflow(home, dags, {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}) as airflow:
+        fields = json.loads(connection_to(service))
+        airflow.put_connection({"connection_id": CONNECTION, **fields, "extra": json.dumps(fields["extra"])})
+        yield airflow
+
+
+def test_a_deferred_sensor_wakes_up_when_the_session_closes(airflow, service):
+    airflow.wait_for_dags({"waits"})
+    run_id = airflow.trigger("waits", {})
+
+    def state_of(task_id):
+        return airflow.tasks("waits", run_id)[task_id]["state"]
+
+    until(lambda: state_of("wait") == "deferred", seconds=90)
+    [session] = service.sessions.values()
+    polls = len(service.requests("GET", f"/v1/sessions/{session.id}"))
+    until(lambda: len(service.requests("GET", f"/v1/sessions/{session.id}")) > polls + 1, seconds=30)
+    links = airflow.get(f"/dags/waits/dagRuns/{run_id}/taskInstances/wait/links")["extra_links"]
+    assert links == {"IBM Quantum session": f"https://quantum.cloud.ibm.com/workloads?search={session.id}"}
+    assert state_of("wait") == "deferred"
+
+    service.clock.advance(1900)  # never used for half an hour: IBM closes it
+
+    assert airflow.wait_for_run("waits", run_id, seconds=90) == "success"
+    assert airflow.xcom("waits", run_id, "wait")["state"] == "closed"
+    assert service.books()["accepting"] == []
+
+
+def test_there_is_no_import_error(airflow):
+    airflow.wait_for_dags({"waits"})
+    assert airflow.get("/importErrors")["total_entries"] == 0
+
+
+def test_the_connection_does_not_show_its_key(airflow, service):
+    shown = json.dumps(airflow.get(f"/connections/{CONNECTION}"))
+    assert service.crn in shown
+    assert service.api_key not in shown
+
+
+def test_the_form_is_offered(airflow):
+    meta = airflow.http.get(f"{airflow.url}/ui/connections/hook_meta").raise_for_status().json()
+    [form] = [entry for entry in meta if entry["connection_type"] == "ibm_quantum"]
+    assert form["hook_name"] == "IBM Quantum"
+    assert "crn" in form["extra_fields"]
+
+
+def test_the_test_button_says_that_all_is_well(airflow, service):
+    fields = json.loads(connection_to(service))
+    body = {"connection_id": CONNECTION, **fields, "extra": json.dumps(fields["extra"])}
+    answer = airflow.http.post(f"{airflow.url}/api/v2/connections/test", json=body).raise_for_status().json()
+    assert answer["status"] is True, answer
+    assert "us-east" in answer["message"]

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hurts those who schedule quantum experiments today, one test for each: here it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+
+import pytest
+from airflow.models.trigger import Trigger
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import task
+from airflow.sdk.module_loading import import_string
+from airflow.utils.session import create_session
+
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
+from airflow_provider_ibm_sessions.operators.session import (
+    IBMQuantumCloseSessionOperator,
+    IBMQuantumCreateSessionOperator,
+)
+from testing.airflow_runs import serialize
+from testing.fake_ibm import Fault
+from tests.integration.test_process_death import Scenario, warm  # noqa: F401
+from tests.operators.test_session import submit_job
+from tests.triggers.test_job import supervisor, taken_away  # noqa: F401
+
+pytestmark = [
+    pytest.mark.usefixtures("connection", "airflow_db", "quick"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
+]
+
+HOUR = 3600
+JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0; bit[2] meas; qubit[2] q;", None, 10]]}}
+
+
+def create(**kwargs):
+    return IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez", **kwargs)
+
+
+def run_jobs(**kwargs):
+    return IBMQuantumRunJobsOperator(
+        task_id="run", **{"backend": "ibm_fez", "jobs": [JOB] * 3, "poll_interval": 0.1, **kwargs}
+    )
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"drop": True}], ids=str)
+def test_session_left_open_after_a_failure(ibm, dag, run, fault):
+    """The work fails, and then the one request that would have ended the bill fails as well."""
+    ibm.settings.job_seconds = HOUR
+    ibm.script(Fault("DELETE", "/v1/sessions/*", **fault))
+    with dag:
+        opened = create()
+
+        @task
+        def work(session_id):
+            submit_job(ibm, session_id)
+            raise RuntimeError
+
+        close = IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
+        opened >> work(opened.output) >> close.as_teardown(setups=opened) >> EmptyOperator(task_id="closed")
+    assert run(dag).state == "failed"
+    assert ibm.books()["sessions"] == {"closed": 1}
+
+
+@pytest.mark.parametrize("fault", [{"status": 504}, {"drop": True}], ids=str)
+def test_create_answered_504_or_the_reply_lost(ibm, dag, run, fault):
+    """A session is open, nobody knows its name, and whoever asks again gets another one."""
+    ibm.script(Fault("POST", "/v1/sessions", phase="after", **fault))
+    create()
+    result = run(dag)
+    assert list(ibm.sessions) == [result.xcom("create")]
+
+
+def test_worker_killed_after_the_post(ibm, dag):
+    """The only process that knew the session is gone."""
+    opener = create(retries=1)
+    serialize(dag)
+    scenario = Scenario(ibm, opener, "run")
+    assert scenario.worker.attempt(("after", 2)) == signal.SIGKILL
+    [session_id] = ibm.sessions
+    scenario.worker.bury()
+    scenario.worker.attempt()
+    assert scenario.result() == session_id
+    assert list(ibm.sessions) == [session_id]
+
+
+@pytest.mark.usefixtures("supervisor")
+def test_deferred_task_killed_by_a_user(ibm, dag):
+    """No worker is there to be told, and the jobs run on, and are billed."""
+    ibm.settings.job_seconds = HOUR
+    worker = a_worker(ibm, dag, run_jobs(deferrable=True))
+    assert worker.attempt() is None
+    assert ibm.books()["jobs"] == {"Running": 3}
+    trigger, ti = deferred(worker)
+    with create_session() as session:
+        session.merge(ti).state = "failed"
+    trigger.task_instance = ti
+    taken_away(trigger)
+    assert ibm.books()["sessions"] == {"closed": 1}
+    assert ibm.books()["jobs"] == {"Cancelled": 3}
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_qpu_sits_idle_until_someone_notices(ibm, dag, run, deferrable):
+    """The jobs have ended, and the session is held, and paid for, until its idle limit."""
+    ibm.settings.job_seconds = 0.1
+    run_jobs(deferrable=deferrable, poll_interval=1)
+    assert run(dag).state == "success"
+    [session] = ibm.sessions.values()
+    assert session.closed_at == max(job.finished for job in ibm.jobs.values())
+    assert session.state_reason == "session_closed_early", "by itself, without anyone's asking"
+
+
+def test_hours_of_queueing(ibm, dag):
+    """For as long as the jobs wait for the QPU, a worker waits for them."""
+    ibm.settings.queue_seconds = 4 * HOUR
+    worker = a_worker(ibm, dag, run_jobs(deferrable=True))
+    assert worker.attempt() is None, "the process has ended"
+    trigger, ti = deferred(worker)
+    assert str(ti.state) == "deferred"
+    assert ibm.books()["jobs"] == {"Queued": 3}
+    ibm.clock.advance(5 * HOUR)
+    event = asyncio.run(first_event(trigger))
+    with create_session() as session:
+        Trigger.submit_event(ti.trigger_id, event, session=session)
+    assert worker.attempt() is None
+    assert str(worker._ti().state) == "success"
+    assert ibm.books()["jobs"] == {"Completed": 3}
+
+
+@pytest.mark.parametrize(
+    ("drain", "outcome"), [(True, {"Completed": 2}), (False, {"Completed": 1, "Failed": 1})]
+)
+def test_close_or_cancel(ibm, dag, run, drain, outcome):
+    """One of two words that sound alike makes queued jobs vanish."""
+    ibm.settings.lanes, ibm.settings.job_seconds = 1, 0.5 if drain else 60
+    session_id = ibm.plant_session(age=1).id
+    running, queued = [submit_job(ibm, session_id) for _ in range(2)]
+    IBMQuantumCloseSessionOperator(task_id="close", session_id=session_id, drain=drain, poll_interval=0.1)
+    assert run(dag).state == "success"
+    assert ibm.sessions[session_id].state == "closed"
+    ibm.clock.advance(100)
+    assert ibm.books()["jobs"] == outcome
+    assert ibm.jobs[running].status == "Completed"
+    assert ibm.jobs[queued].reason_code == (None if drain else 1217)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_token_expires_in_hour_2(ibm, dag, run, deferrable):
+    """The loop goes on for longer than what it has logged in with."""
+    ibm.settings.job_seconds = 2 * HOUR
+    run_jobs(deferrable=deferrable, timeout=60)
+    with hours_pass(ibm, 2, lambda: ibm.requests("GET", "/v1/jobs")):
+        assert run(dag).state == "success"
+    assert ibm.books()["token_exchanges"] == 2
+    assert ibm.books()["jobs"] == {"Completed": 3}
+
+
+def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run):
+    """The same, with no request in vain."""
+    ibm.settings.token_lifetime = 4
+    ibm.settings.job_seconds = 3
+    run_jobs()
+    assert run(dag).state == "success"
+    assert ibm.books()["token_exchanges"] > 1
+    assert [entry for entry in ibm.journal if entry.status == 401] == []
+
+
+def a_worker(ibm, dag, operator):
+    serialize(dag)
+    return Scenario(ibm, operator, "run").worker
+
+
+def deferred(worker):
+    """The trigger of a deferred task, as a triggerer makes it from the database; and the task instance."""
+    ti = worker._ti()
+    with create_session() as session:
+        row = session.get(Trigger, ti.trigger_id)
+        return import_string(row.classpath)(**row.kwargs), ti
+
+
+async def first_event(trigger):
+    return await anext(trigger.run())
+
+
+class hours_pass:  # noqa: N801
+    """Hours pass at IBM, at once, when something is so."""
+
+    def __init__(self, ibm, hours, when):
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=(ibm, hours, when), daemon=True)
+
+    def _watch(self, ibm, hours, when):
+        while not self._over.wait(0.02):
+            if when():
+                ibm.clock.advance(hours * HOUR)
+                return
+
+    def __enter__(self):
+        self._thread.start()
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Airflow's API answers 503 for a while: that says nothing of what it has, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from airflow.sdk import DAG
+from sqlalchemy.exc import OperationalError
+
+from airflow_provider_ibm_sessions.cli.metastore import DatabaseLedger, hook_from_database
+from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.hooks.session_registry import TaskLedger
+from airflow_provider_ibm_sessions.operators.session import (
+    IBMQuantumCloseSessionOperator,
+    IBMQuantumCreateSessionOperator,
+)
+from testing.airflow_runs import next_try
+from testing.fake_ibm import FakeIBM
+from tests.conftest import connection_to, remember_secrets
+from tests.lifecycle.test_session_recovery import lost, not_done, posts
+from tests.operators.test_job_retries import AT_ONCE
+from tests.operators.test_run_jobs import run_jobs
+from tests.operators.test_sweep import HOUR, is_open, own, sweep, verdicts
+
+CONN = "ibm_quantum_default"
+A_SECOND = {"retry_delay": timedelta(seconds=1)}
+
+
+@pytest.fixture
+def stored(ibm, airflow_db):
+    """The connection, where most installations have it: in Airflow's database."""
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    fields = json.loads(connection_to(ibm))
+    with create_session() as session:
+        session.add(Connection(CONN, **{**fields, "extra": json.dumps(fields["extra"])}))
+    yield
+    with create_session() as session:
+        session.execute(delete(Connection).where(Connection.conn_id == CONN))
+
+
+@pytest.fixture
+def another_account(monkeypatch):
+    """The environment has the key of another one."""
+    with FakeIBM() as other:
+        monkeypatch.setenv("IBM_CLOUD_API_KEY", other.api_key)
+        monkeypatch.setenv("IBM_QUANTUM_CRN", other.crn)
+        yield other
+        remember_secrets(other)
+
+
+@pytest.mark.usefixtures("stored", "quick")
+class TestConnection:
+    def closing(self, ibm, dag):
+        session_id = ibm.plant_session(age=HOUR).id
+        with dag:
+            IBMQuantumCloseSessionOperator(task_id="close", session_id=session_id, retries=1, **AT_ONCE)
+        return session_id
+
+    def test_closing_is_tried_again(self, ibm, dag, run, airflow_fails):
+        session_id = self.closing(ibm, dag)
+        airflow_fails("Connection", times=6)
+        result = run(dag)
+        assert result.state == "success"
+        assert result.tasks["close"].try_number == 2
+        assert not is_open(ibm, session_id)
+
+    def test_the_environment_does_not_stand_in_for_it(self, ibm, another_account, dag, run, airflow_fails):
+        session_id = self.closing(ibm, dag)
+        airflow_fails("Connection", times=2)
+        assert run(dag).state == "success"
+        assert not is_open(ibm, session_id)
+        assert another_account.journal == []
+
+    def test_a_trigger_gives_nothing_up(self, ibm, dag, run, monkeypatch, airflow_fails):
+        from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
+
+        ibm.settings.job_seconds = 1
+        watch, fails = IBMQuantumTrigger.run, iter([True])
+
+        def run_once_without_airflow(self):
+            if next(fails, False):
+                airflow_fails("Connection", times=2)
+            return watch(self)
+
+        monkeypatch.setattr(IBMQuantumTrigger, "run", run_once_without_airflow)
+        with dag:
+            run_jobs(deferrable=True)
+        result = run(dag)
+        assert result.state == "success"
+        assert {job.status for job in ibm.jobs.values()} == {"Completed"}
+        assert ibm.requests("DELETE") == []
+
+
+class TestNoConnection:
+    def test_the_environment_stands_in_for_one_that_airflow_has_not(self, another_account, dag, run):
+        @dag.task
+        def which():
+            return IBMQuantumHook().credentials.crn
+
+        which()
+        assert run(dag).xcom("which") == another_account.crn
+
+    def create(self, dag):
+        with dag:
+            IBMQuantumCreateSessionOperator(
+                task_id="create", backend="ibm_fez", ibm_quantum_conn_id="typo", retries=1, **AT_ONCE
+            )
+
+    def test_one_that_airflow_has_not_is_wrong_input(self, airflow_db, dag, run, output):
+        self.create(dag)
+        result = run(dag)
+        assert result.state == "failed"
+        assert result.tasks["create"].try_number == 1
+        assert "There is no Airflow connection 'typo'" in output()
+
+    def test_one_that_a_secrets_backend_may_have_is_looked_for_again(
+        self, airflow_db, dag, run, monkeypatch, output
+    ):
+        backend = "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", backend)
+        self.create(dag)
+        result = run(dag)
+        assert result.tasks["create"].try_number == 2
+        assert "'typo', or the secrets backend does not give it" in output()
+
+    def test_a_database_that_fails_is_none_without_it(self, another_account, monkeypatch):
+        def fail(*_, **__):
+            raise OperationalError("SELECT", {}, Exception("the database is down"))
+
+        monkeypatch.setattr("airflow_provider_ibm_sessions.cli.metastore.create_session", fail)
+        with pytest.raises(AirflowUnavailableError, match="the database is down"):
+            hook_from_database(CONN)
+
+
+@pytest.mark.usefixtures("connection", "quick")
+class TestVariables:
+    @pytest.fixture(autouse=True)
+    def _empty_ledger(self, airflow_db):
+        ledger = DatabaseLedger()
+        for session_id in ledger.sessions():
+            ledger.strike(session_id)
+
+    def test_a_sweep_leaves_alone_what_may_belong_to_a_live_run(self, ibm, run, airflow_fails, output):
+        session_id = ibm.plant_session(age=HOUR).id
+        with DAG("live", schedule=None) as dag:
+            own([session_id]) >> sweep(scope="user")
+        airflow_fails("Variable")
+        result = run(dag)
+        assert result.state_of("sweep") == "failed"
+        assert is_open(ibm, session_id)
+        assert "Airflow does not tell whether it has the variable" in output()
+
+    def test_a_sweep_closes_the_rest(self, ibm, run, airflow_fails):
+        unknown, orphan = (ibm.plant_session(age=age).id for age in (2 * HOUR, HOUR))
+        with DAG("alone", schedule=None) as dag:
+            sweep(scope="user")
+        asked = airflow_fails("Variable", times=2)
+        result = run(dag)
+        assert result.state_of("sweep") == "failed"
+        assert len(asked) == 4
+        assert sorted(verdicts(result).values()) == ["Airflow does not tell whose it is", "belongs to nobody"]
+        assert sorted([is_open(ibm, unknown), is_open(ibm, orphan)]) == [False, True]
+
+    def test_a_sweep_leaves_alone_what_may_be_live(self, ibm, run, monkeypatch):
+        planted = [ibm.plant_session(age=HOUR).id for _ in range(2)]
+        with DAG("ended", schedule=None) as dag:
+            own(planted)
+        run(dag)
+        asks, answer = TaskLedger._goes_on, iter([True])
+
+        def fails_once(self, owner):
+            if next(answer, False):
+                raise RuntimeError("Airflow's API: 503")
+            return asks(self, owner)
+
+        monkeypatch.setattr(TaskLedger, "_goes_on", fails_once)
+        with DAG("sweeper", schedule=None) as sweeper:
+            sweep()
+        result = run(sweeper)
+        assert result.state == "failed"
+        assert sorted(verdicts(result).values()) == ["Airflow does not tell whose it is", "belongs to nobody"]
+        assert sorted(is_open(ibm, session_id) for session_id in planted) == [False, True]
+
+    def test_what_may_be_ours_is_not_opened_twice(self, ibm, dag, run, airflow_fails, output):
+        with dag:
+            IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
+        ibm.script(lost())
+        airflow_fails("Variable", times=2)
+        first = run(dag)
+        assert first.state == "failed"
+        [name] = ibm.sessions
+        assert "Airflow does not tell whether it has the variable" in output()
+        assert next_try(first, dag, "create").xcom("create") == name
+        assert len(posts(ibm)) == 1
+
+    def test_what_is_anothers_is_not_taken_up(self, ibm, dag, run, monkeypatch, airflow_fails):
+        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.session._start", lambda _: 7)
+        with DAG("other", schedule=None) as other:
+            IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
+        anothers = run(other).xcom("create")
+        with dag:
+            IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez", retries=3, **A_SECOND)
+        ibm.script(not_done())
+        airflow_fails("Variable", times=5)
+        assert run(dag).xcom("create") not in (anothers, None)
+        assert str(DatabaseLedger().owner_of(anothers)).startswith("other.create")

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kill does to a task, whichever operator it is."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, SupersededError
+from airflow_provider_ibm_sessions.lifecycle import kill, task_mixin
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+
+
+@pytest.fixture(autouse=True)
+def running(monkeypatch):
+    """Airflow is in ``execute()``."""
+    monkeypatch.setattr(task_mixin, "get_current_context", lambda: {"ti": SimpleNamespace()})
+
+
+class Task(IBMQuantumTask):
+    """Writes its last words under a lock, as Airflow's log does."""
+
+    def __init__(self, lock):
+        self.lock = lock
+        self.ended = False
+
+    def end_all(self, *, at_once):
+        with self.lock:
+            self.ended = True
+
+
+def test_a_kill_ends_what_was_begun_before_the_handler_returns():
+    task = Task(Lock())
+    task.on_kill()
+    assert task.ended
+
+
+def test_a_kill_in_the_midst_of_writing_to_the_log_is_carried_out_all_the_same():
+    # Airflow calls on_kill in the thread that was interrupted, and this one holds the lock of the log.
+    task = Task(Lock())
+    with task.lock:
+        task.on_kill()
+        assert not task.ended
+    with pytest.raises(IBMQuantumTaskError, match="killed"):
+        task.check_alive()
+    assert task.ended
+
+
+def test_the_answer_to_who_goes_on_may_take_until_the_interrupted_thread_lets_go_of_the_way_to_airflow(
+    monkeypatch,
+):
+    way = Lock()
+
+    def ask():
+        with way:
+            return True
+
+    monkeypatch.setattr(task_mixin, "_goes_on_elsewhere", ask)
+    task = Task(Lock())
+    with way:
+        task.on_kill()
+        time.sleep(0.3)  # the reply that the thread was waiting for
+    with pytest.raises(SupersededError):
+        task.check_alive()
+    assert not task.ended
+
+
+def test_before_airflow_33_nobody_is_asked_who_goes_on(monkeypatch):
+    monkeypatch.setattr(kill, "_states_of", lambda _: pytest.fail("asked"))
+    assert not kill.goes_on_elsewhere({"ti": SimpleNamespace()})

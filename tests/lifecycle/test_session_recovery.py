@@ -1,0 +1,550 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A session is opened by a task, and is that task's, whatever becomes of replies, workers and attempts."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import task
+
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
+from airflow_provider_ibm_sessions.operators.job import (
+    IBMQuantumRunJobsOperator,
+    IBMQuantumSubmitJobOperator,
+)
+from airflow_provider_ibm_sessions.operators.session import (
+    IBMQuantumCloseSessionOperator,
+    IBMQuantumCreateSessionOperator,
+)
+from testing.airflow_runs import Run, cleared, fails_once, failures_of, next_try, serialize
+from testing.fake_ibm import Fault
+from tests.integration.test_process_death import _be_a_worker, _ended, begin, warm  # noqa: F401
+from tests.operators.test_sweep import entries
+
+pytestmark = pytest.mark.usefixtures("connection", "quick")
+
+AT_ONCE = {"retry_delay": timedelta(0)}
+
+
+JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0; bit[2] meas; qubit[2] q;", None, 10]]}}
+
+
+def run_jobs(**kwargs):
+    return IBMQuantumRunJobsOperator(task_id="run", backend="ibm_fez", jobs=[JOB, JOB], **kwargs)
+
+
+def create_each(count, **kwargs):
+    """A mapped task."""
+    each = IBMQuantumCreateSessionOperator.partial(**{"task_id": "create", **kwargs})
+    return each.expand(backend=["ibm_fez"] * count)
+
+
+def create(**kwargs):
+    return IBMQuantumCreateSessionOperator(**{"task_id": "create", "backend": "ibm_fez", **kwargs})
+
+
+def posts(ibm):
+    return ibm.requests("POST", "/v1/sessions")
+
+
+def lost(**kind):
+    return Fault("POST", "/v1/sessions", phase="after", **{"drop": True, **kind})
+
+
+def not_done(**kind):
+    return Fault("POST", "/v1/sessions", **{"drop": True, **kind})
+
+
+def task_instances(dag):
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = select(TaskInstance).where(TaskInstance.dag_id == dag.dag_id)
+        return list(session.scalars(query.order_by(TaskInstance.map_index)))
+
+
+def queued(dag):
+    """What the scheduler does with tasks that are ready for their first attempt."""
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        for ti in task_instances(dag):
+            ti.try_number, ti.state = 1, "queued"
+            session.merge(ti)
+    return task_instances(dag)
+
+
+def at_once(opener, dag):
+    """Run all that is queued, each in a process of its own; returns how they ended."""
+    from airflow import settings
+
+    children = []
+    for ti in queued(dag):
+        settings.Session.remove()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        children.append(os.fork())
+        if children[-1] == 0:
+            _be_a_worker(opener, ti, None)
+    return [_ended(child) for child in children]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+class TestTwentyAtOnce:
+    """Twenty workers, in processes of their own, open sessions on one backend at the same moment."""
+
+    def test_each_owns_one_though_no_reply_arrives(self, ibm, airflow_db, dag):
+        ibm.script(lost(times=10, delay=1), not_done(times=10, delay=1))
+        opener = create_each(20, max_ttl="20m")
+        serialize(dag)
+        dag_run = begin(dag, "run")
+        assert at_once(opener, dag) == [None] * 20
+        owned = Run(dag_run).xcom_of_each("create")
+        assert len(owned) == len(set(owned)) == 20
+        assert sorted(ibm.books()["accepting"]) == sorted(owned)
+        assert len(posts(ibm)) == 30
+
+    def test_two_runs_with_one_mark_do_not_take_up_the_same(self, ibm, airflow_db, dag, monkeypatch):
+        """Of two that find one session at the same moment, one takes it up; the other asks again."""
+        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.session._start", lambda _: 7)
+        ibm.script(lost(delay=1), not_done(delay=1))
+        opener = create(max_ttl="20m")
+        serialize(dag)
+        runs = [begin(dag, f"run_{day}", datetime(2026, 11, day, tzinfo=UTC)) for day in (1, 2)]
+        assert at_once(opener, dag) == [None] * 2
+        owned = [Run(each).xcom("create") for each in runs]
+        assert sorted(owned) == sorted(ibm.books()["accepting"]) == sorted(ibm.sessions)
+        assert len(set(owned)) == 2
+        assert len(posts(ibm)) == 3
+
+
+class TestMarks:
+    def test_tasks_of_a_run_ask_for_different_sessions(self, ibm, dag, run):
+        for number in range(6):
+            create(task_id=f"create_{number}", max_ttl=7200 + number % 3)
+        create_each(3, task_id="mapped", max_ttl=7201)
+        assert run(dag).state == "success"
+        asked = [post.json["max_ttl"] for post in posts(ibm)]
+        assert len(set(asked)) == len(asked) == 9
+
+    def test_what_was_asked_for_is_found_though_the_dag_has_changed(self, ibm, dag, run):
+        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        create()
+        first = run(dag)
+        assert first.state == "failed"
+        create(task_id="another_before_it")
+        again = next_try(first, dag, "create")
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("backend", "ibm_torino"), ("mode", "batch"), ("max_ttl", "2h")], ids=str
+    )
+    def test_what_was_asked_for_is_not_left_open_when_other_input_asks_for_another(
+        self, ibm, dag, run, name, value
+    ):
+        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        operator = create()
+        first = run(dag)
+        setattr(operator, name, value)
+        again = next_try(first, dag, "create")
+        assert len(ibm.sessions) == 2
+        assert ibm.books()["accepting"] == [again.xcom("create")]
+
+    def test_two_airflows_with_the_same_dag_and_run_ask_for_different_sessions(self):
+        asked = [asked_for(started=second) for second in (1, 2)]
+        assert asked[0] != asked[1]
+
+    def test_with_few_marks_what_is_asked_for_is_exact_and_nothing_is_taken_up(self, ibm, dag, run, output):
+        ibm.script(lost())
+        create(max_ttl="4m")
+        assert run(dag).state == "failed"
+        [post] = posts(ibm)
+        assert post.json["max_ttl"] == 240
+        assert f"It may be {next(iter(ibm.sessions))}" in output()
+
+    def test_strangers_with_the_same_mark_never_share_a_session(self, ibm, dag, run, monkeypatch):
+        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.session._start", lambda _: 7)
+        create()
+        owned = run(dag).xcom("create")
+        ibm.script(not_done())
+        other = run(dag).xcom("create")
+        asked = [session.max_ttl for session in ibm.sessions.values()]
+        assert asked[0] == asked[1]
+        assert [owned, other] == list(ibm.sessions) == ibm.books()["accepting"]
+
+    def test_where_there_are_fewer_marks_than_tasks_nothing_is_taken_up(self, ibm, dag, run, output):
+        ibm.script(lost())
+        create_each(3, max_ttl=40)
+        result = run(dag)
+        [unanswered, *owned] = ibm.sessions
+        assert result.state == "failed"
+        assert sorted(result.xcom_of_each("create")) == sorted(owned), "in whatever order they ran"
+        assert f"It may be {unanswered}" in output()
+
+
+def asked_for(started):
+    """The max_ttl of the only task of a run that has started in this second."""
+    from airflow_provider_ibm_sessions.lifecycle.session import _opening
+
+    names = {"dag_id": "nightly", "run_id": "scheduled__2026-11-22", "task_id": "create", "map_index": -1}
+    context = {
+        "ti": SimpleNamespace(**names, get_ti_count=lambda **_: 1),
+        "dag": SimpleNamespace(tasks=[SimpleNamespace(task_id="create", template_fields=())]),
+        "dag_run": SimpleNamespace(start_date=datetime(2026, 11, 22, 0, 0, started, tzinfo=UTC)),
+    }
+    hook = SimpleNamespace(ibm_quantum_conn_id="quantum")
+    return _opening(hook, context, {"backend": "ibm_fez", "mode": "dedicated", "max_ttl": 28800}).max_ttl
+
+
+class TestFunction:
+    def test_it_gets_the_session_whose_reply_was_lost(self, ibm, dag, run, monkeypatch):
+        monkeypatch.setattr(
+            IBMQuantumHook, "qiskit_session", lambda self, session_id, backend=None: session_id
+        )
+        ibm.script(lost())
+        with dag:
+
+            @task.ibm_quantum_session(backend="ibm_fez", max_ttl="20m")
+            def work(session):
+                return session
+
+            work()
+        result = run(dag)
+        assert [result.xcom("work")] == list(ibm.sessions)
+        assert ibm.books()["accepting"] == []
+
+
+def run_until_closed(ibm, dag, run):
+    """A run that has opened a session and closed it."""
+    opened = create()
+    IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
+    result = run(dag)
+    assert ibm.books()["sessions"] == {"closed": 1}
+    return result
+
+
+class TestClear:
+    def test_while_the_session_takes_jobs_it_is_used_again(self, ibm, dag, run):
+        create()
+        again = cleared(run(dag), dag, "create")
+        assert [again.xcom("create")] == [again.xcom("create", "session")["id"]] == list(ibm.sessions)
+        assert len(posts(ibm)) == 1
+
+    def test_after_its_end_another_is_opened(self, ibm, dag, run):
+        first = run_until_closed(ibm, dag, run)
+        again = cleared(first, dag, "create")
+        assert ibm.books()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
+
+    def test_after_its_end_another_is_found_when_the_reply_is_lost(self, ibm, dag, run):
+        first = run_until_closed(ibm, dag, run)
+        ibm.script(lost())
+        again = cleared(first, dag, "create")
+        assert ibm.books()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("backend", "ibm_torino"), ("mode", "batch"), ("max_ttl", "2h")], ids=str
+    )
+    def test_with_other_input_the_old_one_is_closed(self, ibm, dag, run, name, value):
+        operator = create()
+        first = run(dag)
+        setattr(operator, name, value)
+        again = cleared(first, dag, "create")
+        old, new = ibm.sessions.values()
+        assert old.state == "closed"
+        assert (new.id, new.takes_jobs) == (again.xcom("create"), True)
+
+
+class TestRetry:
+    def test_looks_for_what_the_attempt_before_could_not_look_for(self, ibm, dag, run):
+        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        create(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.tasks["create"].try_number == 2
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+
+    def test_after_a_refusal_it_does_not_look(self, ibm, dag, run):
+        ibm.script(Fault("POST", "/v1/sessions", status=429, headers={"Retry-After": "60"}))
+        create(retries=1, **AT_ONCE)
+        assert run(dag).tasks["create"].try_number == 2
+        assert ibm.requests("GET", "/v1/workloads") == []
+        assert len(ibm.sessions) == 1
+
+    def test_a_refusal_is_told_though_airflow_cannot_note_it(self, dag, run, ibm, monkeypatch):
+        from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+
+        original = Attempt.remember
+
+        def remember(self, name, value, **kwargs):
+            if not value:
+                raise RuntimeError("the state store is down")
+            original(self, name, value, **kwargs)
+
+        monkeypatch.setattr(Attempt, "remember", remember)
+        ibm.settings.plan = "open"
+        create()
+        assert "1352" in failures_of(dag, run)["create"]
+
+    def test_a_refused_retry_does_not_hide_what_the_attempt_before_has_opened(self, ibm, dag, run):
+        hidden = Fault("GET", "/v1/workloads", times=None, json={"workloads": []})
+        ibm.script(lost(), hidden, Fault("POST", "/v1/sessions", status=403, times=None))
+        create()
+        first = run(dag)
+        second = next_try(first, dag, "create")
+        assert second.state_of("create") == "failed"
+        ibm.clear_faults()
+        third = next_try(second, dag, "create")
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [third.xcom("create")]
+
+    def test_jobs_are_run_in_the_session_of_the_attempt_before_and_it_is_on_the_list(
+        self, ibm, dag, run, monkeypatch
+    ):
+        fails_once(monkeypatch, IBMQuantumRunJobsOperator, "_keep")
+        vanishes(monkeypatch)
+        listed = []
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_leave", lambda *_: None)
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_drain", lambda _: listed.append(entries()))
+        run_jobs(retries=1, poll_interval=0.1, timeout=20, **AT_ONCE)
+        run(dag)
+        assert len(ibm.sessions) == 1
+        assert set(ibm.sessions) <= set(*listed)
+
+    def test_after_an_id_that_could_not_be_stored_the_session_is_closed(self, ibm, dag, run, monkeypatch):
+        fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "_keep")
+        create(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert ibm.books()["accepting"] == [result.xcom("create")]
+
+
+class TestOlderAirflow:
+    """Before 3.3 there is no task state store: the mark has to be enough."""
+
+    @pytest.fixture(autouse=True)
+    def without_store(self, monkeypatch):
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        original = RuntimeTaskInstance.get_template_context
+
+        def context(self):
+            return {name: value for name, value in original(self).items() if name != "task_state_store"}
+
+        monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", context)
+
+    def test_a_lost_reply_leaves_one_session(self, ibm, dag, run):
+        ibm.script(lost())
+        create()
+        result = run(dag)
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+
+    def test_a_retry_takes_up_the_session_that_has_no_job(self, ibm, dag, run, monkeypatch):
+        fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "_keep")
+        vanishes(monkeypatch)
+        create(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.tasks["create"].try_number == 2
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+
+    def test_a_kill_does_not_ask_who_goes_on(self, ibm, dag, terminate, monkeypatch):
+        """The question might get the answer to one that the interrupted thread has asked."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        asked = []
+        monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **kwargs: asked.append(kwargs))
+        ibm.settings.job_seconds = 600
+        run_jobs(poll_interval=0.1, timeout=20)
+        terminate(lambda: ibm.requests("GET", "/v1/jobs"))
+        attempted(dag)
+        assert asked == []
+        assert ibm.books()["jobs"] == {"Cancelled": 2}
+
+
+def vanishes(monkeypatch):
+    """Who fails gets to nothing else, as if it were killed."""
+    monkeypatch.setattr(
+        "airflow_provider_ibm_sessions.lifecycle.session.close_after_failure", lambda *_: None
+    )
+
+
+BEGUN = ["later attempt", "other session"]
+GIVEN_UP = ["queued", "scheduled", None, "up_for_retry", "restarting", *BEGUN]
+
+
+class TestKilled:
+    """SIGTERM strikes a worker: it ends what it has begun, unless another attempt goes on with that."""
+
+    @pytest.fixture
+    def kill(self, dag, terminate):
+        """Kill the task as soon as something is so, after Airflow has noted why: ``kill(why, when)``."""
+
+        def arm(why, when):
+            def noted():
+                if not when():
+                    return False
+                note(dag, why)
+                return True
+
+            terminate(noted)
+
+        return arm
+
+    @pytest.mark.parametrize("why", GIVEN_UP[:-1], ids=str)
+    def test_jobs_that_another_attempt_goes_on_with_are_left_alone(self, ibm, dag, kill, why):
+        ibm.settings.job_seconds = 1.5
+        run_jobs(poll_interval=0.1, timeout=20)
+        kill(why, lambda: ibm.requests("GET", "/v1/jobs"))
+        first = attempted(dag)
+        assert_nothing_was_ended(ibm)
+        again = next_try(first, dag, "run")
+        assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)
+        assert len(ibm.jobs) == 2
+
+    @pytest.mark.parametrize("why", ["failed", "success"])
+    def test_jobs_of_a_task_that_a_user_has_ended_are_ended(self, ibm, dag, kill, why):
+        ibm.settings.job_seconds = 600
+        run_jobs(poll_interval=0.1, timeout=20)
+        kill(why, lambda: ibm.requests("GET", "/v1/jobs"))
+        attempted(dag)
+        assert ibm.books()["sessions"] == {"closed": 1}
+        assert ibm.books()["jobs"] == {"Cancelled": 2}
+
+    @pytest.mark.parametrize("why", ["queued", "later attempt"])
+    @pytest.mark.parametrize("phase", ["before", "after"])
+    def test_jobs_are_not_doubled_by_one_that_was_submitting(self, ibm, dag, kill, why, phase):
+        ibm.settings.job_seconds = 1
+        ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase=phase))
+        run_jobs(poll_interval=0.1, timeout=20)
+        kill(why, lambda: ibm.requests("POST", "/v1/jobs"))
+        first = attempted(dag)
+        assert_nothing_was_ended(ibm)
+        assert len(ibm.jobs) == 1, "it has begun nothing more"
+        again = next_try(first, dag, "run")
+        assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)
+        assert ibm.books()["jobs"] == {"Completed": 2}
+        assert ibm.books()["sessions"] == {"closed": 1}
+
+    @pytest.mark.parametrize("why", ["queued", "later attempt"])
+    @pytest.mark.parametrize("phase", ["before", "after"])
+    def test_a_session_that_was_being_opened_is_the_next_attempts(self, ibm, dag, kill, why, phase):
+        ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
+        create()
+        kill(why, lambda: posts(ibm))
+        first = attempted(dag)
+        assert_nothing_was_ended(ibm)
+        again = next_try(first, dag, "create")
+        assert ibm.books()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
+
+    @pytest.mark.parametrize("phase", ["before", "after"])
+    def test_a_session_that_was_being_opened_is_closed_when_a_user_ends_the_task(self, ibm, dag, kill, phase):
+        ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
+        create()
+        kill("failed", lambda: posts(ibm))
+        attempted(dag)
+        assert ibm.books()["sessions"] == {"closed": 1}
+
+    @pytest.mark.parametrize(
+        ("why", "state"), [("failed", "closed"), ("running", "closed"), ("queued", "open")]
+    )
+    def test_a_session_that_was_opened_and_not_told_yet(self, ibm, dag, kill, why, state):
+        opened = []
+        create(post_execute=lambda *_: opened.append(True) or time.sleep(1))
+        kill(why, lambda: opened)
+        attempted(dag)
+        assert ibm.books()["sessions"] == {state: 1}
+
+    @pytest.mark.parametrize(("why", "status"), [("queued", "Completed"), ("failed", "Cancelled")])
+    @pytest.mark.parametrize("moment", ["waiting", "submitting"])
+    def test_a_job_that_stands_alone(self, ibm, dag, kill, why, status, moment):
+        ibm.settings.job_seconds = 1.5 if status == "Completed" else 600
+        if moment == "submitting":
+            ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase="after"))
+        IBMQuantumSubmitJobOperator(
+            task_id="submit",
+            backend="ibm_fez",
+            program_id=JOB["program_id"],
+            program_params=JOB["params"],
+            poll_interval=0.1,
+            timeout=20,
+        )
+        kill(why, lambda: ibm.requests("POST", "/v1/jobs") if moment == "submitting" else looks_at_job(ibm))
+        first = attempted(dag)
+        if status == "Completed":
+            assert_nothing_was_ended(ibm)
+            assert next_try(first, dag, "submit").xcom("submit")["id"] in ibm.jobs
+        assert [job.status for job in ibm.jobs.values()] == [status]
+
+    def test_who_was_given_up_ends_what_it_alone_has_opened(self, ibm, dag, kill):
+        """Its request was under way for so long that the next attempt has opened another session."""
+        ibm.script(Fault("POST", "/v1/sessions", delay=0.8))
+        create()
+        kill("other session", lambda: posts(ibm))
+        attempted(dag)
+        assert ibm.books()["sessions"] == {"closed": 1}
+
+
+def attempted(dag):
+    """The first attempt at the only task; Airflow may know it no more when it is to tell its end."""
+    from airflow.sdk.api.client import ServerResponseError
+    from airflow.sdk.api.datamodels._generated import TaskInstance as Told
+    from airflow.sdk.execution_time.supervisor import run_task_in_process
+
+    serialize(dag)
+    dag_run = begin(dag, "run")
+    [ti] = queued(dag)
+    names = ("id", "dag_version_id", "task_id", "dag_id", "run_id", "try_number", "map_index")
+    told = Told(**{name: getattr(ti, name) for name in names})
+    with suppress(ServerResponseError):
+        run_task_in_process(ti=told, task=dag.tasks[0])
+    return Run(dag_run)
+
+
+def looks_at_job(ibm):
+    return ibm.requests("GET", "/v1/jobs/*")
+
+
+def assert_nothing_was_ended(ibm):
+    assert ibm.requests("DELETE") == []
+    assert ibm.requests("POST", "/v1/jobs/*/cancel") == []
+
+
+def note(dag, why):
+    """What Airflow's database says of the task when its worker is killed."""
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from airflow.models.variable import Variable
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        [ti] = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == dag.dag_id))
+        if why in GIVEN_UP:
+            ti.prepare_db_for_next_try(session)  # from here on it has another id
+        if why not in BEGUN:
+            ti.state = why
+            return
+        ti.state, ti.try_number = "running", 2
+        query = select(TaskStateStoreModel).where(TaskStateStoreModel.dag_id == dag.dag_id)
+        rows = {row.key: row for row in session.scalars(query)}
+        record = json.loads(rows["ibm_quantum_attempt"].value)
+        rows["ibm_quantum_attempt"].value = json.dumps({**record, "tried": 2})
+        if why == "other session":
+            like = rows["ibm_quantum_attempt"]
+            names = ("dag_run_id", "dag_id", "run_id", "task_id", "map_index")
+            row = TaskStateStoreModel(
+                key=f"ibm_quantum_{record['key']}_session_id",
+                value=json.dumps("the-next-attempts"),
+                **{name: getattr(like, name) for name in names},
+            )
+            session.add(row)
+            owner = {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+            entry = json.dumps({"conn_id": "ibm_quantum_default", **owner})
+            session.add(Variable(PREFIX + "the-next-attempts", entry))

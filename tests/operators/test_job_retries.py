@@ -1,0 +1,797 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one attempt at a job task leaves to the next: each job runs once, and nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk import task
+
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.submission import checked_job
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+from airflow_provider_ibm_sessions.links import IBMQuantumLink
+from airflow_provider_ibm_sessions.operators import _job_results
+from airflow_provider_ibm_sessions.operators.job import (
+    IBMQuantumRunJobsOperator,
+    IBMQuantumSubmitJobOperator,
+)
+from airflow_provider_ibm_sessions.triggers import base as triggers_base
+from testing.airflow_runs import cleared, fails_once, serialize
+from testing.fake_ibm import Fault, Outcome
+from tests.operators.test_session import impatient
+
+pytestmark = pytest.mark.usefixtures("connection", "quick")
+
+AT_ONCE = {"retry_delay": timedelta(0)}
+LONG = Outcome(seconds=600)
+
+both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+
+
+@pytest.fixture(autouse=True)
+def short_jobs(ibm):
+    ibm.settings.job_seconds = 0.05
+
+
+def job(width=2, shots=10, **fields):
+    """A job whose results are told from others' by the width of their register."""
+    circuit = f"OPENQASM 3.0; bit[{width}] meas; qubit[{width}] q;"
+    return {"program_id": "sampler", "params": {"pubs": [[circuit, None, shots]]}, **fields}
+
+
+def run_jobs(**kwargs):
+    three = [job(width) for width in (1, 2, 3)]
+    defaults = {"task_id": "run", "backend": "ibm_fez", "jobs": three, "poll_interval": 0.1}
+    return IBMQuantumRunJobsOperator(**defaults | kwargs)
+
+
+def submit(**kwargs):
+    defaults = {"task_id": "run", "program_id": "sampler", "program_params": job()["params"]}
+    return IBMQuantumSubmitJobOperator(**defaults | {"backend": "ibm_fez", "poll_interval": 0.1} | kwargs)
+
+
+def width(report):
+    """The width of the job's register, or None if there are no results."""
+    counts = report["results"][0]["counts"]["meas"] if "results" in report else {}
+    return next((len(bits) for bits in counts), None)
+
+
+def widths(reports):
+    return [width(report) for report in reports]
+
+
+def statuses(ibm):
+    return [job.status for job in ibm.jobs.values()]
+
+
+def states(ibm):
+    return [session.state for session in ibm.sessions.values()]
+
+
+def posts(ibm):
+    return ibm.requests("POST", "/v1/jobs")
+
+
+def tries(result):
+    return result.tasks["run"].try_number
+
+
+def dies(monkeypatch, owner, name, *, at=1, before=True):
+    """The worker vanishes once, before or after the method's ``at``-th work: it gets to nothing else."""
+    original, leave, calls = getattr(owner, name), IBMQuantumRunJobsOperator._leave, []
+    killed = RuntimeError("as if it were killed")
+
+    def method(*args, **kwargs):
+        calls.append(args)
+        if before and len(calls) == at:
+            raise killed
+        result = original(*args, **kwargs)
+        if len(calls) == at:
+            raise killed
+        return result
+
+    def leave_unless_killed(self, error, attempt):
+        if error is not killed:
+            leave(self, error, attempt)
+
+    monkeypatch.setattr(owner, name, method)
+    monkeypatch.setattr(IBMQuantumRunJobsOperator, "_leave", leave_unless_killed)
+
+
+class TestChangedInput:
+    """A task is cleared whose last attempt had begun something, and told nothing."""
+
+    CHANGES = ({"jobs": [job(5), job(6)]}, {"backend": "ibm_torino"}, {"mode": "batch"})
+
+    @pytest.mark.parametrize("change", CHANGES, ids=["jobs", "backend", "mode"])
+    def test_other_jobs_are_run_and_what_the_old_ones_have_is_not_told(
+        self, ibm, dag, run, monkeypatch, change
+    ):
+        fails_once(monkeypatch, Attempt, "delivered")
+        operator = run_jobs(jobs=[job(1), job(2)])
+        first = run(dag)
+        assert first.state == "failed"
+        for name, value in change.items():
+            setattr(operator, name, value)
+        again = cleared(first, dag, "run")
+        assert again.state_of("run") == "success"
+        assert widths(again.xcom("run")) == ([5, 6] if "jobs" in change else [1, 2])
+        assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)[2:]
+        assert len(posts(ibm)) == 4
+        assert list(ibm.jobs.values())[3].backend == change.get("backend", "ibm_fez")
+
+    def test_a_session_that_runs_the_old_jobs_still_is_ended(self, ibm, dag, run, monkeypatch):
+        ibm.next_jobs([LONG] * 3)
+        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        operator = run_jobs()
+        first = run(dag)
+        assert states(ibm) == ["active"], "with all of its jobs running"
+        operator.jobs = [job(5)]
+        again = cleared(first, dag, "run")
+        assert again.state_of("run") == "success"
+        assert widths(again.xcom("run")) == [5]
+        assert states(ibm) == ["closed", "closed"]
+        assert statuses(ibm) == ["Cancelled"] * 3 + ["Completed"]
+
+    def test_the_sessions_of_all_that_went_before_are_ended(self, ibm, dag, run, monkeypatch):
+        ibm.next_jobs([LONG] * 3)
+        operator = run_jobs()
+        with monkeypatch.context() as dying:
+            dies(dying, IBMQuantumRunJobsOperator, "_drain")
+            first = run(dag)
+        operator.jobs = [job(5)]
+        ibm.script(Fault("DELETE", "*", status=403, times=10), Fault("PATCH", "*", status=403, times=10))
+        assert cleared(first, dag, "run").state_of("run") == "failed"
+        assert states(ibm) == ["active"]
+        ibm.clear_faults()
+        operator.jobs = [job(6)]
+        again = cleared(first, dag, "run")
+        assert widths(again.xcom("run")) == [6]
+        assert states(ibm) == ["closed", "closed"]
+        assert statuses(ibm) == ["Cancelled"] * 3 + ["Completed"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"program_params": job(7)["params"]}, {"backend": "ibm_torino"}],
+        ids=["circuit", "backend"],
+    )
+    def test_a_job_of_its_own_is_cancelled_and_run_anew(self, ibm, dag, run, monkeypatch, change):
+        ibm.next_jobs([LONG])
+        dies(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        operator = submit()
+        first = run(dag)
+        assert statuses(ibm) == ["Running"]
+        for name, value in change.items():
+            setattr(operator, name, value)
+        again = cleared(first, dag, "run")
+        assert again.state_of("run") == "success"
+        assert statuses(ibm) == ["Cancelled", "Completed"]
+        report = again.xcom("run")
+        assert report["id"] == list(ibm.jobs)[1]
+        assert width(report) == (7 if "program_params" in change else 2)
+        assert report["backend"] == change.get("backend", "ibm_fez")
+
+    def test_a_job_of_its_own_that_cannot_be_cancelled_is_not_forgotten(self, ibm, dag, run, monkeypatch):
+        ibm.next_jobs([LONG])
+        dies(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        operator = submit()
+        first = run(dag)
+        operator.program_params = job(7)["params"]
+        ibm.script(Fault("POST", "/v1/jobs/*/cancel", status=403, times=1))
+        assert cleared(first, dag, "run").state_of("run") == "failed"
+        assert statuses(ibm) == ["Running"]
+        assert width(cleared(first, dag, "run").xcom("run")) == 7
+        assert statuses(ibm) == ["Cancelled", "Completed"]
+
+    def test_a_completed_job_of_its_own_is_run_anew(self, ibm, dag, run, monkeypatch):
+        fails_once(monkeypatch, Attempt, "delivered")
+        operator = submit()
+        first = run(dag)
+        operator.program_params = job(7)["params"]
+        again = cleared(first, dag, "run")
+        assert width(again.xcom("run")) == 7
+        assert len(posts(ibm)) == 2
+
+    def test_the_same_input_is_adopted(self, ibm, dag, run, monkeypatch):
+        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        operator = run_jobs()
+        first = run(dag)
+        operator.poll_interval, operator.timeout = 0.2, 100
+        again = cleared(first, dag, "run")
+        assert again.state_of("run") == "success"
+        assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)
+        assert len(posts(ibm)) == 3
+        assert states(ibm) == ["closed"]
+
+    def test_input_that_each_retry_renders_anew_is_new_input(self, ibm, dag, run, monkeypatch):
+        ibm.next_jobs([LONG])
+        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        circuit = "OPENQASM 3.0; bit[{{ ti.try_number }}] meas;"
+        run_jobs(jobs=[{"program_id": "sampler", "params": {"pubs": [[circuit]]}}], retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert widths(result.xcom("run")) == [2]
+        assert statuses(ibm) == ["Cancelled", "Completed"]
+        assert states(ibm) == ["closed", "closed"]
+
+
+class TestResultsThatAreMissing:
+    EMPTY = Fault("GET", "/v1/jobs/*/results", no_content=True)
+
+    @both_ways
+    def test_a_completed_job_without_results_fails_the_task(self, ibm, dag, run, deferrable):
+        ibm.script(self.EMPTY)
+        run_jobs(deferrable=deferrable, retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 1
+        reports = result.xcom("run")
+        assert widths(reports) == [None, 2, 3]
+        assert "IBM has no results of it" in reports[0]["error"]
+        assert ["error" in report for report in reports] == [True, False, False]
+
+    def test_who_collects_lives_with_it(self, ibm, dag, run):
+        ibm.script(self.EMPTY)
+        run_jobs(on_job_failure="collect")
+        result = run(dag)
+        assert result.state == "success"
+        assert widths(result.xcom("run")) == [None, 2, 3]
+        assert "IBM has no results of it" in result.xcom("run")[0]["error"]
+
+    def test_a_job_of_its_own_fails_the_task(self, ibm, dag, run):
+        ibm.script(self.EMPTY)
+        submit(retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 1
+        assert "IBM has no results of it" in result.xcom("run")["error"]
+
+    def test_results_that_ibm_does_not_know_are_missed_by_their_job_only(self, ibm, dag, run):
+        ibm.script(Fault("GET", "/v1/jobs/*/results", skip=1, status=404, message="results not found"))
+        run_jobs(on_job_failure="collect")
+        result = run(dag)
+        assert result.state == "success"
+        reports = result.xcom("run")
+        assert widths(reports) == [1, None, 3]
+        assert ["error" in report for report in reports] == [False, True, False]
+        assert "results not found" in reports[1]["error"]
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"__type__": "PrimitiveResult", "__value__": {"pub_results": 3}},
+            {"__type__": "ndarray", "__value__": "AAAA"},
+            {"__type__": "PrimitiveResult"},
+            {"__type__": "settings", "__module__": "gone", "__class__": "X", "__value__": {}},
+        ],
+        ids=["wrong value", "no array", "no value", "no such class"],
+    )
+    def test_what_qiskit_cannot_decode_comes_raw(self, ibm, dag, run, odd):
+        ibm.next_jobs([Outcome(results=odd)])
+        submit()
+        result = run(dag)
+        assert result.state == "success"
+        assert result.xcom("run")["results"] == odd
+
+
+class TestPrivateResults:
+    """They can be read once, so nothing may lose them after that."""
+
+    @pytest.fixture
+    def secretive(self, monkeypatch):
+        """IBM's replies do not say whether a job is private."""
+        from testing.fake_ibm.jobs import Jobs
+
+        view = Jobs.view
+
+        def without(*args, **kwargs):
+            return {name: value for name, value in view(*args, **kwargs).items() if name != "private"}
+
+        monkeypatch.setattr(Jobs, "view", without)
+
+    @pytest.fixture
+    def store_fails(self, monkeypatch):
+        """Airflow's state store takes no results: ``store_fails(times)``."""
+        monkeypatch.setattr(_job_results, "time", SimpleNamespace(sleep=lambda _: None))
+        original, failed = Attempt._set, []
+
+        def arrange(times, what=lambda value: "results" in value):
+            def put(self, name, value, **kwargs):
+                if isinstance(value, dict) and what(value) and len(failed) < times:
+                    failed.append(name)
+                    raise RuntimeError("Airflow's API: 503")
+                return original(self, name, value, **kwargs)
+
+            monkeypatch.setattr(Attempt, "_set", put)
+            return failed
+
+        return arrange
+
+    def assert_read_once(self, ibm, result, tries_made=1):
+        assert result.state == "success"
+        assert tries(result) == tries_made
+        assert width(result.xcom("run")) == 2
+        assert [job.results_read for job in ibm.jobs.values()] == [1]
+        assert len(posts(ibm)) == 1
+
+    def test_jobs_of_which_ibm_does_not_say_that_they_are_private(
+        self, ibm, dag, run, monkeypatch, secretive
+    ):
+        fails_once(monkeypatch, Attempt, "delivered")
+        run_jobs(jobs=[job(1, private=True), job(2), job(3, private=True)], retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 2
+        assert widths(result.xcom("run")) == [1, 2, 3]
+        assert [job.results_read for job in ibm.jobs.values()] == [1, 2, 1]
+
+    @both_ways
+    def test_a_job_of_its_own_of_which_ibm_does_not_say_it(
+        self, ibm, dag, run, monkeypatch, secretive, deferrable
+    ):
+        fails_once(monkeypatch, Attempt, "delivered")
+        submit(private=True, deferrable=deferrable, retries=1, **AT_ONCE)
+        self.assert_read_once(ibm, run(dag), tries_made=2)
+
+    def test_too_large_ones_come_though_ibm_does_not_say_it(self, ibm, dag, run, secretive):
+        submit(private=True, results_threshold=10)
+        self.assert_read_once(ibm, run(dag))
+
+    def test_a_store_that_fails_once_is_tried_again(self, ibm, dag, run, monkeypatch, store_fails):
+        assert store_fails(1) == []
+        fails_once(monkeypatch, Attempt, "delivered")
+        submit(private=True, retries=1, **AT_ONCE)
+        self.assert_read_once(ibm, run(dag), tries_made=2)
+
+    def test_a_store_that_takes_no_results_does_not_keep_them_from_the_task(
+        self, ibm, dag, run, store_fails, output
+    ):
+        failed = store_fails(99)
+        submit(private=True, retries=1, **AT_ONCE)
+        self.assert_read_once(ibm, run(dag))
+        assert len(failed) > 1
+        assert "Cannot keep the results of private job" in output()
+
+    def test_a_store_that_takes_nothing_any_more_does_not_either(self, ibm, dag, run, store_fails):
+        store_fails(99, lambda value: "results" in value or value.get("delivered"))
+        submit(private=True, retries=1, **AT_ONCE)
+        self.assert_read_once(ibm, run(dag))
+
+    def test_a_timeout_between_reading_and_keeping_strikes_after_it(self, ibm, dag, run, monkeypatch):
+        remember, slow = Attempt.remember, []
+
+        def slowly(self, name, value, **kwargs):
+            if isinstance(value, dict) and not slow:
+                slow.append(name)
+                time.sleep(7)
+            return remember(self, name, value, **kwargs)
+
+        monkeypatch.setattr(Attempt, "remember", slowly)
+        submit(private=True, deferrable=False, execution_timeout=timedelta(seconds=5), retries=1, **AT_ONCE)
+        self.assert_read_once(ibm, run(dag), tries_made=2)
+
+    def test_a_storage_that_fails_does_not_keep_them_from_the_task(
+        self, ibm, dag, run, monkeypatch, tmp_path, output
+    ):
+        def store(*_):
+            raise OSError("the disk is full")
+
+        monkeypatch.setattr(_job_results.Storage, "store", store)
+        submit(private=True, results_threshold=10, results_path=f"file://{tmp_path}/o", retries=1, **AT_ONCE)
+        self.assert_read_once(ibm, run(dag))
+        assert "XCom carries the results of private job" in output()
+
+
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_a_function_is_not_called_whose_task_was_killed_while_the_session_was_opened(
+    ibm, dag, run, terminate, monkeypatch, phase
+):
+    monkeypatch.setattr(IBMQuantumHook, "qiskit_session", lambda self, session_id, backend=None: session_id)
+    ibm.script(Fault("POST", "/v1/sessions", delay=0.6, phase=phase))
+    called = []
+    with dag:
+
+        @task.ibm_quantum_session(backend="ibm_fez", max_ttl="20m")
+        def work(session):
+            called.append(session)
+
+        work()
+    terminate(lambda: ibm.requests("POST", "/v1/sessions"))
+    assert run(dag).state == "failed"
+    assert called == []
+    assert states(ibm) == ["closed"]
+
+
+class TestLastSubmissionThatShowsLate:
+    """IBM's list of jobs lags behind, just when the successor asks what its predecessor has submitted."""
+
+    @staticmethod
+    def lagging(**when):
+        return Fault("GET", "/v1/jobs", json={"jobs": [], "count": 0, "offset": 0, "limit": 200}, **when)
+
+    def test_of_two_jobs_one_is_left(self, ibm, dag, run, monkeypatch):
+        ibm.next_jobs([Outcome(seconds=1), Outcome(queue_seconds=600)])
+        ibm.script(self.lagging())
+        dies(monkeypatch, IBMQuantumHook, "submit_job_once", before=False)
+        submit(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert statuses(ibm) == ["Completed", "Cancelled"]
+        assert result.xcom("run")["id"] == next(iter(ibm.jobs))
+
+    def test_of_several_jobs_in_a_session_each_is_left_once(self, ibm, dag, run, monkeypatch):
+        ibm.settings.lanes = 3
+        ibm.next_jobs([Outcome(seconds=1)] * 3)
+        ibm.script(self.lagging(skip=2))
+        dies(monkeypatch, IBMQuantumHook, "submit_job_once", at=3, before=False)
+        run_jobs(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert statuses(ibm) == ["Completed"] * 3 + ["Cancelled"]
+        assert [report["id"] for report in result.xcom("run")] == list(ibm.jobs)[:3]
+        assert widths(result.xcom("run")) == [1, 2, 3]
+        assert states(ibm) == ["closed"]
+
+
+class TestTimeout:
+    @both_ways
+    @pytest.mark.parametrize("path", ["/v1/jobs*", "/v1/*"])
+    def test_trouble_with_the_report_does_not_make_a_retry_run_the_jobs_again(
+        self, ibm, dag, run, monkeypatch, output, path, deferrable
+    ):
+        impatient(monkeypatch)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
+        ibm.settings.job_seconds = 600
+        conclude = IBMQuantumRunJobsOperator._conclude
+
+        def away(*args):
+            ibm.script(Fault(path=path, status=503, times=None))
+            return conclude(*args)
+
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_conclude", away)
+        run_jobs(timeout=0.5, deferrable=deferrable, retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 1
+        assert len(posts(ibm)) == 3
+        assert states(ibm) == ["closed"]
+        assert statuses(ibm) == ["Cancelled"] * 3
+        assert "not final in time" in output()
+
+    def test_jobs_that_an_earlier_attempt_left_in_another_session_are_ended_too(
+        self, ibm, dag, run, monkeypatch
+    ):
+        impatient(monkeypatch)
+        ibm.settings.job_seconds = 600
+        ibm.script(Fault("POST", "/v1/jobs", skip=1, status=503, times=5))
+        run_jobs(timeout=1, retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 2
+        assert len(ibm.sessions) == 2, "the first takes no more jobs"
+        assert statuses(ibm) == ["Cancelled"] * 3
+        assert ibm.books()["accepting"] == []
+
+
+class TestSignal:
+    """A worker that is shut down kills its tasks: the next try does the work."""
+
+    @pytest.fixture
+    def during_the_kill(self, ibm, monkeypatch):
+        """What IBM was told to end while Airflow's handler ran. (A poll may have been under way, too.)"""
+        ibm.settings.job_seconds = 600
+        on_kill, sent = IBMQuantumRunJobsOperator.on_kill, []
+
+        def counted(self):
+            before = len(ibm.journal)
+            on_kill(self)
+            told = [entry.operation for entry in ibm.journal[before:]]
+            sent.extend(name for name in told if name in ("close_session", "cancel_job"))
+
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "on_kill", counted)
+        return sent
+
+    def test_the_next_try_runs_the_jobs_that_were_ended(self, ibm, dag, run, terminate):
+        ibm.next_jobs([LONG] * 3)
+        run_jobs(deferrable=False, retries=2, **AT_ONCE)
+        terminate(lambda: ibm.requests("GET", "/v1/jobs"))
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 2
+        assert statuses(ibm) == ["Cancelled"] * 3 + ["Completed"] * 3
+        assert widths(result.xcom("run")) == [1, 2, 3]
+        assert states(ibm) == ["closed", "closed"]
+
+    @pytest.mark.parametrize("phase", ["before", "after"])
+    def test_the_next_try_submits_what_this_one_was_submitting(self, ibm, dag, run, terminate, phase):
+        ibm.next_jobs([LONG] * (2 if phase == "after" else 1))
+        ibm.script(Fault("POST", "/v1/jobs", skip=1, delay=0.5, phase=phase))
+        run_jobs(deferrable=False, retries=2, **AT_ONCE)
+        terminate(lambda: len(posts(ibm)) == 2)
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 2
+        assert sorted(statuses(ibm)) == ["Cancelled"] * (len(ibm.jobs) - 3) + ["Completed"] * 3
+        assert widths(result.xcom("run")) == [1, 2, 3]
+        assert ibm.books()["accepting"] == []
+
+    def test_the_next_try_runs_the_job_that_was_cancelled(self, ibm, dag, run, terminate):
+        ibm.next_jobs([LONG])
+        submit(deferrable=False, retries=2, **AT_ONCE)
+        terminate(lambda: ibm.requests("GET", "/v1/jobs/*"))
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 2
+        assert statuses(ibm) == ["Cancelled", "Completed"]
+
+    @pytest.mark.parametrize("phase", ["before", "after"])
+    def test_the_next_try_submits_the_job_that_this_one_was_submitting(self, ibm, dag, run, terminate, phase):
+        ibm.next_jobs([LONG])
+        ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase=phase))
+        submit(deferrable=False, retries=2, **AT_ONCE)
+        terminate(lambda: posts(ibm))
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 2
+        assert statuses(ibm) == ["Cancelled", "Completed"]
+
+    def test_a_kill_makes_few_requests(self, ibm, dag, run, terminate, during_the_kill):
+        ibm.settings.lanes = 2
+        run_jobs(deferrable=False, jobs=[job(n) for n in range(1, 13)], timeout=20)
+        terminate(lambda: ibm.requests("GET", "/v1/jobs"))
+        assert run(dag).state == "failed"
+        assert during_the_kill == ["close_session", "cancel_job", "cancel_job"]
+        assert statuses(ibm) == ["Cancelled"] * 2 + ["Failed"] * 10
+
+    def test_a_kill_sends_each_request_once_though_ibm_fails(self, ibm, dag, run, terminate, during_the_kill):
+        ibm.script(Fault("DELETE", "*", status=503, times=None))
+        run_jobs(deferrable=False, timeout=20)
+        terminate(lambda: ibm.requests("GET", "/v1/jobs"))
+        assert run(dag).state == "failed"
+        assert during_the_kill == ["close_session", *["cancel_job"] * 3]
+        assert statuses(ibm) == ["Cancelled"] * 3
+
+    def test_a_timeout_sends_them_until_they_are_done(self, ibm, dag, run, during_the_kill):
+        ibm.script(Fault("DELETE", "/v1/sessions/*", status=503, times=1))
+        ibm.script(Fault("POST", "/v1/jobs/*/cancel", status=503, times=2))
+        run_jobs(deferrable=False, execution_timeout=timedelta(seconds=4))
+        assert run(dag).state == "failed"
+        assert during_the_kill.count("close_session") == 2
+        assert statuses(ibm) == ["Cancelled"] * 3
+        assert states(ibm) == ["closed"]
+
+
+class TestAirflowThatFailsOnce:
+    @pytest.fixture
+    def adopted(self, ibm, monkeypatch):
+        """The first worker vanishes while it waits; the second adopts, and its button is not taken."""
+        ibm.settings.queue_seconds = 1.5
+        dies(monkeypatch, IBMQuantumRunJobsOperator, "_wait")
+        persist, calls = IBMQuantumLink.persist.__func__, []
+
+        def failing(cls, context, workload_id):
+            calls.append(workload_id)
+            if len(calls) == 2:
+                raise RuntimeError("Airflow's API: 503")
+            return persist(cls, context, workload_id)
+
+        monkeypatch.setattr(IBMQuantumLink, "persist", classmethod(failing))
+
+    def test_with_a_retry_left_the_jobs_go_on(self, ibm, dag, run, adopted):
+        run_jobs(retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 3
+        assert statuses(ibm) == ["Completed"] * 3
+        assert states(ibm) == ["closed"]
+        assert widths(result.xcom("run")) == [1, 2, 3]
+        assert ibm.requests("DELETE") == []
+
+    def test_without_one_all_is_ended(self, ibm, dag, run, adopted):
+        ibm.settings.job_seconds = 600
+        run_jobs(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 2
+        assert states(ibm) == ["closed"]
+        assert "Running" not in statuses(ibm)
+        assert "Queued" not in statuses(ibm)
+
+    @pytest.mark.parametrize(
+        ("owner", "name"),
+        [
+            (Attempt, "remember"),
+            (Attempt, "begin"),
+            (Attempt, "recall"),
+            (IBMQuantumRunJobsOperator, "_keep"),
+        ],
+        ids=lambda value: getattr(value, "__name__", value),
+    )
+    @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+    def test_whatever_fails_each_job_runs_once(self, ibm, dag, run, monkeypatch, owner, name, before):
+        fails_once(monkeypatch, owner, name, before=before)
+        run_jobs(retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 2
+        assert statuses(ibm) == ["Completed"] * 3
+        assert ibm.books()["accepting"] == []
+
+    def test_a_clear_after_fewer_retries_starts_anew(self, ibm, dag, run):
+        operator = run_jobs(retries=2, **AT_ONCE)
+        first = run(dag)
+        assert first.state == "success"
+        operator.retries = 1
+        serialize(dag)
+        again = cleared(first, dag, "run")
+        assert again.state_of("run") == "success"
+        assert len(posts(ibm)) == 6
+        assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)[3:]
+
+
+class TestTriggerThatBreaks:
+    """Airflow resumes the task only to fail it, then."""
+
+    @pytest.fixture
+    def broken(self, monkeypatch):
+        """The first trigger breaks, as one does that cannot be loaded."""
+        from airflow.sdk.definitions import dag as in_line
+
+        from airflow_provider_ibm_sessions.triggers import base
+
+        wait_for, run_trigger, waited = base.wait_for, in_line._run_inline_trigger, []
+
+        def wait(task, trigger):
+            waited.append(trigger)
+            if len(waited) == 1:
+                failure = {"error": "Trigger failure", "traceback": ["as if it could not be loaded"]}
+                task.defer(trigger=trigger, method_name="__fail__", kwargs=failure)
+            return wait_for(task, trigger)
+
+        def run_in_line(trigger, ti):
+            return None if len(waited) == 1 else run_trigger(trigger, ti)
+
+        monkeypatch.setattr(triggers_base, "wait_for", wait)
+        monkeypatch.setattr(in_line, "_run_inline_trigger", run_in_line)
+
+    def test_without_a_retry_the_session_is_ended(self, ibm, dag, run, broken, output):
+        ibm.settings.job_seconds = 600
+        run_jobs(deferrable=True)
+        result = run(dag)
+        assert result.state == "failed"
+        assert "as if it could not be loaded" in output()
+        assert states(ibm) == ["closed"]
+        assert statuses(ibm) == ["Cancelled"] * 3
+
+    def test_without_a_retry_the_job_is_cancelled(self, ibm, dag, run, broken):
+        ibm.settings.job_seconds = 600
+        submit(deferrable=True)
+        assert run(dag).state == "failed"
+        assert statuses(ibm) == ["Cancelled"]
+
+    def test_with_a_retry_the_session_is_drained(self, ibm, dag, run, broken, monkeypatch):
+        ibm.settings.job_seconds = 0.5
+        original, drained = IBMQuantumRunJobsOperator._drain, []
+
+        def drain(self):
+            if drained:
+                original(self)
+            drained.append(self.session_id)
+
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_drain", drain)
+        run_jobs(deferrable=True, retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 2
+        assert len(posts(ibm)) == 3
+        assert statuses(ibm) == ["Completed"] * 3
+        assert ibm.requests("DELETE") == []
+        assert states(ibm) == ["closed"]
+
+    def test_with_a_retry_the_job_goes_on(self, ibm, dag, run, broken):
+        ibm.settings.job_seconds = 0.5
+        submit(deferrable=True, retries=1, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert tries(result) == 2
+        assert statuses(ibm) == ["Completed"]
+
+
+class TestBadInputInALaterAttempt:
+    WRONG = ({"jobs": [job(cost=-1)]}, {"backend": "two words"}, {"results_path": "nosuch://x"})
+
+    @pytest.mark.parametrize("wrong", WRONG, ids=["jobs", "backend", "path"])
+    def test_the_session_of_the_attempt_before_is_ended(self, ibm, dag, run, monkeypatch, wrong):
+        ibm.settings.job_seconds = 600
+        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        operator = run_jobs()
+        first = run(dag)
+        assert states(ibm) == ["active"]
+        for name, value in wrong.items():
+            setattr(operator, name, value)
+        again = cleared(first, dag, "run")
+        assert again.state_of("run") == "failed"
+        assert states(ibm) == ["closed"]
+        assert statuses(ibm) == ["Cancelled"] * 3
+
+    def test_a_retry_that_renders_it_ends_the_session_of_the_attempt_before(self, ibm, dag, run, monkeypatch):
+        ibm.settings.job_seconds = 600
+        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        run_jobs(max_ttl="{{ 600 if ti.try_number == 1 else 'soon' }}", retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 2
+        assert states(ibm) == ["closed"]
+        assert statuses(ibm) == ["Cancelled"] * 3
+
+    def test_a_job_that_stands_alone_is_cancelled(self, ibm, dag, run, monkeypatch):
+        ibm.settings.job_seconds = 600
+        dies(monkeypatch, IBMQuantumHook, "submit_job_once", before=False)
+        submit(cost="{{ 600 if ti.try_number == 1 else 'soon' }}", retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 2
+        assert statuses(ibm) == ["Cancelled"]
+
+
+class TestResultsThatAreTooLarge:
+    JOBS = (job(1), job(12, shots=500), job(3))
+    """The second's results are some kilobytes."""
+
+    def test_the_task_fails_and_says_so_though_it_collects(self, ibm, dag, run, output):
+        run_jobs(jobs=list(self.JOBS), on_job_failure="collect", results_threshold=3000, retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert tries(result) == 1
+        reports = result.xcom("run")
+        assert ["results" in report for report in reports] == [True, False, True], "only the largest"
+        assert "more than 3000 bytes: set results_path" in reports[1]["error"]
+        assert "more than 3000 bytes: set results_path" in output()
+        assert len(posts(ibm)) == 3
+
+    def test_only_the_largest_go_to_a_file(self, ibm, dag, run, tmp_path):
+        run_jobs(jobs=list(self.JOBS), results_threshold=3000, results_path=f"file://{tmp_path}/out")
+        result = run(dag)
+        assert result.state == "success"
+        reports = result.xcom("run")
+        assert ["results" in report for report in reports] == [True, False, True]
+        assert ["results_path" in report for report in reports] == [False, True, False]
+        [file] = (tmp_path / "out").iterdir()
+        assert file.name == f"{reports[1]['id']}.json"
+        assert sum(json.loads(file.read_text())[0]["counts"]["meas"].values()) == 500
+        assert len(json.dumps(reports)) <= 3000
+
+
+class TestWhatAJobMayBe:
+    def test_the_log_level_reaches_ibm(self, ibm, dag, run):
+        submit(log_level="debug")
+        run_jobs(task_id="other", jobs=[job(log_level="error")])
+        assert run(dag).state == "success"
+        assert sorted(post.json["log_level"] for post in posts(ibm)) == ["debug", "error"]
+
+    def test_a_wrong_log_level_sends_nothing(self, ibm, dag, run, output):
+        submit(log_level="loud")
+        assert run(dag).state == "failed"
+        assert "log_level: " in output()
+        assert ibm.journal == []
+
+    def test_pubs_may_be_tuples(self, ibm, dag, run):
+        submit(program_params={"pubs": (tuple(job()["params"]["pubs"][0]),)})
+        result = run(dag)
+        assert width(result.xcom("run")) == 2
+        assert posts(ibm)[0].json["params"] == job()["params"]
+
+    @pytest.mark.parametrize("cost", [0, "0", "0s", " 0 "])
+    def test_a_cost_of_nothing_is_a_cost(self, cost):
+        assert checked_job(job(cost=cost))["cost"] == 0
+
+    @pytest.mark.parametrize("cost", [False, True, "", -1, 0.5, []], ids=repr)
+    def test_what_is_no_length_of_time_is_no_cost(self, cost):
+        with pytest.raises(ConfigurationError, match="cost"):
+            checked_job(job(cost=cost))

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
+from testing.fake_ibm import Fault
+from tests.operators.test_session import impatient
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+MODES = [{"mode": "poke"}, {"mode": "reschedule"}, {"deferrable": True}]
+every_mode = pytest.mark.parametrize("mode", MODES, ids=lambda m: "-".join(map(str, m.values())))
+
+
+def sensor(session_id, **kwargs):
+    return IBMQuantumSessionSensor(
+        task_id="wait", **{"session_id": session_id, "poke_interval": 0.2, "timeout": 10, **kwargs}
+    )
+
+
+def expires_after_polls(ibm, polls=2):
+    """Once the sensor has looked, let half an hour pass: IBM closes a session that was never used."""
+
+    def watch():
+        while len(ibm.requests("GET")) < polls:
+            time.sleep(0.05)
+        ibm.clock.advance(1900)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@every_mode
+def test_succeeds_when_the_state_is_reached(ibm, dag, run, mode):
+    session = ibm.plant_session(state="open", age=1)
+    sensor(session.id, **mode)
+    expires_after_polls(ibm)
+    result = run(dag)
+    assert result.state == "success"
+    assert result.xcom("wait")["id"] == session.id
+    assert result.xcom("wait")["state"] == "closed"
+    assert session.id in result.xcom("wait", "_link_IBMQuantumSessionLink")
+    assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) >= 2
+
+
+@every_mode
+def test_one_of_several_states_is_enough(ibm, dag, run, mode):
+    session = ibm.plant_session(state="open", age=1)
+    sensor(session.id, target_state=["active", "open"], **mode)
+    assert run(dag).state == "success"
+    assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) == 1
+
+
+@every_mode
+def test_fails_at_once_when_the_session_closes_first(ibm, dag, run, mode, output):
+    session = ibm.plant_session(state="open", age=1)
+    sensor(session.id, target_state="active", retries=3, timeout=60, **mode)
+    expires_after_polls(ibm)
+    result = run(dag)
+    assert result.state == "failed"
+    assert result.tasks["wait"].try_number == 1
+    assert "closed while waiting for active" in output()
+
+
+@every_mode
+def test_soft_fail_skips(ibm, dag, run, mode):
+    session = ibm.plant_session(state="closed", age=60)
+    sensor(session.id, target_state="active", soft_fail=True, **mode)
+    assert run(dag).state_of("wait") == "skipped"
+
+
+@every_mode
+def test_times_out(ibm, dag, run, mode, output):
+    session = ibm.plant_session(state="open", age=1)
+    sensor(session.id, **{**mode, "timeout": 0.5})
+    result = run(dag)
+    assert result.state == "failed"
+    assert "AirflowSensorTimeout" in output()
+    assert ibm.sessions[session.id].state == "open", "a sensor cancels nothing"
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_states_never_seen_before_are_waited_through(ibm, dag, run, deferrable):
+    session = ibm.plant_session(state="open", age=1)
+    ibm.script(
+        Fault(method="GET", path="/v1/sessions/*", json={"id": session.id, "state": "resting"}, times=2)
+    )
+    sensor(session.id, target_state="open", deferrable=deferrable)
+    assert run(dag).state == "success"
+
+
+@every_mode
+def test_a_few_polls_in_a_row_may_fail(ibm, dag, run, mode, monkeypatch):
+    impatient(monkeypatch)
+    session = ibm.plant_session(state="open", age=1)
+    ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=4))
+    sensor(session.id, target_state="open", **mode)
+    assert run(dag).state == "success"
+    assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) == 5
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_outage_that_lasts_fails_the_task_but_a_retry_may_help(
+    ibm, dag, run, deferrable, monkeypatch, output
+):
+    impatient(monkeypatch)
+    session = ibm.plant_session(state="open", age=1)
+    ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=None))
+    sensor(session.id, target_state="open", deferrable=deferrable, retries=1, retry_delay=0)
+    run(dag)
+    assert "IBMQuantumTaskError" in output()
+    assert "AirflowFailException" not in output()
+    assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) > 5
+
+
+@every_mode
+def test_an_authentication_error_is_not_waited_through(ibm, dag, run, mode):
+    session = ibm.plant_session(state="open", age=1)
+    ibm.script(Fault(method="GET", path="/v1/sessions/*", status=401, times=None))
+    sensor(session.id, target_state="active", retries=3, **mode)
+    result = run(dag)
+    assert result.state == "failed"
+    assert result.tasks["wait"].try_number == 1
+    assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) == 2, "sent once more with a new token"
+
+
+@every_mode
+@pytest.mark.parametrize("session_id", ["", "../x", "a b", "x" * 501], ids=["empty", "dots", "space", "long"])
+def test_bad_ids_send_nothing(ibm, dag, run, mode, session_id):
+    sensor(session_id, **mode)
+    assert run(dag).state == "failed"
+    assert ibm.journal == []
+
+
+@pytest.mark.parametrize("target", ["ready", [], ["closed", "Open"], None, 3], ids=str)
+def test_unknown_target_states_are_import_errors_that_list_what_is_allowed(target):
+    with pytest.raises(ValueError, match=r"target_state must .*open, active, inactive, closed"):
+        sensor("abc", target_state=target)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_web_page_after_an_answer_is_passing_trouble(ibm, dag, run, deferrable):
+    session = ibm.plant_session(state="open", age=1)
+    ibm.script(Fault(method="GET", path="/v1/sessions/*", html=True, skip=1, times=2))
+    sensor(session.id, deferrable=deferrable)
+    expires_after_polls(ibm, 4)
+    assert run(dag).state == "success"

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow makes of the package: the connection type, the form, the button."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+from airflow_provider_ibm_sessions.get_provider_info import get_provider_info
+from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS, form_widgets
+
+
+@pytest.fixture(scope="module")
+def manager(airflow_db):
+    from airflow.providers_manager import ProvidersManager
+
+    return ProvidersManager()
+
+
+def test_metadata_follows_airflows_schemas():
+    info = get_provider_info()
+    runtime = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
+    jsonschema.validate(info, runtime)
+    source = json.loads(files("airflow").joinpath("provider.yaml.schema.json").read_text())
+    jsonschema.validate(info["connection-types"], source["properties"]["connection-types"])
+
+
+def test_all_that_the_metadata_names_exists():
+    from importlib import import_module
+
+    info = get_provider_info()
+    paths = [info["connection-types"][0]["hook-class-name"], *info["extra-links"], *info["cli"]]
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        assert hasattr(import_module(module), name)
+    for kind in ("hooks", "operators", "sensors", "triggers"):
+        for entry in info[kind]:
+            for module in entry["python-modules"]:
+                import_module(module)
+
+
+def test_airflow_discovers_the_connection_type(manager):
+    hook = manager.hooks["ibm_quantum"]
+    assert hook.hook_name == "IBM Quantum"
+    assert hook.connection_testable
+
+
+def test_airflow_shows_the_form(manager):
+    shown = {name for name in manager.connection_form_widgets if name.startswith("extra__ibm_quantum__")}
+    assert shown == {f"extra__ibm_quantum__{name}" for name in CONN_FIELDS}
+    behaviour = manager.field_behaviours["ibm_quantum"]
+    assert behaviour["relabeling"]["password"] == "IBM Cloud API key"
+
+
+def test_older_airflows_get_the_same_fields():
+    widgets = form_widgets()
+    assert set(widgets) == set(CONN_FIELDS)
+    # Airflow 3.0 and 3.1 drop the connection type for any other class.
+    allowed = {"IntegerField", "PasswordField", "StringField", "BooleanField"}
+    assert {widget.field_class.__name__ for widget in widgets.values()} <= allowed
+
+
+def test_airflow_registers_the_button(manager):
+    assert "airflow_provider_ibm_sessions.links.IBMQuantumSessionLink" in manager.extra_links_class_names
+
+
+def test_a_dag_file_pays_for_no_http_client():
+    """What a Dag file imports brings neither the models nor the client."""
+    code = (
+        "import sys\n"
+        "from airflow_provider_ibm_sessions.operators import session\n"
+        "from airflow_provider_ibm_sessions.sensors import session\n"
+        "print([m for m in sys.modules if m.startswith('airflow_provider_ibm_sessions.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
+    assert not loaded & {
+        f"airflow_provider_ibm_sessions.{name}"
+        for name in ("client.client", "client.models", "hooks.ibm_quantum", "triggers.session")
+    }
+
+
+def test_the_client_needs_no_airflow():
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] == 'airflow': raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from airflow_provider_ibm_sessions.client import IBMQuantumClient, AsyncIBMQuantumClient\n"
+        "from airflow_provider_ibm_sessions.client import sharing, waiting\n"
+        "print('airflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of jobs when their trigger leaves a triggerer, for which Airflow calls ``on_kill``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
+from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
+from testing.airflow_runs import serialize
+from testing.fake_ibm import Fault
+from tests.integration.test_process_death import begin
+
+pytestmark = pytest.mark.usefixtures("connection", "airflow_db")
+
+JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0; bit[2] meas; qubit[2] q;", None, 10]]}}
+
+GOING_ON = [
+    "deferred",
+    None,
+    "scheduled",
+    "queued",
+    "running",
+    "up_for_retry",
+    "up_for_reschedule",
+    "restarting",
+]
+OVER = ["failed", "success", "skipped", "upstream_failed", "removed"]
+
+
+class Begun:
+    """A session with three jobs, two of which run; and the trigger of the task that waits for them."""
+
+    def __init__(self, ibm):
+        ibm.settings.job_seconds = 600
+        ibm.settings.lanes = 2
+        self.ibm = ibm
+        hook = IBMQuantumHook()
+        self.session_id = hook.create_session("ibm_fez").id
+        submit = {"backend": "ibm_fez", "session_id": self.session_id}
+        self.job_ids = [hook.submit_job(**JOB, **submit).id for _ in range(3)]
+        self.before = self.facts()
+        self.requests = len(ibm.journal)
+
+    def facts(self):
+        [session] = self.ibm.sessions.values()
+        return session.state, [job.status for job in self.ibm.jobs.values()]
+
+    def trigger(self, task_instance=None, **changes):
+        trigger = IBMQuantumJobTrigger(
+            **{
+                "job_ids": self.job_ids,
+                "session_id": self.session_id,
+                "cancel_on_kill": True,
+                "owns_session": True,
+                "end_time": time.time() + 60,
+                "poll_interval": 0.1,
+                "ibm_quantum_conn_id": "ibm_quantum_default",
+                **changes,
+            }
+        )
+        trigger.task_instance = task_instance
+        return trigger
+
+    def assert_untouched(self):
+        assert self.facts() == self.before == ("active", ["Running", "Running", "Queued"])
+        assert self.ibm.requests("DELETE") == []
+        assert self.ibm.requests("POST", "/v1/jobs/*/cancel") == []
+
+    def assert_ended(self):
+        assert self.facts() == ("closed", ["Cancelled", "Cancelled", "Failed"])
+
+
+@pytest.fixture
+def begun(ibm):
+    return Begun(ibm)
+
+
+@pytest.fixture
+def task_instance(dag, airflow_db):
+    """A task instance in Airflow's database, in a state: ``task_instance(state)``."""
+
+    def put(state, mapped=None):
+        task = {"program_id": "sampler", "backend": "ibm_fez"}
+        if mapped is None:
+            IBMQuantumSubmitJobOperator(task_id="wait", program_params=JOB["params"], **task)
+        else:
+            each = IBMQuantumSubmitJobOperator.partial(task_id="wait", **task)
+            each.expand(program_params=[JOB["params"]] * len(mapped))
+        serialize(dag)
+        begin(dag, "run")
+        found = [
+            _put(dag, index, each) for index, each in ([(-1, state)] if mapped is None else enumerate(mapped))
+        ]
+        return found[0] if mapped is None else found
+
+    return put
+
+
+def _put(dag, map_index, state):
+    """Set the state; returns the task instance as a triggerer gets it."""
+    from airflow.executors.workloads import TaskInstanceDTO
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = select(TaskInstance).where(
+            TaskInstance.dag_id == dag.dag_id, TaskInstance.map_index == map_index
+        )
+        ti = session.scalars(query).one()
+        ti.state = state
+        session.flush()
+        return TaskInstanceDTO.model_validate(ti, from_attributes=True)
+
+
+@pytest.fixture(autouse=True)
+def supervisor(airflow_db):
+    """A triggerer's line to Airflow: questions go through Airflow's API to the database."""
+    import psutil
+    import structlog
+    from airflow.sdk.execution_time.supervisor import (
+        InProcessSupervisorComms,
+        InProcessTestSupervisor,
+        set_supervisor_comms,
+    )
+
+    line = InProcessTestSupervisor(
+        id="01a203ea-2cbf-73db-980b-594ae699f543",
+        pid=os.getpid(),
+        process=psutil.Process(),
+        process_log=structlog.get_logger(),
+        client=InProcessTestSupervisor._api_client(),
+    )
+    line.comms = InProcessSupervisorComms(supervisor=line)
+    with set_supervisor_comms(line.comms):
+        yield line
+
+
+def taken_away(trigger):
+    """Airflow's own way: the database has the trigger no more (for this triggerer), so it is cancelled."""
+    from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
+
+    line = SimpleNamespace(
+        running_triggers={7},
+        events=deque(),
+        cancelling_triggers=set(),
+        failed_triggers=deque(),
+        creating_triggers=deque(),
+    )
+    TriggerRunnerSupervisor.update_triggers(line, set())
+    assert line.cancelling_triggers == {7}
+
+    async def triggerer():
+        runner = TriggerRunner()
+        runner.triggers[7] = {"name": "seven", "events": 0, "is_watcher": False}
+        watching = asyncio.create_task(runner.run_trigger(7, trigger))
+        runner.triggers[7]["task"] = watching
+        await asyncio.sleep(0.3)
+        assert not watching.done()
+        runner.to_cancel.extend(line.cancelling_triggers)
+        await runner.cancel_triggers()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+
+    asyncio.run(triggerer())
+
+
+def test_a_trigger_that_another_triggerer_has_taken_over_ends_nothing(begun, task_instance):
+    taken_away(begun.trigger(task_instance("deferred")))
+    begun.assert_untouched()
+
+
+def test_a_trigger_whose_task_a_user_has_failed_ends_all(begun, task_instance):
+    taken_away(begun.trigger(task_instance("failed")))
+    begun.assert_ended()
+
+
+def test_a_trigger_that_is_cancelled_while_it_ends_all_goes_on_with_that(begun, task_instance):
+    """Airflow 3.3.2's supervisor asks for a trigger's end again each second, until it has ended."""
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+
+    begun.ibm.latency = 0.2
+    trigger = begun.trigger(task_instance("failed"))
+
+    async def triggerer():
+        runner = TriggerRunner()
+        runner.triggers[7] = {"name": "seven", "events": 0, "is_watcher": False}
+        watching = runner.triggers[7]["task"] = asyncio.create_task(runner.run_trigger(7, trigger))
+        while not watching.done():
+            await asyncio.sleep(0.3)
+            runner.to_cancel.append(7)
+            await runner.cancel_triggers()
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task(), watching}))
+
+    asyncio.run(triggerer())
+    begun.assert_ended()
+
+
+def test_a_trigger_whose_task_was_cleared_ends_nothing(begun, task_instance):
+    taken_away(begun.trigger(task_instance(None)))
+    begun.assert_untouched()
+
+
+@pytest.mark.parametrize("state", GOING_ON, ids=str)
+def test_while_the_task_goes_on_nothing_is_ended(begun, task_instance, state):
+    asyncio.run(begun.trigger(task_instance(state)).on_kill())
+    begun.assert_untouched()
+    assert len(begun.ibm.journal) == begun.requests
+
+
+@pytest.mark.parametrize("state", OVER)
+def test_when_the_task_is_over_all_is_ended(begun, task_instance, state):
+    asyncio.run(begun.trigger(task_instance(state)).on_kill())
+    begun.assert_ended()
+
+
+def test_the_state_of_another_mapped_task_does_not_matter(begun, task_instance):
+    deferred, failed = task_instance(None, mapped=["deferred", "failed"])
+    asyncio.run(begun.trigger(deferred).on_kill())
+    begun.assert_untouched()
+    asyncio.run(begun.trigger(failed).on_kill())
+    begun.assert_ended()
+
+
+def test_a_task_whose_run_was_deleted_is_over(begun, task_instance):
+    deleted = task_instance("deferred").model_copy(update={"run_id": "deleted"})
+    asyncio.run(begun.trigger(deleted).on_kill())
+    begun.assert_ended()
+
+
+def test_without_a_task_it_ends_all(begun):
+    taken_away(begun.trigger(None))
+    begun.assert_ended()
+
+
+def test_without_an_answer_the_jobs_run_on_and_the_session_takes_no_more(
+    begun, task_instance, monkeypatch, output
+):
+    """Another triggerer may wait for them. If not, the session closes itself with its last one."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    def fail(**_):
+        raise RuntimeError("Airflow's API: 503")
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", fail)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._ASK_AGAIN", (0.0, 0.0))
+    asyncio.run(begun.trigger(task_instance("deferred")).on_kill())
+    begun.assert_untouched()
+    assert not begun.ibm.sessions[begun.session_id].accepting_jobs
+    assert "Cannot read the state of the task" in output()
+
+
+@pytest.mark.parametrize(("state", "takes_jobs"), [("failed", False), ("running", True)])
+def test_who_declines_leaves_no_session_that_takes_jobs_once_the_task_is_over(
+    begun, task_instance, state, takes_jobs
+):
+    asyncio.run(begun.trigger(task_instance(state), cancel_on_kill=False).on_kill())
+    begun.assert_untouched()
+    assert begun.ibm.sessions[begun.session_id].accepting_jobs is takes_jobs
+
+
+def test_it_asks_again_for_the_state_of_the_task(begun, task_instance, monkeypatch):
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    failures, ask = [RuntimeError("Airflow's API: 503")] * 2, RuntimeTaskInstance.get_task_states
+
+    def fail_twice(**query):
+        if failures:
+            raise failures.pop()
+        return ask(**query)
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", fail_twice)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._ASK_AGAIN", (0.0, 0.0, 0.0))
+    asyncio.run(begun.trigger(task_instance("failed")).on_kill())
+    begun.assert_ended()
+
+
+def test_a_triggerer_that_is_shut_down_ends_nothing(begun, task_instance):
+    """Airflow cancels its triggers then without a word: another triggerer starts them anew."""
+    trigger = begun.trigger(task_instance("deferred"))
+
+    async def shut_down():
+        watching = asyncio.create_task(anext(trigger.run()))
+        await asyncio.sleep(0.3)
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+
+    asyncio.run(shut_down())
+    begun.assert_untouched()
+
+
+class TestThirtySeconds:
+    """Airflow gives ``on_kill`` no more, so it does not try for ever."""
+
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch):
+        policy = RetryPolicy(window=0.5, first_pause=0.05, max_pause=0.1)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._SHORT", policy)
+
+    def test_a_session_that_cannot_be_closed_does_not_keep_its_jobs_running(
+        self, begun, task_instance, output
+    ):
+        begun.ibm.script(Fault("DELETE", "*", times=None, status=503))
+        trigger = begun.trigger(task_instance("failed"))
+        asyncio.run(asyncio.wait_for(trigger.on_kill(), 10))
+        assert begun.facts()[1] == ["Cancelled"] * 3
+        assert len(begun.ibm.requests("DELETE")) > 1, "it was tried again"
+        assert "Close a session" in output()
+
+    def test_jobs_that_cannot_be_listed_are_cancelled_by_their_ids(self, begun):
+        begun.ibm.script(Fault("GET", "/v1/jobs", times=None, status=503))
+        asyncio.run(asyncio.wait_for(begun.trigger().on_kill(), 10))
+        begun.assert_ended()
+
+    def test_an_ibm_that_is_away_is_left_in_time(self, begun, output):
+        begun.ibm.script(Fault(path="/v1/*", times=None, status=503))
+        asyncio.run(asyncio.wait_for(begun.trigger().on_kill(), 10))
+        assert "HTTP 503" in output()
+
+    def test_the_real_limits_leave_time_for_more_than_the_session(self):
+        from airflow.jobs.triggerer_job_runner import _ON_CANCEL_TIMEOUT
+
+        from airflow_provider_ibm_sessions.hooks import ibm_quantum
+
+        assert ibm_quantum._TRIGGER_SECONDS * 2 < _ON_CANCEL_TIMEOUT
