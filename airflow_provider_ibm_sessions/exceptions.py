@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 
 
-class AirflowUnavailableError(IBMQuantumError):
+class AirflowApiUnavailableError(IBMQuantumError):
     """Airflow does not tell what is needed; nothing was sent. It may tell at the next try."""
 
     retryable = True
@@ -24,17 +24,17 @@ class IBMQuantumTaskError(AirflowException):
     """A failure that a retry of the task may get past; its cause is the client's error."""
 
 
-class SupersededError(IBMQuantumTaskError):
+class TaskSupersededError(IBMQuantumTaskError):
     """The attempt was killed, and another goes on with what it has begun: that is not to be ended."""
 
 
-def as_failure(message: str, *, retryable: bool) -> AirflowException:
+def to_airflow_exception(message: str, *, retryable: bool) -> AirflowException:
     """The exception that makes Airflow retry the task, or not."""
     return IBMQuantumTaskError(message) if retryable else AirflowFailException(message)
 
 
 @contextmanager
-def told_to_airflow(final: tuple[type[IBMQuantumError], ...] | None = None) -> Iterator[None]:
+def raise_as_airflow_errors(final: tuple[type[IBMQuantumError], ...] | None = None) -> Iterator[None]:
     """
     Translate the client's errors inside of this.
 
@@ -46,4 +46,4 @@ def told_to_airflow(final: tuple[type[IBMQuantumError], ...] | None = None) -> I
         yield
     except IBMQuantumError as error:
         retryable = error.retryable if final is None else not isinstance(error, final)
-        raise as_failure(str(error), retryable=retryable) from error
+        raise to_airflow_exception(str(error), retryable=retryable) from error

@@ -177,7 +177,7 @@ def quick(monkeypatch):
     """The client's own attempts, with short pauses between them."""
     from airflow_provider_ibm_sessions.client.retries import RetryPolicy
 
-    policy = RetryPolicy(window=10, first_pause=0.05, max_pause=0.2, settling=0.3)
+    policy = RetryPolicy(max_elapsed=10, initial_backoff=0.05, max_backoff=0.2, list_lag=0.3)
     monkeypatch.setattr("airflow_provider_ibm_sessions.client.client.RetryPolicy", lambda: policy)
 
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from airflow_provider_ibm_sessions.get_provider_info import get_provider_info
-from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS, form_widgets
+from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS, connection_form_widgets
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_airflow_shows_the_form(manager):
 
 
 def test_older_airflows_get_the_same_fields():
-    widgets = form_widgets()
+    widgets = connection_form_widgets()
     assert set(widgets) == set(CONN_FIELDS)
     # Airflow 3.0 and 3.1 drop the connection type for any other class.
     allowed = {"IntegerField", "PasswordField", "StringField", "BooleanField"}

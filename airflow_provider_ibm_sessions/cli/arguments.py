@@ -18,7 +18,7 @@ _MAX_TTL: Final = "max_ttl"
 def add_fields(command: argparse.ArgumentParser, operation: Operation[Any]) -> None:
     """Add an argument for the id, and an option for each field."""
     if operation.has_id:
-        command.add_argument("id", metavar=operation.id_field.upper(), help=operation.id_words)
+        command.add_argument("id", metavar=operation.id_field.upper(), help=operation.id_description)
     for name, field in _fields(operation).items():
         command.add_argument(
             "--" + name.replace("_", "-"),
@@ -31,7 +31,7 @@ def add_fields(command: argparse.ArgumentParser, operation: Operation[Any]) -> N
 
 def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> dict[str, Any]:
     """
-    What was given, as ``Operation.called_with`` wants it.
+    What was given, as ``Operation.parse_arguments`` wants it.
 
     :raises ConfigurationError: Naming the option that cannot be read.
     """

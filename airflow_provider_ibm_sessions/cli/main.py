@@ -196,7 +196,7 @@ def _log_to_stderr() -> None:
 
 def _carry_out(options: argparse.Namespace) -> None:
     operation: Operation[Any] = options.operation
-    call = operation.called_with(arguments_from(options, operation))
+    call = operation.parse_arguments(arguments_from(options, operation))
     show = output.show_json if options.json else output.show_fields
 
     async def work() -> None:

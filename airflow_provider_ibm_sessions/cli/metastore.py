@@ -16,21 +16,26 @@ from sqlalchemy import exists, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
-from airflow_provider_ibm_sessions.hooks.connection import credentials_from
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
+from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import LIVE_RUN, OVER, PREFIX, Owner
+from airflow_provider_ibm_sessions.hooks.session_registry import (
+    ACTIVE_RUN_STATES,
+    FINISHED_TASK_STATES,
+    PREFIX,
+    Owner,
+)
 
 
 def hook_from_database(conn_id: str) -> IBMQuantumHook:
     """
     The hook on a connection, wherever Airflow keeps that; the environment's credentials serve as well.
 
-    :raises AirflowUnavailableError: If the database does not answer.
+    :raises AirflowApiUnavailableError: If the database does not answer.
     """
     hook = IBMQuantumHook(conn_id)
     try:
-        hook.credentials = credentials_from(Connection.get_connection_from_secrets(conn_id))
+        hook.credentials = credentials_from_connection(Connection.get_connection_from_secrets(conn_id))
     except AirflowNotFoundException:
         # Or it has only failed: Airflow takes that for "not found".
         with _database(f"Connection '{conn_id}': ") as session:
@@ -45,10 +50,10 @@ def _database(sought: str = "") -> Iterator[Session]:
             yield session
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
-        raise AirflowUnavailableError(f"{sought}Airflow's database: {reason}") from error
+        raise AirflowApiUnavailableError(f"{sought}Airflow's database: {reason}") from error
 
 
-class DatabaseLedger:
+class MetastoreSessionRegistry:
     """The ledger as a command reads it."""
 
     def sessions(self) -> list[str]:
@@ -57,7 +62,7 @@ class DatabaseLedger:
             entries = select(Variable.key).where(Variable.key.startswith(PREFIX, autoescape=True))
             return [key.removeprefix(PREFIX) for key in session.scalars(entries)]
 
-    def owner_of(self, session_id: str) -> Owner | None:
+    def get_owner(self, session_id: str) -> Owner | None:
         """Whom this Airflow has opened the session for; see :class:`Ledger`."""
         # Not Variable.get(), which takes a database that does not answer for one that has no such variable.
         with _database() as session:
@@ -67,16 +72,16 @@ class DatabaseLedger:
     def is_live(self, owner: Owner) -> bool:
         """Whether the run goes on, and the task too if the session is for that only."""
         run = exists().where(
-            DagRun.dag_id == owner.dag_id, DagRun.run_id == owner.run_id, DagRun.state.in_(LIVE_RUN)
+            DagRun.dag_id == owner.dag_id, DagRun.run_id == owner.run_id, DagRun.state.in_(ACTIVE_RUN_STATES)
         )
         over = exists().where(
             TaskInstance.dag_id == owner.dag_id,
             TaskInstance.run_id == owner.run_id,
             TaskInstance.task_id == owner.task_id,
             TaskInstance.map_index == owner.map_index,
-            TaskInstance.state.in_(OVER),
+            TaskInstance.state.in_(FINISHED_TASK_STATES),
         )
-        goes_on = run if owner.outlives_task else run & ~over
+        goes_on = run if owner.dag_run_scoped else run & ~over
         with _database() as session:
             return bool(session.scalar(select(goes_on)))
 

@@ -10,12 +10,12 @@ from typing import TextIO
 
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.shared import shared_client
-from airflow_provider_ibm_sessions.server.service import LANES, ClientSource
+from airflow_provider_ibm_sessions.server.service import POOL_SHARDS, ClientSource
 
 
 def source_of(credentials: Credentials) -> ClientSource:
     """One client for these credentials, with all its connections and its token, for the whole process."""
-    return partial(shared_client, credentials, lanes=LANES)
+    return partial(shared_client, credentials, pool_shards=POOL_SHARDS)
 
 
 def credentials_for(conn_id: str | None) -> Credentials:

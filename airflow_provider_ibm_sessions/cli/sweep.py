@@ -42,10 +42,10 @@ def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
     :param hook: IBM's side, and ``ledger`` Airflow's; see :func:`sides`.
     :raises IBMQuantumError: The last that stands in the way of reading or closing a session.
     """
-    from airflow_provider_ibm_sessions.client.validation import checked_choice, to_seconds
+    from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice
     from airflow_provider_ibm_sessions.lifecycle.sweep import Scope, Sweep
 
-    scope = Scope(checked_choice(options.scope, Scope, "scope"))
+    scope = Scope(validate_choice(options.scope, Scope, "scope"))
     min_age = to_seconds(options.min_age, "min_age")
     chosen = Sweep(hook, ledger, scope=scope, min_age=min_age)
     with aside():
@@ -64,6 +64,6 @@ def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
 def sides(conn_id: str) -> tuple[Any, Any]:
     """Return the hook on a connection, and Airflow's list of open sessions. Loads Airflow."""
     with aside():
-        from airflow_provider_ibm_sessions.cli.metastore import DatabaseLedger, hook_from_database
+        from airflow_provider_ibm_sessions.cli.metastore import MetastoreSessionRegistry, hook_from_database
 
-        return hook_from_database(conn_id), DatabaseLedger()
+        return hook_from_database(conn_id), MetastoreSessionRegistry()

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.instance import Workload as Workload
     from airflow_provider_ibm_sessions.client.models.jobs import Job as Job
     from airflow_provider_ibm_sessions.client.models.sessions import Session as Session
-    from airflow_provider_ibm_sessions.client.results import decode as decode
+    from airflow_provider_ibm_sessions.client.results import decode_results as decode_results
     from airflow_provider_ibm_sessions.client.retries import RetryPolicy as RetryPolicy
-    from airflow_provider_ibm_sessions.client.submission import adopt_job as adopt_job
     from airflow_provider_ibm_sessions.client.submission import find_job as find_job
+    from airflow_provider_ibm_sessions.client.submission import resume_job as resume_job
     from airflow_provider_ibm_sessions.client.submission import submit_once as submit_once
 
 # Loaded when first used: Dag files and Airflow's own processes import parts of this package for a constant
 # or an error class, and need neither the models nor the HTTP client for that.
-_HOMES = {
+_LAZY_IMPORTS = {
     "AsyncIBMQuantumClient": "client",
     "Credentials": "credentials",
     "IBMQuantumClient": "client",
@@ -47,15 +47,15 @@ _HOMES = {
     "SessionMode": "enums",
     "SessionState": "enums",
     "Workload": "models.instance",
-    "adopt_job": "submission",
-    "decode": "results",
+    "resume_job": "submission",
+    "decode_results": "results",
     "find_job": "submission",
     "submit_once": "submission",
 }
-__all__ = list(_HOMES)
+__all__ = list(_LAZY_IMPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY_IMPORTS[name]}"), name)

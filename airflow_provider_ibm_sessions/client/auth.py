@@ -38,7 +38,7 @@ SENT: Final = "ibm_quantum_sent"
 HAND_OVER: Final = "ibm_quantum_hand_over"
 """Request extension: called when the request itself is handed over; its time begins, IAM's is over."""
 
-RENEWING: Final = "ibm_quantum_renewing"
+REFRESHING: Final = "ibm_quantum_renewing"
 """Request extension: set while a token is renewed that is valid still."""
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -169,9 +169,9 @@ class IAMAuth(httpx.Auth):
         try:
             if (token := cache.usable()) and not cache.is_due():
                 return token
-            request.extensions[RENEWING] = token is not None
+            request.extensions[REFRESHING] = token is not None
             token = yield from self._exchange(token)
-            request.extensions[RENEWING] = False
+            request.extensions[REFRESHING] = False
             return token
         finally:
             cache.lock.release()
@@ -225,7 +225,7 @@ def _read_token(response: httpx.Response) -> tuple[str, float]:
     try:
         return _granted(response)
     except IBMQuantumError as error:
-        error.at_iam = True
+        error.from_iam = True
         raise
 
 

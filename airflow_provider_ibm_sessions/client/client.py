@@ -17,8 +17,8 @@ from tenacity import AsyncRetrying, Retrying
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client import operations
 from airflow_provider_ibm_sessions.client._http import transport
-from airflow_provider_ibm_sessions.client._http.pool import LANES, Lanes
-from airflow_provider_ibm_sessions.client._http.timeouts import keep_deadlines, within
+from airflow_provider_ibm_sessions.client._http.pool import POOL_SHARDS, ShardedPool
+from airflow_provider_ibm_sessions.client._http.timeouts import install_total_timeout, within
 from airflow_provider_ibm_sessions.client.auth import HAND_OVER, SENT, IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.enums import SessionMode
@@ -33,7 +33,7 @@ from airflow_provider_ibm_sessions.client.models.instance import (
 from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter, JobMetrics, JobPaging
 from airflow_provider_ibm_sessions.client.models.sessions import Session
 from airflow_provider_ibm_sessions.client.operations import Call, Calls, Operation, advanced
-from airflow_provider_ibm_sessions.client.retries import RetryPolicy, known_outcome
+from airflow_provider_ibm_sessions.client.retries import RetryPolicy, flag_unknown_outcome
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds
 
 APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
@@ -41,7 +41,7 @@ APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
 ReplyT = TypeVar("ReplyT")
 
 
-class _Caller:
+class _BaseClient:
     """What both clients know: whom they speak for, and what stands on every request."""
 
     def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
@@ -72,7 +72,7 @@ class _Caller:
         return None
 
 
-class IBMQuantumClient(_Caller):
+class IBMQuantumClient(_BaseClient):
     """
     IBM Quantum's sessions and jobs, blocking. Use it as a context manager, or call ``close()``.
 
@@ -84,7 +84,9 @@ class IBMQuantumClient(_Caller):
     def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
         super().__init__(credentials, retry)
         options = transport.options(credentials)
-        self._http = keep_deadlines(httpx.Client(**options, event_hooks={"response": [transport.bound]}))
+        self._http = install_total_timeout(
+            httpx.Client(**options, event_hooks={"response": [transport.bound]})
+        )
 
     def create_session(
         self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
@@ -119,7 +121,7 @@ class IBMQuantumClient(_Caller):
         while pages.query:
             page = self._call(operations.LIST_WORKLOADS, **pages.query.model_dump(exclude_none=True))
             yield from page.workloads
-            pages.turn(page)
+            pages.advance(page)
 
     def submit_job(self, program_id: str, *, backend: str, params: Mapping[str, Any], **optional: Any) -> Job:
         """
@@ -143,7 +145,7 @@ class IBMQuantumClient(_Caller):
         while pages.query:
             page = self._call(operations.LIST_JOBS, **pages.query.model_dump(exclude_none=True))
             yield from page.jobs
-            pages.turn(page)
+            pages.advance(page)
 
     def job_results(self, job_id: str) -> Any:
         """
@@ -187,7 +189,7 @@ class IBMQuantumClient(_Caller):
         """The QPUs of the instance."""
         return self._call(operations.LIST_BACKENDS).devices
 
-    def follow(self, calls: Calls[ReplyT]) -> ReplyT:
+    def run_flow(self, calls: Calls[ReplyT]) -> ReplyT:
         """Make calls one after another; returns what follows from their replies."""
         step = advanced(calls.send, None)
         while isinstance(step, Call):
@@ -220,26 +222,33 @@ class IBMQuantumClient(_Caller):
 
     def _call(self, operation: Operation[ReplyT], path_id: object = None, **values: Any) -> ReplyT:
         request = self._build(operation, path_id, values)
-        with known_outcome(operation):
+        with flag_unknown_outcome(operation):
             reply: ReplyT = Retrying(**self.retry.options(operation))(self._exchange, operation, request)
             return reply
 
     def _authorize(self) -> str:
         request = self._build(operations.LIST_BACKENDS, None, {})
         flow = self._auth.sync_auth_flow(request)
-        with transport.one_attempt(request, "Get a token"), within(self.credentials.timeout), closing(flow):
+        with (
+            transport.translate_errors(request, "Get a token"),
+            within(self.credentials.timeout),
+            closing(flow),
+        ):
             step = next(flow)
             while step is not request:
                 step = flow.send(self._http.send(step, auth=None))
         return request.headers["Authorization"]
 
     def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
-        with transport.one_attempt(request, operation.summary), within(self._seconds(request)) as restart:
+        with (
+            transport.translate_errors(request, operation.summary),
+            within(self._seconds(request)) as restart,
+        ):
             request.extensions[HAND_OVER] = restart
             return operation.read(self._http.send(request, auth=self._auth_for(operation, request)))
 
 
-class AsyncIBMQuantumClient(_Caller):
+class AsyncIBMQuantumClient(_BaseClient):
     """
     The same as :class:`IBMQuantumClient`, for an event loop. One instance belongs to one loop.
 
@@ -247,11 +256,11 @@ class AsyncIBMQuantumClient(_Caller):
     """
 
     def __init__(
-        self, credentials: Credentials, retry: RetryPolicy | None = None, *, lanes: int = LANES
+        self, credentials: Credentials, retry: RetryPolicy | None = None, *, pool_shards: int = POOL_SHARDS
     ) -> None:
         super().__init__(credentials, retry)
         self._options = transport.options(credentials)
-        self._lanes = Lanes(self._open, lanes)
+        self._pool = ShardedPool(self._open, pool_shards)
 
     async def create_session(
         self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
@@ -280,7 +289,7 @@ class AsyncIBMQuantumClient(_Caller):
             page = await self._call(operations.LIST_WORKLOADS, **pages.query.model_dump(exclude_none=True))
             for workload in page.workloads:
                 yield workload
-            pages.turn(page)
+            pages.advance(page)
 
     async def submit_job(
         self, program_id: str, *, backend: str, params: Mapping[str, Any], **optional: Any
@@ -300,7 +309,7 @@ class AsyncIBMQuantumClient(_Caller):
             page = await self._call(operations.LIST_JOBS, **pages.query.model_dump(exclude_none=True))
             for job in page.jobs:
                 yield job
-            pages.turn(page)
+            pages.advance(page)
 
     async def job_results(self, job_id: str) -> Any:
         """See :meth:`IBMQuantumClient.job_results`."""
@@ -338,7 +347,7 @@ class AsyncIBMQuantumClient(_Caller):
         """See :meth:`IBMQuantumClient.list_backends`."""
         return (await self._call(operations.LIST_BACKENDS)).devices
 
-    async def follow(self, calls: Calls[ReplyT]) -> ReplyT:
+    async def run_flow(self, calls: Calls[ReplyT]) -> ReplyT:
         """See :meth:`IBMQuantumClient.follow`."""
         step = advanced(calls.send, None)
         while isinstance(step, Call):
@@ -352,7 +361,7 @@ class AsyncIBMQuantumClient(_Caller):
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._lanes.close()
+        await self._pool.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -362,16 +371,16 @@ class AsyncIBMQuantumClient(_Caller):
 
     async def _call(self, operation: Operation[ReplyT], path_id: object = None, **values: Any) -> ReplyT:
         request = self._build(operation, path_id, values)
-        with known_outcome(operation):
+        with flag_unknown_outcome(operation):
             return await AsyncRetrying(**self.retry.options(operation))(self._exchange, operation, request)
 
     async def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
         seconds, now = self._seconds(request), asyncio.get_running_loop().time
-        with transport.one_attempt(request, operation.summary):
-            async with asyncio.timeout(seconds) as time, self._lanes.client() as http:
+        with transport.translate_errors(request, operation.summary):
+            async with asyncio.timeout(seconds) as time, self._pool.client() as http:
                 request.extensions[HAND_OVER] = lambda: time.reschedule(now() + seconds)
                 response = await http.send(request, auth=self._auth_for(operation, request))
             return operation.read(response)
 
     def _open(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**self._options, event_hooks={"response": [transport.abound]})
+        return httpx.AsyncClient(**self._options, event_hooks={"response": [transport.alimit_response_size]})

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from airflow_provider_ibm_sessions.client._http import tls
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.client.validation import checked_bool, checked_positive, shown
+from airflow_provider_ibm_sessions.client.validation import short_repr, validate_bool, validate_seconds
 
 DEFAULT_API_VERSION: Final = "2026-04-15"
 DEFAULT_IAM_URL: Final = "https://iam.cloud.ibm.com"
@@ -67,8 +67,8 @@ class Credentials:
         _check_version(self.api_version)
         _check_verify(self.verify)
         _check_proxy(self.proxy)
-        self._set("timeout", checked_positive(self.timeout, "timeout", at_most=MAX_TIMEOUT))
-        self._set("private_endpoint", checked_bool(self.private_endpoint, "private_endpoint"))
+        self._set("timeout", validate_seconds(self.timeout, "timeout", at_most=MAX_TIMEOUT))
+        self._set("private_endpoint", validate_bool(self.private_endpoint, "private_endpoint"))
         self._set("url", _base_url(self.url, "url", drop="/v1") if self.url else self._default_url())
         self._set("iam_url", self._checked_iam_url())
 
@@ -122,7 +122,7 @@ def _check_crn(crn: object) -> None:
     if not isinstance(crn, str) or not _CRN.fullmatch(crn):
         raise ConfigurationError(
             "crn must look like crn:v1:bluemix:public:quantum-computing:<region>:a/<account>:<instance>::, "
-            f"got {shown(crn) if str(crn).startswith('crn:') else 'something else'}",
+            f"got {short_repr(crn) if str(crn).startswith('crn:') else 'something else'}",
             field="crn",
         )
 
@@ -134,7 +134,8 @@ def _check_version(version: object) -> None:
     except ValueError:
         pass
     raise ConfigurationError(
-        f"api_version must be a date such as {DEFAULT_API_VERSION}, got {shown(version)}", field="api_version"
+        f"api_version must be a date such as {DEFAULT_API_VERSION}, got {short_repr(version)}",
+        field="api_version",
     )
 
 
@@ -148,7 +149,8 @@ def _check_verify(verify: object) -> None:
     except (OSError, ValueError):  # not there, not readable, no certificate in it, no path at all
         pass
     raise ConfigurationError(
-        f"verify must be true, false or the path of a readable file of CA certificates, got {shown(verify)}",
+        "verify must be true, false or the path of a readable file of CA certificates, "
+        f"got {short_repr(verify)}",
         field="verify",
     )
 
@@ -163,7 +165,7 @@ def _base_url(url: object, field: str, drop: str) -> str:
     """Check a base URL and write it in one form: no trailing slash, no ``drop`` that was pasted along."""
     parts = _split(url)
     # Not shown where it may hold a password.
-    got = "one with a user" if "@" in str(url) else shown(url)
+    got = "one with a user" if "@" in str(url) else short_repr(url)
     if parts is None:
         raise ConfigurationError(f"{field} must be a URL such as https://host/api, got {got}", field=field)
     if parts.username or parts.password or parts.query or parts.fragment:

@@ -44,10 +44,10 @@ class IBMQuantumError(Exception):
     retryable: bool = False
     """Whether the same call can succeed later without anybody changing anything."""
 
-    at_once: bool = False
+    retry_immediately: bool = False
     """Whether it can succeed at once: only the renewal of a token that is valid still has failed."""
 
-    at_iam: bool = False
+    from_iam: bool = False
     """Whether it is IAM's answer to the API key, and not IBM Quantum's to a request."""
 
     def __init__(
@@ -152,5 +152,5 @@ class DeadlineExceededError(IBMQuantumError):
     """The time allowed for waiting is over."""
 
 
-NEEDS_A_PERSON = (ConfigurationError, AuthenticationError, PermissionDeniedError)
+USER_ACTION_REQUIRED = (ConfigurationError, AuthenticationError, PermissionDeniedError)
 """Errors that stay until somebody changes the input, the key or its rights: even closing gives up on them."""

@@ -32,7 +32,7 @@ from airflow_provider_ibm_sessions.client.operations import (
     alone,
     checked,
 )
-from airflow_provider_ibm_sessions.client.validation import checked_id
+from airflow_provider_ibm_sessions.client.validation import validate_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Awaited:
+class JobSet:
     """
     The jobs to look at.
 
@@ -77,9 +77,9 @@ class Awaited:
         if isinstance(self.job_ids, str):
             raise ConfigurationError("job_ids must be several ids, not one text", field="job_id")
         for job_id in self.job_ids:
-            checked_id(job_id, "job_id")
+            validate_id(job_id, "job_id")
         if self.session_id is not None:
-            checked_id(self.session_id)
+            validate_id(self.session_id)
 
     def look(self, seen: int | None = None) -> Calls[Progress]:
         """
@@ -91,7 +91,7 @@ class Awaited:
         if self.session_id is None:
             found = yield from _read(self.job_ids)
             return Progress(tuple(found))
-        listed = {job.id: job for job in (yield from listed_jobs(self.session_id))}
+        listed = {job.id: job for job in (yield from list_session_jobs(self.session_id))}
         wanted = self.job_ids or tuple(listed)
         lagging = next((name for name in wanted if name in listed and not listed[name].is_final), None)
         missing = [name for name in wanted if name not in listed or name == lagging]
@@ -103,14 +103,14 @@ class Awaited:
         return replace(progress, session=(yield GET_SESSION.call(self.session_id)))
 
 
-def listed_jobs(session_id: str) -> Calls[list[Job]]:
+def list_session_jobs(session_id: str) -> Calls[list[Job]]:
     """All jobs of a session, as IBM lists them."""
     found: list[Job] = []
     pages = JobPaging(checked(JobFilter, {"session_id": session_id}))
     while pages.query:
         page = yield LIST_JOBS.call(**pages.query.model_dump(exclude_none=True))
         found += page.jobs
-        pages.turn(page)
+        pages.advance(page)
     return found
 
 
@@ -150,7 +150,7 @@ def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
     trouble: list[str] = []
     if session_id:
         yield from _tried(alone(CLOSE_SESSION.call(session_id)), trouble)
-        listed = (yield from _tried(listed_jobs(session_id), trouble)) or []
+        listed = (yield from _tried(list_session_jobs(session_id), trouble)) or []
         ended = {job.id for job in listed if job.is_final}
         names = dict.fromkeys([*[job.id for job in listed], *job_ids])
         job_ids = [name for name in names if name not in ended]

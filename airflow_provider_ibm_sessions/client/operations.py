@@ -22,10 +22,10 @@ from airflow_provider_ibm_sessions.client import exposure, responses
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
 from airflow_provider_ibm_sessions.client.models import instance, jobs, sessions
 from airflow_provider_ibm_sessions.client.models.base import PathId, Request
-from airflow_provider_ibm_sessions.client.validation import checked_id
+from airflow_provider_ibm_sessions.client.validation import validate_id
 
 _NO_OBJECT: Final = ("model_type", "model_attributes_type")
-BULKY: Final = "ibm_quantum_bulky"
+LARGE_PAYLOAD: Final = "ibm_quantum_bulky"
 """Name of the request's extension that says so."""
 
 ReplyT = TypeVar("ReplyT")
@@ -35,9 +35,9 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 class Safety(Enum):
     """What sending a request a second time does."""
 
-    READ_ONLY = "changes nothing"
+    SAFE = "changes nothing"
     IDEMPOTENT = "leaves the same state as sending it once"
-    ONCE = "does the work twice"
+    NON_IDEMPOTENT = "does the work twice"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Operation(Generic[ReplyT]):
     accept: str = "application/json"
     id_field: str = "session_id"
     authenticated: bool = True
-    bulky: bool = False
+    large_payload: bool = False
     face: exposure.Face | None = None
     undo: Operation[Any] | None = None
     seen_through: bool = False
@@ -78,7 +78,7 @@ class Operation(Generic[ReplyT]):
     def __post_init__(self) -> None:
         if self.face and self.reader:
             raise ValueError(f"{self.name}: what is offered outside needs a reply with a model, or none")
-        if self.face and self.safety is Safety.ONCE and not self.undo:
+        if self.face and self.safety is Safety.NON_IDEMPOTENT and not self.undo:
             raise ValueError(f"{self.name}: what is offered outside and not to be repeated needs an undo")
 
     @property
@@ -98,20 +98,22 @@ class Operation(Generic[ReplyT]):
         return "{id}" in self.path
 
     @property
-    def id_words(self) -> str:
+    def id_description(self) -> str:
         """What the id in its path is."""
         return f"The {self.id_field.removesuffix('_id')}'s id"
 
     @cached_property
     def arguments(self) -> type[BaseModel]:
         """Model of all that it takes: ``id``, the query's fields, ``body``."""
-        fields: dict[str, Any] = {"id": (PathId, Field(description=self.id_words))} if self.has_id else {}
+        fields: dict[str, Any] = (
+            {"id": (PathId, Field(description=self.id_description))} if self.has_id else {}
+        )
         if self.body:
             fields["body"] = (self.body, ...)
         name = "".join(word.title() for word in self.name.split("-"))
         return create_model(f"{name}Arguments", __base__=self.query or Request, **fields)
 
-    def called_with(self, arguments: Mapping[str, Any]) -> Call:
+    def parse_arguments(self, arguments: Mapping[str, Any]) -> Call:
         """
         The operation with the arguments of the model above.
 
@@ -133,7 +135,7 @@ class Operation(Generic[ReplyT]):
         """
         path = self.path
         if self.has_id:
-            path = path.replace("{id}", quote(checked_id(path_id, self.id_field), safe=""))
+            path = path.replace("{id}", quote(validate_id(path_id, self.id_field), safe=""))
         return httpx.Request(
             self.method,
             base_url + path,
@@ -141,7 +143,7 @@ class Operation(Generic[ReplyT]):
             json=_dump(self.body, values) if self.body else None,
             # httpx repeats a key for each item of a list, which is the only array style IBM reads.
             params=_dump(self.query, values) if self.query else None,
-            extensions={BULKY: self.bulky},
+            extensions={LARGE_PAYLOAD: self.large_payload},
         )
 
     def call(self, path_id: object = None, **values: Any) -> Call:
@@ -157,13 +159,13 @@ class Operation(Generic[ReplyT]):
         if self.reader is not None:
             return self.reader(response, self.summary)
         if self.reply is None:
-            return cast("ReplyT", responses.read_nothing(response, self.summary))
+            return cast("ReplyT", responses.read_empty(response, self.summary))
         body = responses.read_json(response, self.summary)
         try:
             return cast("ReplyT", self.reply.model_validate(body))
         except ValidationError as error:
             raise BadResponseError(
-                f"{self.summary}: the reply is not as documented: {explained(error.errors())}",
+                f"{self.summary}: the reply is not as documented: {format_errors(error.errors())}",
                 status=response.status_code,
             ) from error
 
@@ -211,15 +213,15 @@ def checked(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
         return model.model_validate(values)
     except ValidationError as error:
         items = error.errors()
-        raise ConfigurationError(explained(items), field=place_of(items[0])) from error
+        raise ConfigurationError(format_errors(items), field=field_path(items[0])) from error
 
 
-def explained(items: Iterable[Mapping[str, Any]]) -> str:
+def format_errors(items: Iterable[Mapping[str, Any]]) -> str:
     """Say what is wrong where, for at most five of pydantic's errors."""
-    return "; ".join([f"{place_of(item) or 'the body'}: {_said(item)}" for item in items][:5])
+    return "; ".join([f"{field_path(item) or 'the body'}: {_said(item)}" for item in items][:5])
 
 
-def place_of(item: Mapping[str, Any]) -> str:
+def field_path(item: Mapping[str, Any]) -> str:
     """The name of the field that one of pydantic's errors is about."""
     return ".".join(map(str, item["loc"]))
 
@@ -246,7 +248,7 @@ CREATE_SESSION: Final = Operation[sessions.Session](
     method="POST",
     path="/v1/sessions",
     summary="Create a session",
-    safety=Safety.ONCE,
+    safety=Safety.NON_IDEMPOTENT,
     body=sessions.CreateSession,
     reply=sessions.Session,
     face=exposure.CREATE_SESSION,
@@ -257,7 +259,7 @@ GET_SESSION: Final = Operation[sessions.Session](
     method="GET",
     path="/v1/sessions/{id}",
     summary="Get a session",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     reply=sessions.Session,
     face=exposure.GET_SESSION,
 )
@@ -275,7 +277,7 @@ LIST_WORKLOADS: Final = Operation[instance.WorkloadPage](
     method="GET",
     path="/v1/workloads",
     summary="List workloads",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     query=instance.WorkloadFilter,
     reply=instance.WorkloadPage,
 )
@@ -284,7 +286,7 @@ LIST_VERSIONS: Final = Operation[instance.Versions](
     method="GET",
     path="/v1/versions",
     summary="List API versions",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     reply=instance.Versions,
     authenticated=False,
 )
@@ -293,7 +295,7 @@ LIST_BACKENDS: Final = Operation[instance.Backends](
     method="GET",
     path="/v1/backends",
     summary="List backends",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     reply=instance.Backends,
 )
 SUBMIT_JOB: Final = Operation[jobs.Job](
@@ -301,17 +303,17 @@ SUBMIT_JOB: Final = Operation[jobs.Job](
     method="POST",
     path="/v1/jobs",
     summary="Submit a job",
-    safety=Safety.ONCE,
+    safety=Safety.NON_IDEMPOTENT,
     body=jobs.SubmitJob,
     reply=jobs.Job,
-    bulky=True,
+    large_payload=True,
 )
 GET_JOB: Final = Operation[jobs.Job](
     name="get-job",
     method="GET",
     path="/v1/jobs/{id}",
     summary="Get a job",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     query=jobs.GetJob,
     reply=jobs.Job,
     id_field="job_id",
@@ -321,7 +323,7 @@ LIST_JOBS: Final = Operation[jobs.JobPage](
     method="GET",
     path="/v1/jobs",
     summary="List jobs",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     query=jobs.JobFilter,
     reply=jobs.JobPage,
 )
@@ -330,18 +332,18 @@ JOB_RESULTS: Final = Operation[Any](
     method="GET",
     path="/v1/jobs/{id}/results",
     summary="Get a job's results",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     reader=responses.read_results,
     accept="application/json, text/plain",
     id_field="job_id",
-    bulky=True,
+    large_payload=True,
 )
 JOB_METRICS: Final = Operation[jobs.JobMetrics](
     name="get-job-metrics",
     method="GET",
     path="/v1/jobs/{id}/metrics",
     summary="Get a job's metrics",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     reply=jobs.JobMetrics,
     id_field="job_id",
 )
@@ -350,11 +352,11 @@ JOB_LOGS: Final = Operation[str](
     method="GET",
     path="/v1/jobs/{id}/logs",
     summary="Get a job's logs",
-    safety=Safety.READ_ONLY,
+    safety=Safety.SAFE,
     reader=responses.read_text,
     accept="text/plain, application/json",
     id_field="job_id",
-    bulky=True,
+    large_payload=True,
 )
 CANCEL_JOB: Final = Operation[None](
     name="cancel-job",

@@ -37,7 +37,7 @@ def has_reached(session: Session, target_states: Collection[str]) -> bool:
     return False
 
 
-def is_passing(error: IBMQuantumError) -> bool:
+def is_transient(error: IBMQuantumError) -> bool:
     """
     Whether waiting on may get past a failed poll: not with a bad key or an unknown session.
 
@@ -46,29 +46,34 @@ def is_passing(error: IBMQuantumError) -> bool:
     return error.retryable or isinstance(error, BadResponseError)
 
 
-class Patience:
+class FailureTolerance:
     """
     Decides which failed polls are waited through.
 
     :param failures: How many in a row are tolerated.
     :param answered: Whether there has been an answer: without one, a web page means a wrong URL.
-    :param makes_pauses: Whether the caller makes the pauses that IBM asks for; such failures do not count.
+    :param honours_retry_after: Whether the caller makes the pauses that IBM asks for; such failures do not
+        count.
     """
 
     def __init__(
-        self, failures: float = TOLERATED_FAILURES, *, answered: bool = False, makes_pauses: bool = False
+        self,
+        failures: float = TOLERATED_FAILURES,
+        *,
+        answered: bool = False,
+        honours_retry_after: bool = False,
     ) -> None:
         self.failures = failures
         self.count = 0
         self.pause = 0.0
         self._answered = answered
-        self._makes_pauses = makes_pauses
+        self._makes_pauses = honours_retry_after
 
     def tolerates(self, error: IBMQuantumError) -> bool:
         """Count one failure; False if it is one too many. ``pause`` is what IBM asked for, in seconds."""
         self.pause = error.retry_after or 0.0
         self.count += not (self._makes_pauses and self.pause)
-        passing = is_passing(error) if self._answered else error.retryable
+        passing = is_transient(error) if self._answered else error.retryable
         return passing and self.count <= self.failures
 
     def reset(self) -> None:

@@ -69,7 +69,7 @@ class Opening:
     :param max_ttl: Less its mark, see :func:`marks`.
     :param is_marked: Whether no one else asks for a session with the same ``max_ttl`` now. What is not, is
         never taken up.
-    :param is_anothers: Tells of a session's id whether it is known to be another's.
+    :param belongs_to_other_task: Tells of a session's id whether it is known to be another's.
     :param claim: Called with the id of what is about to be taken up, and with seconds to wait for others who
         do the same: whether it is ours then.
     """
@@ -79,7 +79,7 @@ class Opening:
     max_ttl: int
     since: datetime
     is_marked: bool = True
-    is_anothers: Callable[[str], bool] = lambda _: False
+    belongs_to_other_task: Callable[[str], bool] = lambda _: False
     claim: Callable[[str, float], bool] = lambda _, __: True
 
     def send(self, client: IBMQuantumClient) -> Session:
@@ -116,10 +116,10 @@ class Opening:
         """
         found = None
         try:
-            for pause in pauses(client.retry.settling):
+            for pause in pauses(client.retry.list_lag):
                 time.sleep(pause)
                 found = self.find(client)
-            if found and not self.claim(found.id, client.retry.settling * _CLAIM_SHARE):
+            if found and not self.claim(found.id, client.retry.list_lag * _CLAIM_SHARE):
                 log.info("Session %s was taken up by another", found.id)
                 return None
         except OutcomeUnknownError:
@@ -138,7 +138,7 @@ class Opening:
 
         :raises OutcomeUnknownError: If it may be another's, or one of several; none is taken then.
         """
-        found = client.follow(self.candidates())
+        found = client.run_flow(self.candidates())
         if len(found) > 1 or (found and not self.is_marked):
             unknown = OutcomeUnknownError("Create a session: no answer")
             name_candidates(unknown, found)
@@ -150,7 +150,7 @@ class Opening:
         found = []
         for workload in (yield from _listed(self._filters())):
             session = yield from _read(workload.id)
-            if session and self._fits(session) and not self.is_anothers(session.id):
+            if session and self._fits(session) and not self.belongs_to_other_task(session.id):
                 page = yield LIST_JOBS.call(session_id=session.id, limit=1)
                 found += [] if page.jobs else [session]
         return found
@@ -165,7 +165,7 @@ class Opening:
         )
 
     def _fits(self, session: Session) -> bool:
-        return session.max_ttl == self.max_ttl and session.mode in (self.mode, None) and session.takes_jobs
+        return session.max_ttl == self.max_ttl and session.mode in (self.mode, None) and session.accepts_jobs
 
 
 def name_candidates(unknown: OutcomeUnknownError, found: Iterable[Session]) -> None:
@@ -181,7 +181,7 @@ def _listed(query: WorkloadFilter) -> Calls[list[Workload]]:
     while pages.query:
         page = yield LIST_WORKLOADS.call(**pages.query.model_dump(exclude_none=True))
         found += page.workloads
-        pages.turn(page)
+        pages.advance(page)
     return found
 
 

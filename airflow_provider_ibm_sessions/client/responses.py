@@ -118,7 +118,7 @@ def _parsed(response: httpx.Response, doing: str) -> Any:
         raise broken from error
 
 
-def read_nothing(response: httpx.Response, doing: str) -> None:
+def read_empty(response: httpx.Response, doing: str) -> None:
     """Accept a successful reply that carries no answer (204). A web page is not one."""
     raise_for_status(response, doing)
     if response.content and not isinstance(read_json(response, doing), Mapping):

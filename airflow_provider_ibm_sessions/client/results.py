@@ -17,7 +17,7 @@ from typing import Any
 _QISKIT_TYPE = "__type__"
 
 
-def decode(results: Any) -> Any:
+def decode_results(results: Any) -> Any:
     """
     Decode what ``job_results`` returns.
 
@@ -36,13 +36,13 @@ def decode(results: Any) -> Any:
         return results
 
 
-def plain(value: Any) -> Any:
+def to_strict_json(value: Any) -> Any:
     """The value as strict JSON: ``Infinity`` and ``NaN`` become the texts that ``float()`` reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
+        return {key: to_strict_json(item) for key, item in value.items()}
+    return [to_strict_json(item) for item in value] if isinstance(value, list) else value
 
 
 def _has_data(pub: Any) -> bool:

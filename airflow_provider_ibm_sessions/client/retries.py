@@ -3,12 +3,12 @@
 When a request may be sent again: one policy, read off the operation's safety.
 
 ============  =====================================================================
-``READ_ONLY``   again on connect errors, timeouts, drops, broken replies, 429 and 5xx
+``SAFE``        again on connect errors, timeouts, drops, broken replies, 429 and 5xx
 ``IDEMPOTENT``  the same
-``ONCE``        again only if it surely was not carried out: never sent, or 429
+``NON_IDEMPOTENT``again only if it surely was not carried out: never sent, or 429
 ============  =====================================================================
 
-Pauses grow and are jittered, ``Retry-After`` is obeyed, and the whole is bounded by ``window`` seconds.
+Pauses grow and are jittered, ``Retry-After`` is obeyed, and the whole is bounded by ``max_elapsed`` seconds.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ class RetryPolicy:
     """
     How long and how fast to try.
 
-    :param window: Seconds from the first attempt during which another may begin. 0: one attempt only.
-    :param first_pause: Upper bound in seconds of the first pause; each further bound is twice the last.
-    :param max_pause: Upper bound in seconds of any pause that IBM did not ask for.
-    :param settling: Seconds within which IBM lists a session or a job whose creation went unanswered.
+    :param max_elapsed: Seconds from the first attempt during which another may begin. 0: one attempt only.
+    :param initial_backoff: Upper bound in seconds of the first pause; each further bound is twice the last.
+    :param max_backoff: Upper bound in seconds of any pause that IBM did not ask for.
+    :param list_lag: Seconds within which IBM lists a session or a job whose creation went unanswered.
     """
 
-    window: float = 90.0
-    first_pause: float = 0.5
-    max_pause: float = 15.0
-    settling: float = 15.0
+    max_elapsed: float = 90.0
+    initial_backoff: float = 0.5
+    max_backoff: float = 15.0
+    list_lag: float = 15.0
 
     def options(self, operation: Operation[Any]) -> dict[str, Any]:
         """Arguments for tenacity's ``Retrying`` and ``AsyncRetrying`` alike."""
         return {
-            "retry": retry_if_exception(lambda error: may_send_again(operation, error)),
+            "retry": retry_if_exception(lambda error: is_retryable(operation, error)),
             "wait": self._pause(),
             "stop": self._stop(),
             "before_sleep": _announce,
@@ -60,32 +60,32 @@ class RetryPolicy:
         }
 
     def _pause(self) -> Callable[[RetryCallState], float]:
-        grow = wait_random_exponential(multiplier=self.first_pause, max=self.max_pause)
+        grow = wait_random_exponential(multiplier=self.initial_backoff, max=self.max_backoff)
 
         def pause(state: RetryCallState) -> float:
             error = _error_of(state)
-            asked = 0.0 if error.at_once else error.retry_after
+            asked = 0.0 if error.retry_immediately else error.retry_after
             # A little more than asked, so that those who were told the same do not come back together.
-            return grow(state) if asked is None else asked + random.uniform(0, self.first_pause)
+            return grow(state) if asked is None else asked + random.uniform(0, self.initial_backoff)
 
         return pause
 
     def _stop(self) -> Callable[[RetryCallState], bool]:
-        over = stop_before_delay(self.window)
-        return lambda state: not _error_of(state).at_once and over(state)
+        over = stop_before_delay(self.max_elapsed)
+        return lambda state: not _error_of(state).retry_immediately and over(state)
 
 
-NO_RETRY = RetryPolicy(window=0.0, settling=0.0)
+NO_RETRY = RetryPolicy(max_elapsed=0.0, list_lag=0.0)
 """One attempt; for callers that have seconds to live."""
 
 
-def may_send_again(operation: Operation[Any], error: BaseException) -> bool:
+def is_retryable(operation: Operation[Any], error: BaseException) -> bool:
     """Whether the policy allows the operation to be sent again after this error."""
     if not isinstance(error, IBMQuantumError):
         return False
-    if error.at_once or not error.retryable:
-        return error.at_once
-    return operation.safety is not Safety.ONCE or _not_carried_out(error)
+    if error.retry_immediately or not error.retryable:
+        return error.retry_immediately
+    return operation.safety is not Safety.NON_IDEMPOTENT or _not_carried_out(error)
 
 
 def _not_carried_out(error: IBMQuantumError) -> bool:
@@ -93,7 +93,7 @@ def _not_carried_out(error: IBMQuantumError) -> bool:
 
 
 @contextmanager
-def known_outcome(operation: Operation[Any]) -> Iterator[None]:
+def flag_unknown_outcome(operation: Operation[Any]) -> Iterator[None]:
     """
     Tell an error that leaves the outcome of a request open from one that does not.
 
@@ -102,7 +102,7 @@ def known_outcome(operation: Operation[Any]) -> Iterator[None]:
     try:
         yield
     except IBMQuantumError as error:
-        if operation.safety is not Safety.ONCE or _not_carried_out(error):
+        if operation.safety is not Safety.NON_IDEMPOTENT or _not_carried_out(error):
             raise
         raise OutcomeUnknownError(
             f"{error.message}. It may have been carried out all the same, so it is not sent again",

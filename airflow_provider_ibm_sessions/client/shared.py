@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from airflow_provider_ibm_sessions.client._http import transport
-from airflow_provider_ibm_sessions.client._http.pool import LANES
+from airflow_provider_ibm_sessions.client._http.pool import POOL_SHARDS
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 
@@ -25,14 +25,14 @@ _shared: dict[tuple[asyncio.AbstractEventLoop, Credentials, int], _Shared] = {}
 
 @asynccontextmanager
 async def shared_client(
-    credentials: Credentials, *, lanes: int = LANES
+    credentials: Credentials, *, pool_shards: int = POOL_SHARDS
 ) -> AsyncIterator[AsyncIBMQuantumClient]:
     """Lend the running loop's client for these credentials; the last user closes it."""
-    key = (asyncio.get_running_loop(), credentials, lanes)
+    key = (asyncio.get_running_loop(), credentials, pool_shards)
     if key not in _shared:
         await asyncio.to_thread(transport.options, credentials)  # may read a file: not in the loop
     if key not in _shared:
-        _shared[key] = _Shared(AsyncIBMQuantumClient(credentials, lanes=lanes))
+        _shared[key] = _Shared(AsyncIBMQuantumClient(credentials, pool_shards=pool_shards))
     entry = _shared[key]
     entry.users += 1
     try:

@@ -22,7 +22,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.models.jobs import Job, SubmitJob
 from airflow_provider_ibm_sessions.client.operations import checked
-from airflow_provider_ibm_sessions.client.validation import MAX_TAG_LENGTH, MAX_TAGS, shown, to_seconds
+from airflow_provider_ibm_sessions.client.validation import MAX_TAG_LENGTH, MAX_TAGS, short_repr, to_seconds
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +32,16 @@ JOB_FIELDS = ("program_id", "params", "tags", "cost", "private", "log_level", "c
 _SENDINGS = 5
 
 
-def submit_once(client: IBMQuantumClient, tag: str, *, is_successor: bool = False, **job: Any) -> Job:
+def submit_once(client: IBMQuantumClient, tag: str, *, is_retry: bool = False, **job: Any) -> Job:
     """
-    Submit a job that no earlier call has submitted; whoever may be a successor calls :func:`adopt_job` first.
+    Submit a job that no earlier call has submitted; whoever may be a retry calls :func:`resume_job` first.
 
     :param tag: A tag that no other job has, ever.
-    :param is_successor: Look for a double afterwards as well: what the predecessor has submitted in its last
+    :param is_retry: Look for a double afterwards as well: what the predecessor has submitted in its last
         moment may show in IBM's list only now.
     :param job: Arguments of ``client.submit_job``.
     :raises OutcomeUnknownError: If IBM leaves submissions unanswered, and none of them shows. ``retryable``:
-        a later :func:`adopt_job` may know more.
+        a later :func:`resume_job` may know more.
     """
     fields = {**job, "tags": [*_checked_tags(job.get("tags") or ()), _checked_tag(tag)]}
     unknown = OutcomeUnknownError("Submit a job: not sent")
@@ -56,11 +56,11 @@ def submit_once(client: IBMQuantumClient, tag: str, *, is_successor: bool = Fals
             log.warning("It does not show. Submission %d of at most %d failed", sending + 1, _SENDINGS)
         except IBMQuantumError:
             # An unanswered submission may have been on its way for longer than we looked.
-            if (sending or is_successor) and (found := _single(client, tag)):
+            if (sending or is_retry) and (found := _single(client, tag)):
                 return found
             raise
         else:
-            return _single(client, tag, submitted) or submitted if sending or is_successor else submitted
+            return _single(client, tag, submitted) or submitted if sending or is_retry else submitted
     unknown.retryable = True
     raise unknown
 
@@ -75,7 +75,7 @@ def find_job(client: IBMQuantumClient, tag: str) -> Job | None:
     return counting[0] if counting else None
 
 
-def adopt_job(client: IBMQuantumClient, tag: str) -> Job | None:
+def resume_job(client: IBMQuantumClient, tag: str) -> Job | None:
     """
     The job that an earlier process has submitted under this tag, if it has.
 
@@ -84,7 +84,7 @@ def adopt_job(client: IBMQuantumClient, tag: str) -> Job | None:
     return _single(client, _checked_tag(tag))
 
 
-def checked_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+def validate_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """
     Return a job's fields for :func:`submit_once`, without its backend and session, if IBM can take them.
 
@@ -105,7 +105,7 @@ def checked_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 def _checked_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     allowed = ", ".join(JOB_FIELDS)
     if not isinstance(job, Mapping):
-        raise ConfigurationError(f"must be a mapping with {allowed}, got {shown(job)}")
+        raise ConfigurationError(f"must be a mapping with {allowed}, got {short_repr(job)}")
     if unknown := [name for name in job if name not in JOB_FIELDS]:
         raise ConfigurationError(f"{unknown[0]}: unknown field; allowed are {allowed}", field=str(unknown[0]))
     fields = {name: value for name, value in job.items() if value is not None}
@@ -127,7 +127,7 @@ def _checked_tags(tags: object) -> list[str]:
     if isinstance(tags, str) or not isinstance(tags, Sequence) or len(tags) > most:
         raise ConfigurationError(
             f"tags must be a list of at most {most} texts (IBM takes {MAX_TAGS}, and one marks the job, so "
-            f"that it is never submitted twice), got {shown(tags)}",
+            f"that it is never submitted twice), got {short_repr(tags)}",
             field="tags",
         )
     return list(tags)
@@ -137,13 +137,13 @@ def _checked_tag(tag: object) -> str:
     if isinstance(tag, str) and 1 <= len(tag) <= MAX_TAG_LENGTH:
         return tag
     raise ConfigurationError(
-        f"tag must be a text of 1 to {MAX_TAG_LENGTH} characters, got {shown(tag)}", field="tag"
+        f"tag must be a text of 1 to {MAX_TAG_LENGTH} characters, got {short_repr(tag)}", field="tag"
     )
 
 
 def _counting(client: IBMQuantumClient, tag: str) -> list[Job]:
     # What has not the tag is a stranger's, should IBM ever list more than it was asked for.
-    return [job for job in client.list_jobs(tags=[tag]) if tag in (job.tags or ()) and not job.never_counted]
+    return [job for job in client.list_jobs(tags=[tag]) if tag in (job.tags or ()) and not job.is_void]
 
 
 def _single(client: IBMQuantumClient, tag: str, submitted: Job | None = None) -> Job | None:
@@ -167,7 +167,7 @@ def _cancel(client: IBMQuantumClient, double: Job, counting: Job) -> None:
 
 def _settled(client: IBMQuantumClient, tag: str, unknown: OutcomeUnknownError) -> Job | None:
     """Look until the job shows, or would have shown."""
-    for pause in pauses(client.retry.settling):
+    for pause in pauses(client.retry.list_lag):
         time.sleep(pause)
         try:
             if found := _single(client, tag):

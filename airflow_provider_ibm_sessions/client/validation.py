@@ -14,7 +14,7 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 DEFAULT_MAX_TTL = 28_800
 """IBM's default ``max_ttl`` on paid plans: 8 hours, in seconds."""
 
-A_WEEK = 604_800
+DEFAULT_WAIT_TIMEOUT = 604_800
 """Seconds that waiting for jobs may take unless told otherwise, as with Airflow's sensors."""
 
 MAX_ID_LENGTH = 500
@@ -32,7 +32,7 @@ MAX_COST = 10_800
 """The most QPU time of one job, in seconds."""
 
 
-def checked_id(value: object, field: str = "session_id") -> str:
+def validate_id(value: object, field: str = "session_id") -> str:
     """
     Return the id if it can be one of IBM's.
 
@@ -43,20 +43,23 @@ def checked_id(value: object, field: str = "session_id") -> str:
     if isinstance(value, str) and len(value) <= MAX_ID_LENGTH and re.fullmatch(ID_PATTERN, value):
         return value
     raise ConfigurationError(
-        f"{field} must be 1 to {MAX_ID_LENGTH} letters, digits, '-', '_', '.' or '~', got {shown(value)}",
+        f"{field} must be 1 to {MAX_ID_LENGTH} letters, digits, '-', '_', '.' or '~', "
+        f"got {short_repr(value)}",
         field=field,
     )
 
 
-def checked_choice(value: object, allowed: type[StrEnum], field: str) -> str:
+def validate_choice(value: object, allowed: type[StrEnum], field: str) -> str:
     """Return the value if it is one of the enum's, else raise ``ConfigurationError`` with the list."""
     choices = [str(choice) for choice in allowed]
     if isinstance(value, str) and value in choices:
         return str(value)
-    raise ConfigurationError(f"{field} must be one of {', '.join(choices)}, got {shown(value)}", field=field)
+    raise ConfigurationError(
+        f"{field} must be one of {', '.join(choices)}, got {short_repr(value)}", field=field
+    )
 
 
-def checked_states(value: object, field: str = "target_state") -> tuple[str, ...]:
+def validate_states(value: object, field: str = "target_state") -> tuple[str, ...]:
     """
     Return one or several session states as a tuple without repetitions.
 
@@ -65,36 +68,36 @@ def checked_states(value: object, field: str = "target_state") -> tuple[str, ...
     states = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not states:
         raise ConfigurationError(f"{field} must name at least one of {', '.join(SessionState)}", field=field)
-    return tuple(dict.fromkeys(checked_choice(state, SessionState, field) for state in states))
+    return tuple(dict.fromkeys(validate_choice(state, SessionState, field) for state in states))
 
 
-def checked_backend(value: object, field: str = "backend") -> str:
+def validate_backend(value: object, field: str = "backend") -> str:
     """Return the name of a QPU, such as ``ibm_fez``, or raise ``ConfigurationError``."""
     if isinstance(value, str) and re.fullmatch(BACKEND_PATTERN, value):
         return value
     raise ConfigurationError(
-        f"{field} must be the name of a QPU, such as 'ibm_fez', got {shown(value)}", field=field
+        f"{field} must be the name of a QPU, such as 'ibm_fez', got {short_repr(value)}", field=field
     )
 
 
-def checked_bool(value: object, field: str) -> bool:
+def validate_bool(value: object, field: str) -> bool:
     """Return a bool; also reads ``"true"`` and ``"false"``, which is what a template renders."""
     if isinstance(value, bool):
         return value
     words = {"true": True, "false": False}
     if isinstance(value, str) and value.strip().lower() in words:
         return words[value.strip().lower()]
-    raise ConfigurationError(f"{field} must be true or false, got {shown(value)}", field=field)
+    raise ConfigurationError(f"{field} must be true or false, got {short_repr(value)}", field=field)
 
 
-def checked_positive(value: object, field: str, at_most: float = _TEN_YEARS) -> float:
+def validate_seconds(value: object, field: str, at_most: float = _TEN_YEARS) -> float:
     """Return a number of seconds above zero, within reason; a ``timedelta`` is read as well."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= at_most:
         return float(value)
     raise ConfigurationError(
-        f"{field} must be a number of seconds, above 0 and at most {at_most:g}, got {shown(value)}",
+        f"{field} must be a number of seconds, above 0 and at most {at_most:g}, got {short_repr(value)}",
         field=field,
     )
 
@@ -111,7 +114,7 @@ def to_seconds(value: object, field: str = "max_ttl") -> int:
     if seconds is None or not 1 <= seconds <= _INT32_MAX:
         raise ConfigurationError(
             f"{field} must be 1 to {_INT32_MAX} seconds: an int, a timedelta or text such as '2h 30m' (units "
-            f"d, h, m, s), got {shown(value)}",
+            f"d, h, m, s), got {short_repr(value)}",
             field=field,
         )
     return seconds
@@ -137,7 +140,7 @@ def _parse_seconds(text: str) -> int | None:
     return sum(int(number or 0) * size for number, size in zip(match.groups(), _UNITS.values(), strict=True))
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Show a wrong value in an error: short, on one line, with its type where that is the trouble."""
     try:
         text = repr(value)

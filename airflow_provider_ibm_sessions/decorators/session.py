@@ -16,20 +16,20 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
-from airflow_provider_ibm_sessions.exceptions import told_to_airflow
+from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.session_registry import enter, strike
 from airflow_provider_ibm_sessions.lifecycle.session import (
     SESSION,
-    checked_session,
     close,
-    close_after_failure,
+    close_quietly,
     end_all,
     end_before_anew,
     end_forsaken,
     open_session,
+    validate_session_args,
 )
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
 from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _ARGUMENT = "session"
 
 
-class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
+class IBMQuantumSessionDecoratedOperator(IBMQuantumTaskMixin, DecoratedOperator):
     """
     Opens a session and calls the function with it; drains when it returns, and closes when it raises.
 
@@ -92,8 +92,10 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
     def execute(self, context: Context) -> Any:
         """Call the function in a session of its own."""
         attempt = Attempt(context)
-        with told_to_airflow():
-            wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
+        with raise_as_airflow_errors():
+            wanted = validate_session_args(
+                context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl
+            )
             attempt.begin(wanted)
             end_forsaken(self.hook, context, attempt)
             if before := attempt.recall(SESSION):
@@ -105,27 +107,27 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTask, DecoratedOperator):
             try:
                 outcome = self._call(context, session, wanted["backend"])
             except BaseException:  # a timeout as well: raised again
-                close_after_failure(self.hook, session.id)
+                close_quietly(self.hook, session.id)
                 raise
         self._drain(context, session.id, outcome)
         attempt.delivered()
         return outcome
 
-    def end_all(self, *, at_once: bool) -> None:
+    def end_all(self, *, single_attempt: bool) -> None:
         """Close the session of a killed task."""
         if self.session_id:
-            end_all(self.hook, self.session_id, at_once=at_once)
+            end_all(self.hook, self.session_id, single_attempt=single_attempt)
 
     def _keep(self, context: Context, session: Session) -> None:
         self.session_id = session.id
         enter(context, session.id, self.ibm_quantum_conn_id)
         context["ti"].xcom_push(key="session", value=session.to_json())
         IBMQuantumSessionLink.persist(context, session.id)
-        self.check_alive()
+        self.raise_if_killed()
 
     def _call(self, context: Context, session: Session, backend: str) -> Any:
         live = self.hook.qiskit_session(session.id, backend=backend)
-        self.check_alive()
+        self.raise_if_killed()
         arguments = {**context, **self.op_kwargs, _ARGUMENT: live}
         return self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, arguments)

@@ -11,28 +11,28 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 
 
-def check_no_connection(conn_id: str) -> None:
+def ensure_connection_absent(conn_id: str) -> None:
     """
     Called where no connection was found.
 
-    :raises AirflowUnavailableError: If Airflow does not say that there is none.
+    :raises AirflowApiUnavailableError: If Airflow does not say that there is none.
     """
     _check("GetConnection", f"connection '{conn_id}'", conn_id=conn_id)
 
 
-def check_no_variable(key: str) -> None:
+def ensure_variable_absent(key: str) -> None:
     """
     Called where no variable was found.
 
-    :raises AirflowUnavailableError: If Airflow does not say that there is none.
+    :raises AirflowApiUnavailableError: If Airflow does not say that there is none.
     """
     _check("GetVariable", f"variable '{key}'", key=key)
 
 
-def may_be_elsewhere() -> bool:
+def has_secrets_backend() -> bool:
     """Whether a task or a trigger has a secrets backend besides, which may fail as silently."""
     from airflow.providers.common.compat.sdk import conf
 
@@ -56,7 +56,7 @@ def _check(request: str, what: str, **named: str) -> None:
     from airflow.sdk.exceptions import ErrorType
     from airflow.sdk.execution_time import comms
 
-    silent = AirflowUnavailableError(f"Airflow does not tell whether it has the {what}")
+    silent = AirflowApiUnavailableError(f"Airflow does not tell whether it has the {what}")
     try:
         answer = _supervisor().send(getattr(comms, request)(**named))
     except Exception as error:  # whatever it is, it is no answer

@@ -15,13 +15,13 @@ from airflow_provider_ibm_sessions.client.credentials import (
     Credentials,
 )
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.client.validation import checked_bool
+from airflow_provider_ibm_sessions.client.validation import validate_bool
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
 
-def credentials_from(connection: Connection) -> Credentials:
+def credentials_from_connection(connection: Connection) -> Credentials:
     """
     Read a connection of the type ``ibm_quantum``.
 
@@ -35,7 +35,7 @@ def credentials_from(connection: Connection) -> Credentials:
             api_version=extra.get("api_version", DEFAULT_API_VERSION),
             url=_url(connection),
             iam_url=extra.get("iam_url", DEFAULT_IAM_URL),
-            private_endpoint=checked_bool(extra.get("private_endpoint", False), "private_endpoint"),
+            private_endpoint=validate_bool(extra.get("private_endpoint", False), "private_endpoint"),
             proxy=extra.get("proxy"),
             verify=_verify(extra.get("verify", True)),
             timeout=_number(extra.get("timeout", DEFAULT_TIMEOUT)),
@@ -78,7 +78,7 @@ def _url(connection: Connection) -> str:
 def _verify(value: object) -> Any:
     """``true`` and ``false`` as text are booleans; other text is a path, which the credentials check."""
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return checked_bool(value, "verify")
+        return validate_bool(value, "verify")
     return value
 
 

@@ -61,7 +61,7 @@ FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
 """How Airflow's own fields are shown."""
 
 
-def form_widgets() -> dict[str, Any]:
+def connection_form_widgets() -> dict[str, Any]:
     """The same form for Airflow 3.0 and 3.1, which build it from widgets."""
     from wtforms import BooleanField, PasswordField, StringField
 

@@ -18,23 +18,23 @@ from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuant
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
 from airflow_provider_ibm_sessions.client.enums import PENDING_CLOSED, SessionMode
 from airflow_provider_ibm_sessions.client.errors import (
-    NEEDS_A_PERSON,
+    USER_ACTION_REQUIRED,
     BadResponseError,
     ConfigurationError,
     IBMQuantumError,
     NotFoundError,
     ServerError,
 )
-from airflow_provider_ibm_sessions.client.results import decode, plain
+from airflow_provider_ibm_sessions.client.results import decode_results, to_strict_json
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.shared import shared_client
 from airflow_provider_ibm_sessions.client.submission import submit_once
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
-from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.hooks.airflow_lookup import check_no_connection, may_be_elsewhere
-from airflow_provider_ibm_sessions.hooks.connection import credentials_from
-from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, form_widgets
+from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_connection_absent, has_secrets_backend
+from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
+from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _CLOSE_ATTEMPTS = 5
 _CLOSE_PAUSE = 2.0
 _LAST_SECONDS = 2.0
 _TRIGGER_SECONDS = 5.0
-_SHORT = RetryPolicy(window=8.0)
+_SHORT = RetryPolicy(max_elapsed=8.0)
 
 
 class IBMQuantumHook(BaseHook):
@@ -80,12 +80,12 @@ class IBMQuantumHook(BaseHook):
         """The connection's credentials; checked, nothing sent."""
         return self._read_credentials()
 
-    async def acredentials(self) -> Credentials:
+    async def aget_credentials(self) -> Credentials:
         """The connection's credentials, read inside of an event loop."""
         if "credentials" not in self.__dict__:
             try:
                 # In a thread: a file of CA certificates may have to be read.
-                read = asyncio.to_thread(credentials_from, await self._aconnection())
+                read = asyncio.to_thread(credentials_from_connection, await self._aconnection())
             except AirflowNotFoundException:
                 # In `dag.test()`, a trigger does not get it by awaiting it.
                 read = asyncio.to_thread(self._read_credentials)
@@ -99,24 +99,24 @@ class IBMQuantumHook(BaseHook):
     @asynccontextmanager
     async def async_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
         """Lend the event loop's shared client: ``async with hook.async_client() as client: ...``."""
-        async with shared_client(await self.acredentials()) as client:
+        async with shared_client(await self.aget_credentials()) as client:
             yield client
 
-    def brief_client(self, *, at_once: bool = True) -> IBMQuantumClient:
+    def short_lived_client(self, *, single_attempt: bool = True) -> IBMQuantumClient:
         """
         A client of one's own that gives up soon, for ending things: many calls, one after the other.
 
-        :param at_once: For the last seconds of a task that is being killed: one short attempt for each
+        :param single_attempt: For the last seconds of a task that is being killed: one short attempt for each
             request. The signal may have interrupted the hook's own client in the middle of one.
         """
-        if at_once:
+        if single_attempt:
             return IBMQuantumClient(replace(self.credentials, timeout=_LAST_SECONDS), NO_RETRY)
         return IBMQuantumClient(self.credentials, _SHORT)
 
     @asynccontextmanager
-    async def async_brief_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
+    async def async_short_lived_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
         """The same in the triggerer, which gives a killed task's trigger 30 s."""
-        credentials = replace(await self.acredentials(), timeout=_TRIGGER_SECONDS)
+        credentials = replace(await self.aget_credentials(), timeout=_TRIGGER_SECONDS)
         async with AsyncIBMQuantumClient(credentials, _SHORT) as client:
             yield client
 
@@ -145,7 +145,7 @@ class IBMQuantumHook(BaseHook):
         :raises ServerError: If it takes jobs all the same.
         """
         self._client.update_session(session_id, accepting_jobs=False)
-        if self._client.get_session(session_id).takes_jobs:
+        if self._client.get_session(session_id).accepts_jobs:
             raise ServerError(f"Update a session: {session_id} takes jobs still")
 
     def close_session(self, session_id: str) -> Session | None:
@@ -204,7 +204,7 @@ class IBMQuantumHook(BaseHook):
         """Send it once more; returns the trouble that another attempt may get past."""
         try:
             self._client.close_session(session_id)
-        except NEEDS_A_PERSON:
+        except USER_ACTION_REQUIRED:
             raise
         except IBMQuantumError as error:
             self.log.warning("%s", error)
@@ -237,7 +237,7 @@ class IBMQuantumHook(BaseHook):
         :param raw: As IBM sends them.
         """
         results = self._client.job_results(job_id)
-        return results if raw else plain(decode(results))
+        return results if raw else to_strict_json(decode_results(results))
 
     def cancel_job(self, job_id: str) -> bool:
         """Cancel a job, queued or running; False if it had ended already."""
@@ -286,7 +286,7 @@ class IBMQuantumHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """The form for Airflow before 3.2; newer ones read it from the provider's metadata."""
-        return form_widgets()
+        return connection_form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -307,7 +307,7 @@ class IBMQuantumHook(BaseHook):
 
     def _read_credentials(self) -> Credentials:
         try:
-            return credentials_from(self.get_connection(self.ibm_quantum_conn_id))
+            return credentials_from_connection(self.get_connection(self.ibm_quantum_conn_id))
         except AirflowNotFoundException:
             return self._credentials_from_env()
 
@@ -316,9 +316,9 @@ class IBMQuantumHook(BaseHook):
         What serves where there is no connection.
 
         :raises ConfigurationError: If the environment has nothing for this connection id, either.
-        :raises AirflowUnavailableError: If the connection may only be out of reach.
+        :raises AirflowApiUnavailableError: If the connection may only be out of reach.
         """
-        check_no_connection(self.ibm_quantum_conn_id)
+        ensure_connection_absent(self.ibm_quantum_conn_id)
         is_default = self.ibm_quantum_conn_id == self.default_conn_name
         if is_default and (os.environ.get(ENV_API_KEY) or os.environ.get(ENV_CRN)):
             mask(os.environ.get(ENV_API_KEY, ""))
@@ -326,8 +326,8 @@ class IBMQuantumHook(BaseHook):
         missing = f"There is no Airflow connection '{self.ibm_quantum_conn_id}'"
         if is_default:
             missing += f", and neither {ENV_API_KEY} nor {ENV_CRN} is set in the environment"
-        if may_be_elsewhere():
-            raise AirflowUnavailableError(f"{missing}, or the secrets backend does not give it")
+        if has_secrets_backend():
+            raise AirflowApiUnavailableError(f"{missing}, or the secrets backend does not give it")
         raise ConfigurationError(missing, field="ibm_quantum_conn_id") from None
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_ibm_sessions.client import Session as IBMSession
 
-NOT_A_KEY: Final = "the-api-key-stays-with-airflow"
+PLACEHOLDER_API_KEY: Final = "the-api-key-stays-with-airflow"
 """What Qiskit is given in place of the key. Should its internals change, this is all it can leak."""
 
 
@@ -48,7 +48,7 @@ class BearerAuth(AuthBase):
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Called by requests for each request."""
         self._authorize(request)
-        request.register_hook("response", self._once_more)
+        request.register_hook("response", self._retry_after_401)
         return request
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> BearerAuth:
@@ -59,7 +59,7 @@ class BearerAuth(AuthBase):
         request.headers["Authorization"] = self._client.authorization()
         request.headers["Service-CRN"] = self._crn
 
-    def _once_more(self, response: Response, **options: Any) -> Response:
+    def _retry_after_401(self, response: Response, **options: Any) -> Response:
         """After a 401, which means that nothing was done, send the request again with a new token."""
         if response.status_code != httpx.codes.UNAUTHORIZED:
             return response
@@ -83,7 +83,7 @@ class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
         proxy = credentials.proxy
         super().__init__(
             channel="ibm_quantum_platform",
-            token=NOT_A_KEY,
+            token=PLACEHOLDER_API_KEY,
             instance=credentials.crn,
             verify=credentials.verify,
             private_endpoint=credentials.private_endpoint,

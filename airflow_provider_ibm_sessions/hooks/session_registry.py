@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
-from airflow_provider_ibm_sessions.hooks.airflow_lookup import check_no_variable
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
+from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 PREFIX = "ibm_quantum_session_"
 
-LIVE_RUN = ["queued", "running"]
-OVER = ["success", "failed", "skipped", "upstream_failed", "removed"]
+ACTIVE_RUN_STATES = ["queued", "running"]
+FINISHED_TASK_STATES = ["success", "failed", "skipped", "upstream_failed", "removed"]
 
 
 _PAUSES = (0.5, 1.0, 0.0)
@@ -35,7 +35,7 @@ _PAUSES = (0.5, 1.0, 0.0)
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "map_index": int,
-    "outlives_task": bool,
+    "dag_run_scoped": bool,
     "opened": (int, float),
 }
 """What the fields of an entry are; all others are str."""
@@ -48,7 +48,7 @@ class Owner:
 
     :param conn_id: The Airflow connection it was opened at.
     :param opened: When, in seconds since the epoch.
-    :param outlives_task: Whether it is for the Dag run; else for the task that opened it only.
+    :param dag_run_scoped: Whether it is for the Dag run; else for the task that opened it only.
     """
 
     conn_id: str
@@ -56,7 +56,7 @@ class Owner:
     run_id: str
     task_id: str
     map_index: int = -1
-    outlives_task: bool = False
+    dag_run_scoped: bool = False
     opened: float = 0.0
 
     def __str__(self) -> str:
@@ -80,32 +80,32 @@ class Owner:
         return owner
 
 
-class Ledger(Protocol):
+class SessionRegistry(Protocol):
     """The entries, and what has become of the owners."""
 
     def sessions(self) -> list[str]:
         """The ids of all sessions that are entered; none before Airflow 3.3, which cannot list them."""
 
-    def owner_of(self, session_id: str) -> Owner | None:
+    def get_owner(self, session_id: str) -> Owner | None:
         """
         Whom this Airflow has opened the session for, or None if it has not.
 
         :raises ValueError: If it has an entry that cannot be read.
-        :raises AirflowUnavailableError: If Airflow does not tell.
+        :raises AirflowApiUnavailableError: If Airflow does not tell.
         """
 
     def is_live(self, owner: Owner) -> bool:
         """
         Whether the owner may still use it, or close it.
 
-        :raises AirflowUnavailableError: If Airflow does not tell.
+        :raises AirflowApiUnavailableError: If Airflow does not tell.
         """
 
     def strike(self, session_id: str) -> None:
         """Remove a session that is closed."""
 
 
-def enter(context: Context, session_id: str, conn_id: str, *, outlives_task: bool = False) -> None:
+def enter(context: Context, session_id: str, conn_id: str, *, dag_run_scoped: bool = False) -> None:
     """Write down whose a session is. One that stays unwritten is no sweep's own, which fails no task."""
     from airflow.providers.common.compat.sdk import Variable
 
@@ -116,7 +116,7 @@ def enter(context: Context, session_id: str, conn_id: str, *, outlives_task: boo
         run_id=ti.run_id,
         task_id=ti.task_id,
         map_index=_index(ti),
-        outlives_task=outlives_task,
+        dag_run_scoped=dag_run_scoped,
         opened=time.time(),
     )
     for pause in _PAUSES:
@@ -140,11 +140,12 @@ def strike(session_id: str) -> None:
         log.warning("Session %s stays among Airflow's variables", session_id, exc_info=True)
 
 
-def is_anothers(context: Context, session_id: str) -> bool:
+def belongs_to_other_task(context: Context, session_id: str) -> bool:
     """
     Whether this Airflow has opened the session for another task, or has an entry that cannot be read.
 
-    :raises AirflowUnavailableError: If Airflow does not tell: it may be ours, and is not to be opened twice.
+    :raises AirflowApiUnavailableError: If Airflow does not tell: it may be ours, and is not to be opened
+        twice.
     """
     return _is_known_as_ours(context, session_id) is False
 
@@ -154,24 +155,24 @@ def claim(context: Context, session_id: str, seconds: float, *, conn_id: str) ->
     Enter a session that no other task is known to have, and see whether one does so as well: the last wins.
 
     :param seconds: How long others have who have seen no entry either.
-    :raises AirflowUnavailableError: If Airflow does not keep the entry.
+    :raises AirflowApiUnavailableError: If Airflow does not keep the entry.
     """
-    if is_anothers(context, session_id):
+    if belongs_to_other_task(context, session_id):
         return False
-    enter(context, session_id, conn_id, outlives_task=True)
+    enter(context, session_id, conn_id, dag_run_scoped=True)
     time.sleep(seconds)
     is_ours = _is_known_as_ours(context, session_id)
     if is_ours is None:
-        raise AirflowUnavailableError(f"Airflow does not keep whose session {session_id} is")
+        raise AirflowApiUnavailableError(f"Airflow does not keep whose session {session_id} is")
     return is_ours
 
 
-def check_connection(session_id: str, conn_id: str) -> None:
+def raise_if_other_connection(session_id: str, conn_id: str) -> None:
     """
     Called where IBM does not know a session: it may be open elsewhere.
 
     :raises ConfigurationError: If this Airflow has opened it at another connection.
-    :raises AirflowUnavailableError: If Airflow does not tell.
+    :raises AirflowApiUnavailableError: If Airflow does not tell.
     """
     try:
         owner = _owner_of(session_id)
@@ -189,11 +190,11 @@ def check_connection(session_id: str, conn_id: str) -> None:
 
 def has_another(context: Context, session_id: str) -> bool:
     """Whether this Airflow has opened another session for the running task, as far as it can tell."""
-    ledger = TaskLedger(context)
+    ledger = VariableSessionRegistry(context)
     for other in ledger.sessions():
         try:
-            owner = ledger.owner_of(other)
-        except (ValueError, AirflowUnavailableError):
+            owner = ledger.get_owner(other)
+        except (ValueError, AirflowApiUnavailableError):
             continue
         if other != session_id and owner and _is_ours(context, owner):
             return True
@@ -207,10 +208,10 @@ def _owner_of(session_id: str) -> Owner | None:
     try:
         text = Variable.get(key, default=None)
     except Exception as error:
-        raise AirflowUnavailableError(f"Airflow does not tell whose session {session_id} is") from error
+        raise AirflowApiUnavailableError(f"Airflow does not tell whose session {session_id} is") from error
     if text:
         return Owner.read(text)
-    check_no_variable(key)
+    ensure_variable_absent(key)
     return None
 
 
@@ -234,7 +235,7 @@ def _index(ti: Any) -> int:
     return -1 if ti.map_index is None else int(ti.map_index)
 
 
-class TaskLedger:
+class VariableSessionRegistry:
     """The ledger as a running task reads it: through Airflow's API."""
 
     def __init__(self, context: Context) -> None:
@@ -247,7 +248,7 @@ class TaskLedger:
         keys = Variable.keys(PREFIX) if hasattr(Variable, "keys") else []
         return [key.removeprefix(PREFIX) for key in keys]
 
-    def owner_of(self, session_id: str) -> Owner | None:
+    def get_owner(self, session_id: str) -> Owner | None:
         """Whom this Airflow has opened the session for; see :class:`Ledger`."""
         return _owner_of(session_id)
 
@@ -256,7 +257,7 @@ class TaskLedger:
         try:
             return self._goes_on(owner)
         except Exception as error:
-            raise AirflowUnavailableError(f"Airflow does not tell whether {owner} goes on") from error
+            raise AirflowApiUnavailableError(f"Airflow does not tell whether {owner} goes on") from error
 
     def strike(self, session_id: str) -> None:
         """Remove a session that is closed."""
@@ -264,9 +265,9 @@ class TaskLedger:
 
     def _goes_on(self, owner: Owner) -> bool:
         run: dict[str, Any] = {"dag_id": owner.dag_id, "run_ids": [owner.run_id]}
-        if not self._ti.get_dr_count(**run, states=LIVE_RUN):
+        if not self._ti.get_dr_count(**run, states=ACTIVE_RUN_STATES):
             return False
         task = {**run, "task_ids": [owner.task_id]}
         if owner.map_index >= 0:
             task["map_index"] = owner.map_index
-        return owner.outlives_task or not self._ti.get_ti_count(**task, states=OVER)
+        return owner.dag_run_scoped or not self._ti.get_ti_count(**task, states=FINISHED_TASK_STATES)

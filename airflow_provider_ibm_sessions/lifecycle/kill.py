@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ibm_sessions.hooks.session_registry import OVER
+from airflow_provider_ibm_sessions.hooks.session_registry import FINISHED_TASK_STATES
 from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def is_over(ti: Any) -> bool:
     return _has_ended(_states_of(ti))
 
 
-def goes_on_elsewhere(context: Context) -> bool:
+def another_try_is_active(context: Context) -> bool:
     """
     Whether another attempt at the running task has begun, or is about to. Asks Airflow's API.
 
@@ -45,11 +45,11 @@ def has_failed(context: Context) -> bool:
     """
     if context.get("task_state_store") is None:
         return False
-    return bool(_states_of(context["ti"]).intersection(OVER) - {"success"})
+    return bool(_states_of(context["ti"]).intersection(FINISHED_TASK_STATES) - {"success"})
 
 
 def _has_ended(states: set[str]) -> bool:
-    return not states or bool(states.intersection(OVER))
+    return not states or bool(states.intersection(FINISHED_TASK_STATES))
 
 
 def _states_of(ti: Any) -> set[str]:

@@ -17,16 +17,16 @@ from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_MAX_TTL,
-    checked_backend,
-    checked_choice,
     to_seconds,
+    validate_backend,
+    validate_choice,
 )
-from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, SupersededError
+from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, TaskSupersededError
 from airflow_provider_ibm_sessions.hooks.session_registry import (
-    check_connection,
+    belongs_to_other_task,
     claim,
     has_another,
-    is_anothers,
+    raise_if_other_connection,
     strike,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
@@ -48,7 +48,9 @@ SESSION = "session_id"
 _ASKED = "opening"
 
 
-def checked_session(context: Context, *, backend: object, mode: object, max_ttl: object) -> dict[str, Any]:
+def validate_session_args(
+    context: Context, *, backend: object, mode: object, max_ttl: object
+) -> dict[str, Any]:
     """
     Return what a session is opened with.
 
@@ -56,8 +58,8 @@ def checked_session(context: Context, *, backend: object, mode: object, max_ttl:
     :raises ConfigurationError: Naming the one that is wrong.
     """
     return {
-        "backend": checked_backend(backend),
-        "mode": checked_choice(mode, SessionMode, "mode"),
+        "backend": validate_backend(backend),
+        "mode": validate_choice(mode, SessionMode, "mode"),
         "max_ttl": _seconds(max_ttl, context),
     }
 
@@ -74,7 +76,7 @@ def open_session(
 
     What is asked for is noted before it is sent, and the id before anything else can fail.
 
-    :param wanted: What :func:`checked_session` returns.
+    :param wanted: What :func:`validate_session_args` returns.
     :param keep: Called with the session. If it fails, the session is closed again.
     """
     opened = _opened(hook, context, attempt, wanted)
@@ -83,18 +85,20 @@ def open_session(
         _remember(attempt, session)
     except BaseException as error:
         if _is_left_to_successor(context, session):
-            raise SupersededError(f"Another attempt goes on: session {session.id} is left to it") from error
+            raise TaskSupersededError(
+                f"Another attempt goes on: session {session.id} is left to it"
+            ) from error
         if not opened.was_found:  # else another attempt may have found it as well
-            close_after_failure(hook, session.id)
+            close_quietly(hook, session.id)
         raise
     try:
         hook.log.info("Opened %s session %s: %s", wanted["mode"], session.id, console_url(session.id))
         _warn_of_less(hook, session, opened.max_ttl)
         keep(session)
-    except SupersededError:
+    except TaskSupersededError:
         raise
     except BaseException:  # a timeout or a kill as well: raised again below
-        close_after_failure(hook, session.id)
+        close_quietly(hook, session.id)
         raise
     return session
 
@@ -123,7 +127,7 @@ def _found_forsaken(hook: IBMQuantumHook, opening: Opening) -> str | None:
     return found.id if found else None
 
 
-def taking_jobs(hook: IBMQuantumHook, session_id: str) -> Session | None:
+def get_if_accepting_jobs(hook: IBMQuantumHook, session_id: str) -> Session | None:
     """
     The session, if it takes jobs.
 
@@ -132,9 +136,9 @@ def taking_jobs(hook: IBMQuantumHook, session_id: str) -> Session | None:
     try:
         session = hook.get_session(session_id)
     except NotFoundError:
-        check_connection(session_id, hook.ibm_quantum_conn_id)
+        raise_if_other_connection(session_id, hook.ibm_quantum_conn_id)
         return None
-    return session if session.takes_jobs else None
+    return session if session.accepts_jobs else None
 
 
 def _remember(attempt: Attempt, session: Session) -> None:
@@ -235,7 +239,7 @@ def _noted_opening(
 def _in_ledger(hook: IBMQuantumHook, context: Context) -> dict[str, Any]:
     """How an opening tells what is another's, and makes what it takes up its own."""
     return {
-        "is_anothers": partial(is_anothers, context),
+        "belongs_to_other_task": partial(belongs_to_other_task, context),
         "claim": partial(claim, context, conn_id=hook.ibm_quantum_conn_id),
     }
 
@@ -320,13 +324,13 @@ def close(hook: IBMQuantumHook, session_id: str) -> Session | None:
     """
     session = hook.close_session(session_id)
     if session is None:  # its entry stays: IBM may show it late
-        check_connection(session_id, hook.ibm_quantum_conn_id)
+        raise_if_other_connection(session_id, hook.ibm_quantum_conn_id)
     else:
         strike(session_id)
     return session
 
 
-def close_after_failure(hook: IBMQuantumHook, session_id: str) -> None:
+def close_quietly(hook: IBMQuantumHook, session_id: str) -> None:
     """Leave nothing open that nobody knows of; the first error is the one to be told."""
     try:
         close(hook, session_id)
@@ -335,18 +339,18 @@ def close_after_failure(hook: IBMQuantumHook, session_id: str) -> None:
 
 
 def end_all(
-    hook: IBMQuantumHook, session_id: str | None, job_ids: Iterable[str] = (), *, at_once: bool = False
+    hook: IBMQuantumHook, session_id: str | None, job_ids: Iterable[str] = (), *, single_attempt: bool = False
 ) -> None:
     """
     Close a session and cancel jobs, as far as that can be done.
 
-    :param at_once: In the last seconds of a task that is being killed: one short attempt at each.
+    :param single_attempt: In the last seconds of a task that is being killed: one short attempt at each.
     """
     from airflow_provider_ibm_sessions.client import flows
 
     hook.log.info("Ending %s", f"session {session_id} and its jobs" if session_id else ", ".join(job_ids))
-    with hook.brief_client(at_once=at_once) as client:
-        trouble = client.follow(flows.end_all(session_id, job_ids))
+    with hook.short_lived_client(single_attempt=single_attempt) as client:
+        trouble = client.run_flow(flows.end_all(session_id, job_ids))
     for text in trouble:
         hook.log.error("%s", text)
 
@@ -361,27 +365,27 @@ def end_before_anew(hook: IBMQuantumHook, session_id: str) -> None:
     close(hook, session_id)
 
 
-def drain(hook: IBMQuantumHook, session_id: str, *, at_once: bool) -> None:
+def drain(hook: IBMQuantumHook, session_id: str, *, single_attempt: bool) -> None:
     """
     Leave no session that takes more jobs, where those of a task that ends too early are to run on.
 
-    :param at_once: In the last seconds of a task that is being killed: one short attempt.
+    :param single_attempt: In the last seconds of a task that is being killed: one short attempt.
     """
     from airflow_provider_ibm_sessions.client import flows
 
-    with hook.brief_client(at_once=at_once) as client:
-        for text in client.follow(flows.drain(session_id)):
+    with hook.short_lived_client(single_attempt=single_attempt) as client:
+        for text in client.run_flow(flows.drain(session_id)):
             hook.log.error("%s", text)
 
 
-def cancel_tagged(hook: IBMQuantumHook, tag: str, *, at_once: bool = False) -> None:
+def cancel_job_by_tag(hook: IBMQuantumHook, tag: str, *, single_attempt: bool = False) -> None:
     """
     Cancel the job with this tag, if it was submitted, when the task ends too early.
 
-    :param at_once: In the last seconds of a task that is being killed: one short attempt at each request.
+    :param single_attempt: In the last seconds of a task that is being killed: one short attempt each.
     """
     try:
-        with hook.brief_client(at_once=at_once) as client:
+        with hook.short_lived_client(single_attempt=single_attempt) as client:
             _cancel_tagged(client, tag)
     except IBMQuantumError as error:
         hook.log.error("%s", error)  # noqa: TRY400

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, PermissionDeniedError
-from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.session_registry import Owner
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.instance import Workload
     from airflow_provider_ibm_sessions.client.models.sessions import Session
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-    from airflow_provider_ibm_sessions.hooks.session_registry import Ledger
+    from airflow_provider_ibm_sessions.hooks.session_registry import SessionRegistry
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,9 @@ class Sweep:
     :param min_age: Seconds; what is younger is left alone.
     """
 
-    def __init__(self, hook: IBMQuantumHook, ledger: Ledger, *, scope: Scope, min_age: float) -> None:
+    def __init__(
+        self, hook: IBMQuantumHook, ledger: SessionRegistry, *, scope: Scope, min_age: float
+    ) -> None:
         self._hook = hook
         self._ledger = ledger
         self._scope = scope
@@ -151,10 +153,10 @@ class Sweep:
 
     def _entry(self, session_id: str) -> Owner | Verdict | None:
         try:
-            return self._ledger.owner_of(session_id)
+            return self._ledger.get_owner(session_id)
         except ValueError as error:
             log.warning("Airflow's variable of session %s: %s", session_id, error)
-        except AirflowUnavailableError as error:
+        except AirflowApiUnavailableError as error:
             self._failures.append(error)
         return Verdict.UNCLEAR
 
@@ -204,7 +206,7 @@ class Sweep:
         )
 
     def _verdict(self, session: Session, owner: Owner | None, age: float) -> Verdict:
-        if not session.takes_jobs:
+        if not session.accepts_jobs:
             return Verdict.DRAINING
         if owner is None and self._scope == Scope.AIRFLOW:
             return Verdict.FOREIGN
@@ -222,12 +224,12 @@ class Sweep:
         """None if Airflow does not tell."""
         try:
             return owner is not None and self._ledger.is_live(owner)
-        except AirflowUnavailableError as error:
+        except AirflowApiUnavailableError as error:
             self._failures.append(error)
             return None
 
     def _strike(self, session_id: str) -> None:
         try:
             self._ledger.strike(session_id)
-        except AirflowUnavailableError as error:
+        except AirflowApiUnavailableError as error:
             self._failures.append(error)

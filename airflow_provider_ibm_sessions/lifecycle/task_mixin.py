@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, get_current_context
 
-from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, SupersededError
-from airflow_provider_ibm_sessions.lifecycle.kill import goes_on_elsewhere, has_failed
+from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, TaskSupersededError
+from airflow_provider_ibm_sessions.lifecycle.kill import another_try_is_active, has_failed
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _ASK_SECONDS = 2.5
 _THREAD_SECONDS = 30.0
 
 
-class IBMQuantumTask:
+class IBMQuantumTaskMixin:
     """Mixin for tasks on an IBM Quantum connection. They name their session ``session_id``."""
 
     ibm_quantum_conn_id: str
@@ -66,7 +66,7 @@ class IBMQuantumTask:
             try:
                 self._is_superseded = _within(_ASK_SECONDS, is_left, without_answer=not is_running)
                 if not self._is_superseded:
-                    self.end_all(at_once=not timed_out)
+                    self.end_all(single_attempt=not timed_out)
             finally:
                 done.set()
 
@@ -81,18 +81,18 @@ class IBMQuantumTask:
     def _is_left(self) -> bool:
         return self._context is None or not has_failed(self._context)
 
-    def end_all(self, *, at_once: bool) -> None:
+    def end_all(self, *, single_attempt: bool) -> None:
         """
         End what the task has begun.
 
-        :param at_once: In the few seconds after SIGTERM; when ``execution_timeout`` strikes, Airflow waits.
+        :param single_attempt: In the few seconds after SIGTERM; at ``execution_timeout``, Airflow waits.
         """
 
-    def check_alive(self) -> None:
+    def raise_if_killed(self) -> None:
         """
         Called before something new is begun: after the signal to end, Airflow lets a task run on for a while.
 
-        :raises SupersededError: If the task was killed, and another attempt goes on with it.
+        :raises TaskSupersededError: If the task was killed, and another attempt goes on with it.
         :raises IBMQuantumTaskError: If the task was killed. A worker that is shut down kills its tasks as
             well, so a retry is right; where a user did it, Airflow has decided already.
         """
@@ -100,7 +100,7 @@ class IBMQuantumTask:
             return
         self._killed.wait(_THREAD_SECONDS)
         if self._is_superseded:
-            raise SupersededError("The task was killed here: another attempt goes on with it")
+            raise TaskSupersededError("The task was killed here: another attempt goes on with it")
         raise IBMQuantumTaskError("The task was killed")
 
     @cached_property
@@ -113,7 +113,7 @@ class IBMQuantumTask:
 
 
 def _goes_on_elsewhere() -> bool:
-    return goes_on_elsewhere(get_current_context())
+    return another_try_is_active(get_current_context())
 
 
 def _is_running() -> bool:

@@ -18,8 +18,8 @@ from airflow_provider_ibm_sessions.client.errors import (
     IBMQuantumError,
     JobFailedError,
 )
-from airflow_provider_ibm_sessions.client.results import decode, plain
-from airflow_provider_ibm_sessions.client.validation import checked_positive, shown
+from airflow_provider_ibm_sessions.client.results import decode_results, to_strict_json
+from airflow_provider_ibm_sessions.client.validation import short_repr, validate_seconds
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -52,13 +52,13 @@ class Storage:
 
         :raises ConfigurationError: If there is no such kind of storage, or its library is not installed.
         """
-        checked_positive(self.threshold, "results_threshold")
+        validate_seconds(self.threshold, "results_threshold")
         if self.path is None:
             return
         if not isinstance(self.path, str) or not self.path:
             raise ConfigurationError(
                 "results_path must be a path such as 's3://conn_id@bucket/folder' or 'file:///folder', "
-                f"got {shown(self.path)}",
+                f"got {short_repr(self.path)}",
                 field="results_path",
             )
         try:
@@ -80,7 +80,7 @@ class Storage:
         return ObjectStoragePath(str(self.path))
 
 
-class Delivery:
+class JobResultCollector:
     """
     Fetches results and reports on jobs.
 
@@ -97,7 +97,7 @@ class Delivery:
         self._attempt = attempt
         self._storage = storage
         self._private = private
-        self.is_withheld = False
+        self.results_omitted = False
         """Whether results are there still that could not be brought: another attempt can."""
 
     def report(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ class Delivery:
         report = job.to_json()
         try:
             if not job.is_completed:
-                raise job.failure()
+                raise job.to_error()
             report["results"] = self._results(job)
         except IBMQuantumError as error:
             if error.retryable:
@@ -131,16 +131,16 @@ class Delivery:
     def _results(self, job: Job) -> Any:
         if job.private or job.id in self._private:
             kept = self._attempt.recall(job.id) or self._read_private(job)
-            return plain(decode(kept["results"]))
+            return to_strict_json(decode_results(kept["results"]))
         results = self._hook.job_results(job.id)
         if results is None:
-            raise JobFailedError(f"Job {job.id} is {job.outcome}, but IBM has no results of it")
+            raise JobFailedError(f"Job {job.id} is {job.final_status}, but IBM has no results of it")
         return results
 
     def _read_private(self, job: Job) -> dict[str, Any]:
         """Read what can be read once only, and keep it before anything else can fail."""
         with _undisturbed():
-            kept = {"results": plain(self._hook.job_results(job.id, raw=True))}
+            kept = {"results": to_strict_json(self._hook.job_results(job.id, raw=True))}
             if kept["results"] is not None:
                 self._keep(job.id, kept)
                 return kept
@@ -177,7 +177,7 @@ class Delivery:
             self._hook.log.warning("XCom carries all results of private job %s: no results_path", job_id)
             return
         else:
-            self.is_withheld = True
+            self.results_omitted = True
             report["error"] = self._too_large(job_id)
         del report["results"]
 
@@ -190,7 +190,7 @@ class Delivery:
         )
 
 
-def failures_in(reports: Iterable[dict[str, Any]]) -> list[str]:
+def errors_in(reports: Iterable[dict[str, Any]]) -> list[str]:
     """The errors among the reports."""
     return [report["error"] for report in reports if "error" in report]
 

@@ -17,19 +17,28 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
 from airflow_provider_ibm_sessions.client.validation import (
-    A_WEEK,
-    checked_backend,
-    checked_id,
-    checked_positive,
-    shown,
+    DEFAULT_WAIT_TIMEOUT,
+    short_repr,
+    validate_backend,
+    validate_id,
+    validate_seconds,
 )
-from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, SupersededError, told_to_airflow
+from airflow_provider_ibm_sessions.exceptions import (
+    IBMQuantumTaskError,
+    TaskSupersededError,
+    raise_as_airflow_errors,
+)
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.lifecycle.session import cancel_before_anew, cancel_tagged, end_all
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.session import cancel_before_anew, cancel_job_by_tag, end_all
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
 from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.operators._job_results import XCOM_BYTES, Delivery, Storage, failures_in
+from airflow_provider_ibm_sessions.operators._job_results import (
+    XCOM_BYTES,
+    JobResultCollector,
+    Storage,
+    errors_in,
+)
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
 
 if TYPE_CHECKING:
@@ -41,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["IBMQuantumRunJobsOperator", "IBMQuantumSubmitJobOperator"]
 
 
-class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
+class IBMQuantumSubmitJobOperator(IBMQuantumTaskMixin, BaseOperator):
     """
     Submits a job exactly once, and waits for its results.
 
@@ -104,7 +113,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         calibration_id: str | None = None,
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
-        timeout: float | timedelta = A_WEEK,
+        timeout: float | timedelta = DEFAULT_WAIT_TIMEOUT,
         poll_interval: float | timedelta = 5,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         cancel_on_kill: bool = True,
@@ -124,8 +133,8 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         self.calibration_id = calibration_id
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self.wait_for_completion = wait_for_completion
-        self.timeout = checked_positive(timeout, "timeout")
-        self.poll_interval = checked_positive(poll_interval, "poll_interval")
+        self.timeout = validate_seconds(timeout, "timeout")
+        self.poll_interval = validate_seconds(poll_interval, "poll_interval")
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill
         self.results_path = results_path
@@ -135,13 +144,13 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the job, unless an earlier attempt has, and wait for it if asked to."""
-        with told_to_airflow():
+        with raise_as_airflow_errors():
             attempt = Attempt(context)
             try:
                 fields = self._checked()
             except ConfigurationError:
                 if attempt.is_pending:  # who cannot go on with the job of an attempt before, ends it
-                    cancel_tagged(self.hook, attempt.tag())
+                    cancel_job_by_tag(self.hook, attempt.tag())
                 raise
             job = self._submitted(attempt, fields)
         self._keep(context, job)
@@ -155,7 +164,7 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         echo = event.get("echo") or {}
         self.job_id, self.session_id = echo.get("job_id"), echo.get("session_id")
         if self.cancel_on_kill:
-            self.check_alive()
+            self.raise_if_killed()
         if event.get("status") == "success":
             return self._deliver(context)
         end_time = event.get("end_time", 0.0)
@@ -166,14 +175,14 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
             end_all(self.hook, None, [self.job_id])
         raise AirflowFailException(event.get("message", f"Not an event of ours: {event}"))
 
-    def end_all(self, *, at_once: bool) -> None:
+    def end_all(self, *, single_attempt: bool) -> None:
         """Cancel the job of a killed task."""
         if not self.cancel_on_kill:
             return
         if self.job_id:
-            end_all(self.hook, None, [self.job_id], at_once=at_once)
+            end_all(self.hook, None, [self.job_id], single_attempt=single_attempt)
         elif self._tag:
-            cancel_tagged(self.hook, self._tag, at_once=at_once)
+            cancel_job_by_tag(self.hook, self._tag, single_attempt=single_attempt)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Called by Airflow after a deferral. When the trigger itself broke for good, cancel the job."""
@@ -182,19 +191,20 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
         except AirflowException:
             attempt = Attempt(context)
             if next_method != "execute_complete" and attempt.is_last:
-                cancel_tagged(self.hook, attempt.tag())
+                cancel_job_by_tag(self.hook, attempt.tag())
             raise
 
     def _checked(self) -> dict[str, Any]:
         """All that can be known to be wrong before anything is sent."""
-        from airflow_provider_ibm_sessions.client.submission import checked_job
+        from airflow_provider_ibm_sessions.client.submission import validate_job
 
         Storage(self.results_path, self.results_threshold).check()
         if not isinstance(self.program_params, Mapping):
             raise ConfigurationError(
-                f"program_params must be a mapping, got {shown(self.program_params)}", field="program_params"
+                f"program_params must be a mapping, got {short_repr(self.program_params)}",
+                field="program_params",
             )
-        fields = checked_job(
+        fields = validate_job(
             {
                 "program_id": self.program_id,
                 "params": self.program_params,
@@ -206,39 +216,39 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
             }
         )
         if self.backend is not None:
-            fields["backend"] = checked_backend(self.backend)
+            fields["backend"] = validate_backend(self.backend)
         if self.session_id is not None:
-            fields["session_id"] = checked_id(self.session_id)
+            fields["session_id"] = validate_id(self.session_id)
         elif self.backend is None:
             raise ConfigurationError("backend or session_id must be given", field="backend")
         return fields
 
     def _submitted(self, attempt: Attempt, fields: dict[str, Any]) -> Job:
-        from airflow_provider_ibm_sessions.client.submission import adopt_job
+        from airflow_provider_ibm_sessions.client.submission import resume_job
 
         attempt.begin(fields)
         for key in attempt.forsaken:
             cancel_before_anew(self.hook, attempt.tag(key=key))
             attempt.ended_forsaken(key)
         self._tag = attempt.tag()
-        if not attempt.is_first and (found := adopt_job(self.hook.get_conn(), self._tag)):
+        if not attempt.is_first and (found := resume_job(self.hook.get_conn(), self._tag)):
             self.log.info("Job %s was submitted by an earlier attempt: going on with it", found.id)
             return found
         if self.session_id is not None:
-            session = checked_to_take(self.hook.get_session(self.session_id), self.backend)
+            session = require_accepting(self.hook.get_session(self.session_id), self.backend)
             fields.setdefault("backend", session.backend_name)
-        self.check_alive()
-        return self.hook.submit_job_once(self._tag, is_successor=not attempt.is_first, **fields)
+        self.raise_if_killed()
+        return self.hook.submit_job_once(self._tag, is_retry=not attempt.is_first, **fields)
 
     def _keep(self, context: Context, job: Job) -> None:
         self.job_id = job.id
         self.log.info("Submitted job %s: %s", job.id, console_url(job.id))
         try:
-            self.check_alive()
-        except SupersededError:
+            self.raise_if_killed()
+        except TaskSupersededError:
             raise
         except IBMQuantumTaskError:  # killed while the request was under way
-            self.end_all(at_once=True)
+            self.end_all(single_attempt=True)
             raise
         context["ti"].xcom_push(key="job_id", value=job.id)
         IBMQuantumJobLink.persist(context, job.id)
@@ -261,29 +271,29 @@ class IBMQuantumSubmitJobOperator(IBMQuantumTask, BaseOperator):
 
     def _deliver(self, context: Context) -> dict[str, Any]:
         attempt = Attempt(context)
-        with told_to_airflow():
+        with raise_as_airflow_errors():
             job = self.hook.get_job(str(self.job_id))
             storage = Storage(self.results_path, self.results_threshold)
             private = [job.id] if self.private else []
-            delivery = Delivery(self.hook, attempt, storage, private)
+            delivery = JobResultCollector(self.hook, attempt, storage, private)
             [report] = delivery.report([job])
-        self.log.info("Job %s: %s", job.id, job.outcome)
-        if not delivery.is_withheld:
+        self.log.info("Job %s: %s", job.id, job.final_status)
+        if not delivery.results_omitted:
             attempt.delivered()
-        if failures := failures_in([report]):
+        if failures := errors_in([report]):
             context["ti"].xcom_push(key="return_value", value=report)
             raise AirflowFailException(failures[0])
         return report
 
 
-def checked_to_take(session: Session, backend: str | None) -> Session:
+def require_accepting(session: Session, backend: str | None) -> Session:
     """
     Return the session if it can take a job for this backend.
 
     :raises SessionClosedError: If it takes no jobs.
     :raises ConfigurationError: If it is on another backend, or IBM does not say on which and nor do we.
     """
-    if not session.takes_jobs:
+    if not session.accepts_jobs:
         raise SessionClosedError(
             f"session_id: {session.id} takes no jobs, it is {session.state} "
             f"({session.state_reason or 'IBM gave no reason'})",

@@ -17,31 +17,41 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.client.enums import OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import (
-    NEEDS_A_PERSON,
+    USER_ACTION_REQUIRED,
     ConfigurationError,
     IBMQuantumError,
     NotFoundError,
     RequestRejectedError,
 )
-from airflow_provider_ibm_sessions.client.validation import A_WEEK, checked_choice, checked_positive, shown
-from airflow_provider_ibm_sessions.exceptions import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.client.validation import (
+    DEFAULT_WAIT_TIMEOUT,
+    short_repr,
+    validate_choice,
+    validate_seconds,
+)
+from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.session_registry import enter, strike
 from airflow_provider_ibm_sessions.lifecycle.session import (
     SESSION,
-    checked_session,
     close,
-    close_after_failure,
+    close_quietly,
     drain,
     end_all,
     end_forsaken,
+    get_if_accepting_jobs,
     open_session,
-    taking_jobs,
+    validate_session_args,
 )
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
 from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
-from airflow_provider_ibm_sessions.operators._job_results import XCOM_BYTES, Delivery, Storage, failures_in
+from airflow_provider_ibm_sessions.operators._job_results import (
+    XCOM_BYTES,
+    JobResultCollector,
+    Storage,
+    errors_in,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -53,7 +63,7 @@ _REFUSED = "Refused"
 """The state of a job that IBM has not taken: our word, where IBM has none."""
 
 
-class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
+class IBMQuantumRunJobsOperator(IBMQuantumTaskMixin, BaseOperator):
     """
     Runs jobs in a session of their own, which closes itself with the last of them.
 
@@ -107,7 +117,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         max_ttl: int | str | timedelta | None = None,
         on_job_failure: str = "fail",
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
-        timeout: float | timedelta = A_WEEK,
+        timeout: float | timedelta = DEFAULT_WAIT_TIMEOUT,
         poll_interval: float | timedelta = 10,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         cancel_on_kill: bool = True,
@@ -120,10 +130,10 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         self.jobs = jobs
         self.mode = mode
         self.max_ttl = max_ttl
-        self.on_job_failure = checked_choice(on_job_failure, OnJobFailure, "on_job_failure")
+        self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
-        self.timeout = checked_positive(timeout, "timeout")
-        self.poll_interval = checked_positive(poll_interval, "poll_interval")
+        self.timeout = validate_seconds(timeout, "timeout")
+        self.poll_interval = validate_seconds(poll_interval, "poll_interval")
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill
         self.results_path = results_path
@@ -136,11 +146,11 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         attempt = Attempt(context)
         self.session_id = attempt.recall(SESSION)
         try:
-            with told_to_airflow():
+            with raise_as_airflow_errors():
                 slots = self._submit_all(context, attempt)
         except BaseException as error:  # a timeout or a kill as well: raised again
             self._leave(error, attempt)
-            self.check_alive()  # what failed since is the kill's doing
+            self.raise_if_killed()  # what failed since is the kill's doing
             raise
         return self._wait(context, slots, time.time() + self.timeout)
 
@@ -151,7 +161,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         self.session_id = echo["session_id"]
         self._job_ids = _ids_in(echo["slots"])
         if self.cancel_on_kill:
-            self.check_alive()
+            self.raise_if_killed()
         end_time = event.get("end_time", 0.0)
         if event.get("retryable") and time.time() < end_time:
             self.log.warning("%s. Waiting on", event.get("message"))
@@ -174,29 +184,29 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
                 self._leave(error, attempt)
             raise
 
-    def end_all(self, *, at_once: bool) -> None:
+    def end_all(self, *, single_attempt: bool) -> None:
         """End the session and the jobs of a killed task."""
         if self.session_id and self.cancel_on_kill:
-            end_all(self.hook, self.session_id, self._job_ids, at_once=at_once)
+            end_all(self.hook, self.session_id, self._job_ids, single_attempt=single_attempt)
         elif self.session_id:
-            drain(self.hook, self.session_id, at_once=at_once)
+            drain(self.hook, self.session_id, single_attempt=single_attempt)
 
     # -- submitting ----------------------------------------------------------------------------------
 
     def _checked_jobs(self) -> list[dict[str, Any]]:
         """All that can be known to be wrong before anything is sent."""
-        from airflow_provider_ibm_sessions.client.submission import checked_job
+        from airflow_provider_ibm_sessions.client.submission import validate_job
 
         Storage(self.results_path, self.results_threshold).check()
         if isinstance(self.jobs, str | Mapping) or not isinstance(self.jobs, Sequence) or not self.jobs:
             raise ConfigurationError(
-                f"jobs must be a list of at least one job, got {shown(self.jobs)}", field="jobs"
+                f"jobs must be a list of at least one job, got {short_repr(self.jobs)}", field="jobs"
             )
-        return [checked_job(job, f"jobs[{index}]") for index, job in enumerate(self.jobs)]
+        return [validate_job(job, f"jobs[{index}]") for index, job in enumerate(self.jobs)]
 
     def _submit_all(self, context: Context, attempt: Attempt) -> list[dict[str, Any]]:
         """A slot for each job: its ``id``, or the ``error`` with which IBM refused it."""
-        session = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
+        session = validate_session_args(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
         jobs = self._checked_jobs()
         attempt.begin([jobs, session["backend"], session["mode"]])
         end_forsaken(self.hook, context, attempt)
@@ -208,7 +218,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             found = {"id": earlier[index].id} if index in earlier else self._submit(attempt, index, job)
             slots.append({**found, "private": bool(job.get("private"))})
         self._drain()
-        self.check_alive()
+        self.raise_if_killed()
         return slots
 
     def _enter_session(
@@ -223,7 +233,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         """Go on in the session of an earlier attempt; if jobs are missing still, only while it takes them."""
         known = [self.session_id, *(job.session_id for job in earlier.values())]
         for session_id in dict.fromkeys(name for name in known if name):
-            if all_there or taking_jobs(self.hook, session_id):
+            if all_there or get_if_accepting_jobs(self.hook, session_id):
                 self.session_id = session_id
                 self.log.info("Going on with session %s of an earlier attempt", session_id)
                 enter(context, session_id, self.ibm_quantum_conn_id)
@@ -236,14 +246,14 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         self.session_id = session.id
         enter(context, session.id, self.ibm_quantum_conn_id)
         context["ti"].xcom_push(key="session", value=session.to_json())
-        self.check_alive()
+        self.raise_if_killed()
 
     def _find_earlier(self, attempt: Attempt, count: int) -> dict[int, Job]:
         """The jobs that earlier attempts have submitted, by their place."""
-        from airflow_provider_ibm_sessions.client.submission import adopt_job
+        from airflow_provider_ibm_sessions.client.submission import resume_job
 
         client = self.hook.get_conn()
-        found = {index: adopt_job(client, attempt.tag(index)) for index in range(count)}
+        found = {index: resume_job(client, attempt.tag(index)) for index in range(count)}
         earlier = {index: job for index, job in found.items() if job is not None}
         self._job_ids = [job.id for job in earlier.values()]
         self.log.info(
@@ -252,11 +262,11 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         return earlier
 
     def _submit(self, attempt: Attempt, index: int, job: dict[str, Any]) -> dict[str, Any]:
-        self.check_alive()
+        self.raise_if_killed()
         try:
             submitted = self.hook.submit_job_once(
                 attempt.tag(index),
-                is_successor=not attempt.is_first,
+                is_retry=not attempt.is_first,
                 backend=self.backend,
                 session_id=self.session_id,
                 **job,
@@ -275,7 +285,7 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         """Take no more jobs, so that the session closes itself with the last one."""
         try:
             self.hook.update_session(str(self.session_id), accepting_jobs=False)
-        except NEEDS_A_PERSON:
+        except USER_ACTION_REQUIRED:
             raise
         except IBMQuantumError as error:
             self.log.warning("%s. The session will be closed when its jobs have ended", error)
@@ -290,12 +300,12 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
             return
         if attempt.is_last or self._killed or not _is_retried(error):
             end_all(self.hook, self.session_id, self._job_ids)
-            close_after_failure(self.hook, self.session_id)
+            close_quietly(self.hook, self.session_id)
             return
         try:
             self.hook.update_session(self.session_id, accepting_jobs=False)
         except IBMQuantumError:
-            close_after_failure(self.hook, self.session_id)
+            close_quietly(self.hook, self.session_id)
 
     # -- waiting and reporting -----------------------------------------------------------------------
 
@@ -324,25 +334,29 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         attempt = Attempt(context)
         unclosed = self._close(context)
         storage = Storage(self.results_path, self.results_threshold)
-        delivery = Delivery(self.hook, attempt, storage, [slot["id"] for slot in slots if slot["private"]])
+        delivery = JobResultCollector(
+            self.hook, attempt, storage, [slot["id"] for slot in slots if slot["private"]]
+        )
         failures = [text for text in (trouble, unclosed and str(unclosed)) if text]
         try:
             reports = self._reports(delivery, slots)
         except IBMQuantumError as error:
             # Jobs that were given up are not to be run by a retry.
-            raise as_failure(
+            raise to_airflow_exception(
                 "; ".join([*failures, str(error)]), retryable=error.retryable and not trouble
             ) from error
-        failures += failures_in(reports)
+        failures += errors_in(reports)
         for report in reports:
             self.log.info("%s", report.get("error") or f"Job {report['id']}: {report['state']}")
-        if unclosed is None and not delivery.is_withheld:
+        if unclosed is None and not delivery.results_omitted:
             attempt.delivered()
         # To collect is to live with jobs that fail, and with nothing else.
-        must_fail = trouble or unclosed or delivery.is_withheld or self.on_job_failure == OnJobFailure.FAIL
+        must_fail = (
+            trouble or unclosed or delivery.results_omitted or self.on_job_failure == OnJobFailure.FAIL
+        )
         if failures and must_fail:
             context["ti"].xcom_push(key="return_value", value=reports)
-            raise as_failure("; ".join(failures), retryable=unclosed is not None and not trouble)
+            raise to_airflow_exception("; ".join(failures), retryable=unclosed is not None and not trouble)
         return reports
 
     def _close(self, context: Context) -> IBMQuantumError | None:
@@ -370,12 +384,12 @@ class IBMQuantumRunJobsOperator(IBMQuantumTask, BaseOperator):
         strike(session.id)
         return session
 
-    def _reports(self, delivery: Delivery, slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        from airflow_provider_ibm_sessions.client.flows import Awaited
+    def _reports(self, delivery: JobResultCollector, slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        from airflow_provider_ibm_sessions.client.flows import JobSet
 
         job_ids = _ids_in(slots)
-        looked = Awaited(tuple(job_ids), self.session_id).look()
-        jobs = self.hook.get_conn().follow(looked).jobs if job_ids else ()
+        looked = JobSet(tuple(job_ids), self.session_id).look()
+        jobs = self.hook.get_conn().run_flow(looked).jobs if job_ids else ()
         reports = {report["id"]: report for report in delivery.report(jobs)}
         return [reports.get(slot["id"]) or _refused(slot) for slot in slots]
 

@@ -17,26 +17,26 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
-from airflow_provider_ibm_sessions.client.polling import is_passing
+from airflow_provider_ibm_sessions.client.polling import is_transient
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_MAX_TTL,
-    checked_bool,
-    checked_id,
-    checked_positive,
+    validate_bool,
+    validate_id,
+    validate_seconds,
 )
-from airflow_provider_ibm_sessions.exceptions import told_to_airflow
+from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.session_registry import enter
 from airflow_provider_ibm_sessions.lifecycle.session import (
     SESSION,
-    checked_session,
     close,
     end_all,
     end_forsaken,
+    get_if_accepting_jobs,
     open_session,
-    taking_jobs,
+    validate_session_args,
 )
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
 from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.sessions import Session
 
 
-class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
+class IBMQuantumCreateSessionOperator(IBMQuantumTaskMixin, BaseOperator):
     """
     Opens a session, or a batch, on a QPU. Returns its id; the XCom ``session`` holds the details.
 
@@ -84,12 +84,14 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
     def execute(self, context: Context) -> str:
         """Open the session, or go on with that of an earlier attempt."""
         attempt = Attempt(context)
-        with told_to_airflow():
-            wanted = checked_session(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
+        with raise_as_airflow_errors():
+            wanted = validate_session_args(
+                context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl
+            )
             attempt.begin(wanted)
             end_forsaken(self.hook, context, attempt)
             before = attempt.recall(SESSION)
-            session = taking_jobs(self.hook, before) if before else None
+            session = get_if_accepting_jobs(self.hook, before) if before else None
             if session is None:
                 session = open_session(
                     self.hook, context, attempt, wanted, lambda opened: self._keep(context, opened)
@@ -102,21 +104,21 @@ class IBMQuantumCreateSessionOperator(IBMQuantumTask, BaseOperator):
 
     def post_execute(self, context: Any, result: Any = None) -> None:
         """Called by Airflow after ``execute()``: a session that a kill has closed since is not handed on."""
-        self.check_alive()
+        self.raise_if_killed()
 
-    def end_all(self, *, at_once: bool) -> None:
+    def end_all(self, *, single_attempt: bool) -> None:
         """Close the session of a killed task; once the task has ended, that is its teardown's to do."""
         if self.session_id:
-            end_all(self.hook, self.session_id, at_once=at_once)
+            end_all(self.hook, self.session_id, single_attempt=single_attempt)
 
     def _keep(self, context: Context, session: Session) -> None:
         self.session_id = session.id
-        enter(context, session.id, self.ibm_quantum_conn_id, outlives_task=True)
+        enter(context, session.id, self.ibm_quantum_conn_id, dag_run_scoped=True)
         context["ti"].xcom_push(key="session", value=session.to_json())
-        self.check_alive()
+        self.raise_if_killed()
 
 
-class IBMQuantumUpdateSessionOperator(IBMQuantumTask, BaseOperator):
+class IBMQuantumUpdateSessionOperator(IBMQuantumTaskMixin, BaseOperator):
     """
     Makes a session refuse new jobs, or take them again. Returns the session's id.
 
@@ -143,14 +145,14 @@ class IBMQuantumUpdateSessionOperator(IBMQuantumTask, BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Send the one flag that IBM lets change."""
-        with told_to_airflow():
-            accepting = checked_bool(self.accepting_jobs, "accepting_jobs")
-            self.hook.update_session(checked_id(self.session_id), accepting_jobs=accepting)
+        with raise_as_airflow_errors():
+            accepting = validate_bool(self.accepting_jobs, "accepting_jobs")
+            self.hook.update_session(validate_id(self.session_id), accepting_jobs=accepting)
         self.log.info("Session %s was told to %s", self.session_id, "take jobs" if accepting else "drain")
         return self.session_id
 
 
-class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
+class IBMQuantumCloseSessionOperator(IBMQuantumTaskMixin, BaseOperator):
     """
     Closes a session for certain. Returns its last details, or None if IBM does not know it.
 
@@ -186,14 +188,14 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
         self.session_id = session_id
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self.drain = drain
-        self.timeout = checked_positive(timeout, "timeout")
-        self.poll_interval = checked_positive(poll_interval, "poll_interval")
+        self.timeout = validate_seconds(timeout, "timeout")
+        self.poll_interval = validate_seconds(poll_interval, "poll_interval")
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Drain if asked to, then close and confirm."""
-        with told_to_airflow():
-            checked_id(self.session_id)
+        with raise_as_airflow_errors():
+            validate_id(self.session_id)
         if self.drain:
             try:
                 self._drain(context)
@@ -257,7 +259,7 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
             return self.hook.get_session(self.session_id).is_closed
         except IBMQuantumError as error:
             self.log.warning("%s", error)
-            return not is_passing(error)
+            return not is_transient(error)
 
     def _defer(self, end_time: float) -> NoReturn:
         from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
@@ -273,7 +275,7 @@ class IBMQuantumCloseSessionOperator(IBMQuantumTask, BaseOperator):
 
     def _close(self) -> dict[str, Any] | None:
         # All else may be gone at the next try, even a refusal, and a session that is left open costs money.
-        with told_to_airflow(final=(ConfigurationError,)):
+        with raise_as_airflow_errors(final=(ConfigurationError,)):
             session = close(self.hook, self.session_id)
         if session is None:
             self.log.warning(

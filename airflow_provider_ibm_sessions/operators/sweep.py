@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_ibm_sessions.client.validation import checked_bool, checked_choice, to_seconds
-from airflow_provider_ibm_sessions.exceptions import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_bool, validate_choice
+from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.hooks.session_registry import TaskLedger
+from airflow_provider_ibm_sessions.hooks.session_registry import VariableSessionRegistry
 from airflow_provider_ibm_sessions.lifecycle.sweep import Scope, Sweep
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
 
 
-class IBMQuantumSweepSessionsOperator(IBMQuantumTask, BaseOperator):
+class IBMQuantumSweepSessionsOperator(IBMQuantumTaskMixin, BaseOperator):
     """
     Looks at all open sessions and batches, and closes those that no live run of this Airflow owns.
 
@@ -53,16 +53,16 @@ class IBMQuantumSweepSessionsOperator(IBMQuantumTask, BaseOperator):
         super().__init__(**kwargs)
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self.min_age = to_seconds(min_age, "min_age")
-        self.scope = Scope(checked_choice(scope, Scope, "scope"))
-        self._is_dry = checked_bool(dry_run, "dry_run")  # Airflow's own tasks have a method of that name
+        self.scope = Scope(validate_choice(scope, Scope, "scope"))
+        self._is_dry = validate_bool(dry_run, "dry_run")  # Airflow's own tasks have a method of that name
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look, close, and tell; one that cannot be closed does not keep the others."""
-        sweep = Sweep(self.hook, TaskLedger(context), scope=self.scope, min_age=self.min_age)
-        with told_to_airflow():
+        sweep = Sweep(self.hook, VariableSessionRegistry(context), scope=self.scope, min_age=self.min_age)
+        with raise_as_airflow_errors():
             reports, failures = sweep.run(dry_run=self._is_dry)
         self.log.info("%d sessions open, %d closed", len(reports), sum(each["closed"] for each in reports))
         if failures:
             context["ti"].xcom_push(key="return_value", value=reports)
-            raise as_failure("; ".join(map(str, failures)), retryable=True)
+            raise to_airflow_exception("; ".join(map(str, failures)), retryable=True)
         return reports

@@ -18,11 +18,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.polling import TOLERATED_FAILURES, Patience
-from airflow_provider_ibm_sessions.client.validation import checked_positive
-from airflow_provider_ibm_sessions.exceptions import as_failure, told_to_airflow
+from airflow_provider_ibm_sessions.client.polling import TOLERATED_FAILURES, FailureTolerance
+from airflow_provider_ibm_sessions.client.validation import validate_seconds
+from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
 
-class IBMQuantumSensor(IBMQuantumTask, BaseSensorOperator):
+class IBMQuantumSensor(IBMQuantumTaskMixin, BaseSensorOperator):
     """
     Polls until there is something to return. Changes and cancels nothing.
 
@@ -50,7 +50,7 @@ class IBMQuantumSensor(IBMQuantumTask, BaseSensorOperator):
         poke_interval: float | timedelta = 10,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=checked_positive(poke_interval, "poke_interval"), **kwargs)
+        super().__init__(poke_interval=validate_seconds(poke_interval, "poke_interval"), **kwargs)
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self.deferrable = deferrable
 
@@ -63,7 +63,7 @@ class IBMQuantumSensor(IBMQuantumTask, BaseSensorOperator):
         """Poll once; returns what the sensor returns, or None if it is too early."""
 
     @abstractmethod
-    def outcome_of(self, event: dict[str, Any]) -> Any:
+    def result_from_event(self, event: dict[str, Any]) -> Any:
         """What the sensor returns after the trigger has succeeded."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ class IBMQuantumSensor(IBMQuantumTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Poll once; if that is not the end, wait as asked."""
-        with told_to_airflow():
+        with raise_as_airflow_errors():
             self.check(context)
         if not self.deferrable:
             return super().execute(context)
@@ -85,7 +85,7 @@ class IBMQuantumSensor(IBMQuantumTask, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        with told_to_airflow():
+        with raise_as_airflow_errors():
             try:
                 outcome = self.look()
             except IBMQuantumError as error:
@@ -100,11 +100,11 @@ class IBMQuantumSensor(IBMQuantumTask, BaseSensorOperator):
         """Take up what the trigger told."""
         status = event.get("status")
         if status == "success":
-            with told_to_airflow():
-                return self.outcome_of(event)
+            with raise_as_airflow_errors():
+                return self.result_from_event(event)
         if status == "timeout":
             raise AirflowSensorTimeout(event["message"])
-        raise as_failure(
+        raise to_airflow_exception(
             event.get("message", f"Not an event of ours: {event}"), retryable=event.get("retryable", False)
         )
 
@@ -118,6 +118,6 @@ class IBMQuantumSensor(IBMQuantumTask, BaseSensorOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=None)
 
     @cached_property
-    def _patience(self) -> Patience:
+    def _patience(self) -> FailureTolerance:
         """In reschedule mode each poll is a process of its own and cannot count: ``timeout`` is the bound."""
-        return Patience(math.inf if self.reschedule else TOLERATED_FAILURES)
+        return FailureTolerance(math.inf if self.reschedule else TOLERATED_FAILURES)

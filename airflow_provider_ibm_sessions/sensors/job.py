@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.enums import JobState, OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, JobFailedError
-from airflow_provider_ibm_sessions.client.validation import checked_choice, checked_id
+from airflow_provider_ibm_sessions.client.validation import validate_choice, validate_id
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.sensors.base import IBMQuantumSensor
 
@@ -50,26 +50,26 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         super().__init__(**kwargs)
         self.job_id = job_id
         self.session_id = session_id
-        self.on_job_failure = checked_choice(on_job_failure, OnJobFailure, "on_job_failure")
+        self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
 
     def check(self, context: Context) -> None:
         """Check the id, and show the button."""
         if (self.job_id is None) == (self.session_id is None):
             raise ConfigurationError("either job_id or session_id must be given", field="job_id")
         if self.job_id is not None:
-            IBMQuantumJobLink.persist(context, checked_id(self.job_id, "job_id"))
+            IBMQuantumJobLink.persist(context, validate_id(self.job_id, "job_id"))
         if self.session_id is not None:
-            IBMQuantumSessionLink.persist(context, checked_id(self.session_id))
+            IBMQuantumSessionLink.persist(context, validate_id(self.session_id))
 
     def look(self) -> Any:
         """See how far the jobs are."""
-        from airflow_provider_ibm_sessions.client.flows import Awaited
+        from airflow_provider_ibm_sessions.client.flows import JobSet
 
-        progress = self.hook.get_conn().follow(Awaited(self._job_ids, self.session_id).look())
+        progress = self.hook.get_conn().run_flow(JobSet(self._job_ids, self.session_id).look())
         self.log.info("%s", progress)
         return self._outcome([job.to_json() for job in progress.jobs]) if progress.is_done else None
 
-    def outcome_of(self, event: dict[str, Any]) -> Any:
+    def result_from_event(self, event: dict[str, Any]) -> Any:
         """The details of the job or the jobs."""
         return self._outcome(event["jobs"])
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.polling import has_reached
-from airflow_provider_ibm_sessions.client.validation import checked_id, checked_states
+from airflow_provider_ibm_sessions.client.validation import validate_id, validate_states
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.sensors.base import IBMQuantumSensor
 
@@ -40,11 +40,11 @@ class IBMQuantumSessionSensor(IBMQuantumSensor):
     ) -> None:
         super().__init__(**kwargs)
         self.session_id = session_id
-        self.target_state = checked_states(target_state)
+        self.target_state = validate_states(target_state)
 
     def check(self, context: Context) -> None:
         """Check the id, and show the button."""
-        checked_id(self.session_id)
+        validate_id(self.session_id)
         IBMQuantumSessionLink.persist(context, self.session_id)
 
     def look(self) -> dict[str, Any] | None:
@@ -54,7 +54,7 @@ class IBMQuantumSessionSensor(IBMQuantumSensor):
         self.log.info("Session %s is %s", session.id, session.state)
         return session.to_json() if reached else None
 
-    def outcome_of(self, event: dict[str, Any]) -> dict[str, Any]:
+    def result_from_event(self, event: dict[str, Any]) -> dict[str, Any]:
         """The session's details."""
         session: dict[str, Any] = event["session"]
         self.log.info("Session %s is %s", self.session_id, session.get("state"))

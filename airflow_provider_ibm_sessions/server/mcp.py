@@ -79,7 +79,7 @@ def tool_for(operation: Operation[Any]) -> Tool:
         output_schema=(operation.reply or Done).model_json_schema(mode="serialization"),
         annotations=ToolAnnotations(
             title=operation.summary,
-            read_only_hint=operation.safety is Safety.READ_ONLY,
+            read_only_hint=operation.safety is Safety.SAFE,
             destructive_hint=face.destructive,
             idempotent_hint=face.repeatable,
             open_world_hint=True,
@@ -168,7 +168,7 @@ async def _result(
     :raises MCPError: If the caller has left: nobody reads it.
     """
     try:
-        answer = await desk.carry_out(operation.called_with(arguments), caller)
+        answer = await desk.carry_out(operation.parse_arguments(arguments), caller)
     except CallerLeftError:
         raise MCPError(INTERNAL_ERROR, "The caller has left") from None
     except IBMQuantumError as error:

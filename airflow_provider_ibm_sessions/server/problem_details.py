@@ -109,7 +109,7 @@ def status_of(error: IBMQuantumError) -> int:
 
 def _is_ours(error: BaseException | None) -> bool:
     """Whether the status says nothing to the caller: a web page's, or IAM's of a key that is not theirs."""
-    return isinstance(error, BadResponseError) or (isinstance(error, IBMQuantumError) and error.at_iam)
+    return isinstance(error, BadResponseError) or (isinstance(error, IBMQuantumError) and error.from_iam)
 
 
 def _timed_out(error: BaseException | None) -> bool:

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
 from airflow_provider_ibm_sessions.client.models.base import PathId
-from airflow_provider_ibm_sessions.client.operations import PUBLIC, Operation, explained, place_of
+from airflow_provider_ibm_sessions.client.operations import PUBLIC, Operation, field_path, format_errors
 from airflow_provider_ibm_sessions.server import openapi, problem_details
 from airflow_provider_ibm_sessions.server.callers import HEALTH, Attended, CallerLeftError, caller_of
 from airflow_provider_ibm_sessions.server.health import Health, health_of
@@ -100,7 +100,7 @@ def _endpoint(operation: Operation[Any], desk: Desk) -> Endpoint:
         await _refuse_surplus(operation, request)
         query = given.pop("query", None)
         arguments = {**given, **(query.model_dump(exclude_none=True) if query else {})}
-        answer = await desk.carry_out(operation.called_with(arguments), caller_of(request.scope))
+        answer = await desk.carry_out(operation.parse_arguments(arguments), caller_of(request.scope))
         return _answer(answer, empty=operation.reply is None)
 
     parameters = [Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request)]
@@ -121,7 +121,7 @@ async def _refuse_surplus(operation: Operation[Any], request: Request) -> None:
 def _parameters(operation: Operation[Any]) -> dict[str, Any]:
     kinds: dict[str, Any] = {}
     if operation.has_id:
-        kinds["id"] = Annotated[PathId, Path(description=operation.id_words)]
+        kinds["id"] = Annotated[PathId, Path(description=operation.id_description)]
     if operation.query:
         kinds["query"] = Annotated[reading_texts(operation.query), Query()]
     if operation.body:
@@ -169,7 +169,7 @@ def _explain_errors(app: FastAPI) -> None:
             # Read as JSON only if it says that it is: a web page may send other types without asking us.
             return Problem.plain(422, "Content-Type must be application/json", "Content-Type").response()
         items = [_placed(item) for item in error.errors()]
-        wrong = ConfigurationError(explained(items), field=place_of(items[0]) or "body")
+        wrong = ConfigurationError(format_errors(items), field=field_path(items[0]) or "body")
         return problem_details.response_to(wrong)
 
     @app.exception_handler(HTTPException)

@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.server.security import Rules, checked_token
+from airflow_provider_ibm_sessions.server.security import Rules, validate_token
 from airflow_provider_ibm_sessions.server.signals import SETTLING, say
 
 ENV_TOKEN: Final = "IBM_QUANTUM_SESSIONS_TOKEN"  # noqa: S105 - the name of a variable
@@ -47,12 +47,12 @@ def rules_for(
 def _token(file: str | None, environ: Mapping[str, str]) -> str | None:
     if file is None:
         token = environ.get(ENV_TOKEN)
-        return None if token is None else checked_token(token, ENV_TOKEN)
+        return None if token is None else validate_token(token, ENV_TOKEN)
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"--token-file: cannot read {file}", field="token") from error
-    return checked_token(text.strip(), file)
+    return validate_token(text.strip(), file)
 
 
 def serve(app: ASGIApp, host: str, port: int, path: str = "") -> None:

@@ -23,7 +23,7 @@ MOST_AT_ONCE: Final = 1000
 MIN_TOKEN: Final = 16
 
 
-def checked_token(token: str, where: str) -> str:
+def validate_token(token: str, where: str) -> str:
     """
     Return the bearer token that callers must have.
 

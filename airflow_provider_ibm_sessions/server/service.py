@@ -27,13 +27,13 @@ from airflow_provider_ibm_sessions.client.operations import (
     alone,
 )
 from airflow_provider_ibm_sessions.client.recovery import Opening, name_candidates
-from airflow_provider_ibm_sessions.client.results import plain
+from airflow_provider_ibm_sessions.client.results import to_strict_json
 from airflow_provider_ibm_sessions.server.callers import Caller, CallerLeftError, Debt
 
 ClientSource: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIBMQuantumClient]]
 """Lends a client, for as long as the process serves."""
 
-LANES: Final = 30
+POOL_SHARDS: Final = 30
 """Of the client: 300 requests in flight."""
 PLACES: Final = 280
 """Of those, for all but closing."""
@@ -84,11 +84,11 @@ class Desk:
 
     async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
-            settling = asyncio.create_task(self.settle())
-            while not settling.done():
+            list_lag = asyncio.create_task(self.settle())
+            while not list_lag.done():
                 # A signal cancels the task itself, from which anyio does not shield.
                 with suppress(asyncio.CancelledError):
-                    await asyncio.shield(settling)
+                    await asyncio.shield(list_lag)
             await self._stack.aclose()
 
     async def settle(self) -> None:
@@ -134,7 +134,7 @@ class Desk:
     async def _reaches_ibm(self) -> bool:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self._client.follow(alone(LIST_BACKENDS.call()))
+                await self._client.run_flow(alone(LIST_BACKENDS.call()))
         except (IBMQuantumError, TimeoutError) as error:
             log.warning("Not ready: %s", str(error) or f"no answer within {PROBE_SECONDS:g} s")
             return False
@@ -159,7 +159,7 @@ class Desk:
         await self._take_place(places)
         began = datetime.now(UTC)
         try:
-            return await self._client.follow(alone(call))
+            return await self._client.run_flow(alone(call))
         except OutcomeUnknownError as error:
             if call.operation is CREATE_SESSION:
                 await self._look(Opening(**call.values, since=began), error)
@@ -171,8 +171,8 @@ class Desk:
         """Name in the error what may have been opened. To close it is for a person: it may be another's."""
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                await asyncio.sleep(self._client.retry.settling)
-                name_candidates(unknown, await self._client.follow(opening.candidates()))
+                await asyncio.sleep(self._client.retry.list_lag)
+                name_candidates(unknown, await self._client.run_flow(opening.candidates()))
         except (IBMQuantumError, TimeoutError) as error:
             log.warning("Cannot look for what was opened: %s", str(error) or "no answer in time")
 
@@ -233,7 +233,7 @@ class Desk:
 
     async def _undone(self, operation: Operation[Any], name: str) -> bool:
         try:
-            await self._client.follow(alone(operation.call(name)))
+            await self._client.run_flow(alone(operation.call(name)))
         except NotFoundError as error:
             log.warning("%s", error)
         except IBMQuantumError as error:
@@ -254,4 +254,4 @@ def as_json(reply: Any) -> Any:
     """A reply as IBM sent it, in strict JSON: infinite numbers are texts."""
     if isinstance(reply, BaseModel):
         reply = reply.model_dump(mode="json", exclude_unset=True)
-    return plain(reply)
+    return to_strict_json(reply)

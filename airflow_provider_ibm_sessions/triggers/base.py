@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
-from airflow_provider_ibm_sessions.client.polling import Patience, first_pause, is_passing, jittered
-from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
+from airflow_provider_ibm_sessions.client.polling import FailureTolerance, first_pause, is_transient, jittered
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class IBMQuantumTrigger(BaseTrigger):
         return IBMQuantumHook(self.ibm_quantum_conn_id)
 
     @abstractmethod
-    def awaited(self) -> dict[str, Any]:
+    def trigger_kwargs(self) -> dict[str, Any]:
         """The arguments that say what is awaited."""
 
     @abstractmethod
@@ -60,7 +60,7 @@ class IBMQuantumTrigger(BaseTrigger):
         """Poll once; returns the event, if it is time for one."""
 
     @abstractmethod
-    def too_late(self) -> str:
+    def timeout_message(self) -> str:
         """What to tell when the time is over."""
 
     def event(self, **facts: Any) -> TriggerEvent:
@@ -72,7 +72,7 @@ class IBMQuantumTrigger(BaseTrigger):
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
-                **self.awaited(),
+                **self.trigger_kwargs(),
                 "end_time": self.end_time,
                 "poll_interval": self.poll_interval,
                 "ibm_quantum_conn_id": self.ibm_quantum_conn_id,
@@ -91,7 +91,7 @@ class IBMQuantumTrigger(BaseTrigger):
             facts = {
                 "status": "error",
                 "message": str(error),
-                "retryable": is_passing(error),
+                "retryable": is_transient(error),
                 "end_time": self.end_time,
             }
         yield self.event(**facts)
@@ -100,8 +100,8 @@ class IBMQuantumTrigger(BaseTrigger):
         """Airflow may not give it for a while; what was begun is not to be ended for that."""
         while time.time() < self.end_time:
             try:
-                await self.hook.acredentials()
-            except AirflowUnavailableError as error:
+                await self.hook.aget_credentials()
+            except AirflowApiUnavailableError as error:
                 self.log.warning("%s. Waiting on", error)
                 await self._sleep(jittered(self.poll_interval))
             else:
@@ -109,20 +109,20 @@ class IBMQuantumTrigger(BaseTrigger):
 
     async def _watch(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
         # Whoever deferred has had an answer: a web page now is passing trouble, not a wrong URL.
-        patience = Patience(answered=True, makes_pauses=True)
+        patience = FailureTolerance(answered=True, honours_retry_after=True)
         while True:
             # Read before looking at the clock: after an hour without a triggerer the work comes first.
             if facts := await self._poll(client, patience):
                 return facts
             if time.time() >= self.end_time:
-                return {"status": "timeout", "message": self.too_late()}
+                return {"status": "timeout", "message": self.timeout_message()}
             await self._sleep(max(jittered(self.poll_interval), patience.pause))
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but not beyond the deadline."""
         await asyncio.sleep(max(0.0, min(seconds, self.end_time - time.time())))
 
-    async def _poll(self, client: AsyncIBMQuantumClient, patience: Patience) -> dict[str, Any] | None:
+    async def _poll(self, client: AsyncIBMQuantumClient, patience: FailureTolerance) -> dict[str, Any] | None:
         try:
             async with asyncio.timeout(max(_LAST_POLL_SECONDS, self.end_time - time.time())):
                 facts = await self.look(client)

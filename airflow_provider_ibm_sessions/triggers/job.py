@@ -10,7 +10,7 @@ from typing import Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.flows import Awaited, drain, end_all
+from airflow_provider_ibm_sessions.client.flows import JobSet, drain, end_all
 from airflow_provider_ibm_sessions.lifecycle.kill import is_over
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
@@ -52,7 +52,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         self.echo = echo
         self._told: int | None = None
 
-    def awaited(self) -> dict[str, Any]:
+    def trigger_kwargs(self) -> dict[str, Any]:
         """The jobs, and what becomes of them when the task is killed."""
         return {
             "job_ids": list(self.job_ids),
@@ -64,7 +64,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
 
     async def look(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
         """See how far they are, and log what has changed."""
-        progress = await client.follow(Awaited(self.job_ids, self.session_id).look(self._told))
+        progress = await client.run_flow(JobSet(self.job_ids, self.session_id).look(self._told))
         if self._told != progress.count:
             self._told = progress.count
             self.log.info("%s", progress)
@@ -76,7 +76,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         """What is told to the task, with what it wanted back."""
         return super().event(**{**facts, "end_time": self.end_time, "echo": self.echo})
 
-    def too_late(self) -> str:
+    def timeout_message(self) -> str:
         """What to tell when the time is over."""
         what = f"Job {', '.join(self.job_ids)}" if self.job_ids else f"Jobs of session {self.session_id}"
         return f"{what} not final in time"
@@ -106,8 +106,8 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
             calls = drain(self._owned)
         else:
             return
-        async with self.hook.async_brief_client() as client:
-            for text in await client.follow(calls):
+        async with self.hook.async_short_lived_client() as client:
+            for text in await client.run_flow(calls):
                 self.log.error("%s", text)
 
     @property

@@ -25,7 +25,7 @@ class IBMQuantumSessionTrigger(IBMQuantumTrigger):
         self.session_id = session_id
         self.target_states = tuple(target_states)
 
-    def awaited(self) -> dict[str, Any]:
+    def trigger_kwargs(self) -> dict[str, Any]:
         """The session and its states."""
         return {"session_id": self.session_id, "target_states": list(self.target_states)}
 
@@ -36,6 +36,6 @@ class IBMQuantumSessionTrigger(IBMQuantumTrigger):
             return {"status": "success", "session": session.to_json()}
         return None
 
-    def too_late(self) -> str:
+    def timeout_message(self) -> str:
         """What to tell when the time is over."""
         return f"Session {self.session_id} was not {' or '.join(self.target_states)} in time"

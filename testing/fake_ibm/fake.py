@@ -190,7 +190,7 @@ class FakeIBM:
         """A summary, ready for JSON."""
         sessions, jobs = self.sessions, self.jobs
         return {
-            "accepting": [session.id for session in sessions.values() if session.takes_jobs],
+            "accepting": [session.id for session in sessions.values() if session.accepts_jobs],
             "sessions": dict(Counter(session.state for session in sessions.values())),
             "jobs": dict(Counter(job.status for job in jobs.values())),
             "jobs_run": sum(job.started is not None for job in jobs.values()),

@@ -105,7 +105,7 @@ def _refuse_session(body: dict[str, Any], life: Lifecycle) -> Reply | None:
     session = life.sessions.get(name)
     if session is None:
         return not_found(f"unknown session: {name}")
-    if not session.takes_jobs:
+    if not session.accepts_jobs:
         return error(life.settings.closed_session_status, "Session has been closed", SESSION_CLOSED)
     if session.backend and session.backend != body["backend"]:
         return bad_request("The backend must be the session's backend.")

@@ -51,7 +51,7 @@ class SessionRecord:
         return self.state == "closed"
 
     @property
-    def takes_jobs(self) -> bool:
+    def accepts_jobs(self) -> bool:
         """A closed session's flag can be flipped to true again, yet it takes no job."""
         return self.accepting_jobs and self.state not in ("pending_closed", "closed")
 

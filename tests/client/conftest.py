@@ -26,11 +26,11 @@ from testing.fake_ibm import FakeIBM
 settings.register_profile("client", database=None, deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("client")
 
-QUICK = RetryPolicy(window=3.0, first_pause=0.01, max_pause=0.02, settling=0.1)
+QUICK = RetryPolicy(max_elapsed=3.0, initial_backoff=0.01, max_backoff=0.02, list_lag=0.1)
 """Tries for long enough to see a passing fault out."""
-BRIEF = RetryPolicy(window=0.08, first_pause=0.01, max_pause=0.02, settling=0.1)
+BRIEF = RetryPolicy(max_elapsed=0.08, initial_backoff=0.01, max_backoff=0.02, list_lag=0.1)
 """Gives up soon on a lasting one."""
-ONE_TRY = RetryPolicy(window=0.0, settling=0.1)
+ONE_TRY = RetryPolicy(max_elapsed=0.0, list_lag=0.1)
 
 TOKEN = "/identity/token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:11111111-2222::"

@@ -14,7 +14,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     ServerError,
 )
-from airflow_provider_ibm_sessions.client.flows import Awaited, Progress
+from airflow_provider_ibm_sessions.client.flows import JobSet, Progress
 from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF
 from tests.client.test_validation import BAD_IDS
@@ -51,7 +51,7 @@ def submit(ibm):
 
 
 def look(api, *job_ids, session_id=None):
-    return api.follow(Awaited(job_ids, session_id).look())
+    return api.run_flow(JobSet(job_ids, session_id).look())
 
 
 def names(progress):
@@ -93,7 +93,7 @@ def test_jobs_that_fail_or_are_cancelled_are_done_too(ibm, api, submit):
     ibm.clock.advance(60)
     progress = look(api, *wanted)
     assert progress.is_done
-    assert [job.outcome for job in progress.jobs] == ["Failed", "Cancelled", "Cancelled - Ran too long"]
+    assert [job.final_status for job in progress.jobs] == ["Failed", "Cancelled", "Cancelled - Ran too long"]
 
 
 def test_a_state_never_seen_before_is_not_done(ibm, api):
@@ -164,7 +164,7 @@ def test_jobs_of_a_session_follow_its_end(ibm, api, session, submit):
     api.close_session(session)
     progress = look(api, session_id=session)
     assert progress.is_done
-    assert {job.failure().code for job in progress.jobs} == {"1217"}
+    assert {job.to_error().code for job in progress.jobs} == {"1217"}
     assert progress.session.is_closed
 
 
@@ -322,26 +322,26 @@ def test_the_use_of_a_session_that_is_closed(ibm, api, session, submit):
 @pytest.mark.parametrize("facts", [{}, {"job_ids": ()}, {"session_id": ""}, {"session_id": None}], ids=str)
 def test_there_must_be_something_to_look_at(facts):
     with pytest.raises(ConfigurationError, match="job_id or session_id"):
-        Awaited(**facts)
+        JobSet(**facts)
 
 
 @pytest.mark.parametrize("bad", BAD_IDS, ids=range(len(BAD_IDS)))
 def test_a_wrong_id_is_named(bad):
     for session_id in (None, "good"):
         with pytest.raises(ConfigurationError, match="job_id must be 1 to 500 letters") as caught:
-            Awaited(("good", bad), session_id)
+            JobSet(("good", bad), session_id)
         assert caught.value.field == "job_id"
 
 
 @pytest.mark.parametrize("bad", [bad for bad in BAD_IDS if bad is not None], ids=range(len(BAD_IDS) - 1))
 def test_a_wrong_session_is_named(bad):
     with pytest.raises(ConfigurationError, match="session_id must be 1 to 500 letters") as caught:
-        Awaited(("good",), bad)
+        JobSet(("good",), bad)
     assert caught.value.field == "session_id"
 
 
 def test_a_text_is_no_list_of_ids():
     try:
-        assert Awaited("d123").job_ids == ("d123",)
+        assert JobSet("d123").job_ids == ("d123",)
     except ConfigurationError as error:
         assert error.field == "job_id"

@@ -292,14 +292,14 @@ def test_the_life_of_a_job(ibm, api):
     ibm.settings.queue_seconds = 5
     name = submitted(api, tags=["a"], cost=100)
     job = api.get_job(name)
-    assert (job.outcome, job.is_final) == (JobState.QUEUED, False)
+    assert (job.final_status, job.is_final) == (JobState.QUEUED, False)
     assert (job.program.id, job.backend, job.tags, job.cost) == ("sampler", "ibm_fez", ["a"], 100)
     assert job.created.tzinfo
     ibm.clock.advance(5)
     assert api.get_job(name).outcome == JobState.RUNNING
     ibm.clock.advance(1)
     job = api.get_job(name)
-    assert (job.outcome, job.is_final, job.is_completed) == (JobState.COMPLETED, True, True)
+    assert (job.final_status, job.is_final, job.is_completed) == (JobState.COMPLETED, True, True)
     assert (job.usage.qpu_charge_time_seconds, job.usage.status) == (1.0, "complete")
 
 
@@ -321,9 +321,9 @@ def test_a_job_is_plain_json(ibm, api):
 
 def test_a_job_that_costs_more_than_it_may_is_final(ibm, api):
     job = api.get_job(ended(ibm, api, {"seconds": 50}, cost=10))
-    assert job.outcome == JobState.RAN_TOO_LONG == "Cancelled - Ran too long"
+    assert job.final_status == JobState.RAN_TOO_LONG == "Cancelled - Ran too long"
     assert (job.is_final, job.is_completed) == (True, False)
-    error = job.failure()
+    error = job.to_error()
     assert type(error) is JobFailedError
     assert error.code == "1305"
     assert job.id in str(error)
@@ -333,8 +333,8 @@ def test_a_job_that_costs_more_than_it_may_is_final(ibm, api):
 def test_a_failed_job_says_why(ibm, api):
     outcome = {"status": "Failed", "reason": "The circuit is not supported.", "reason_code": 1517}
     job = api.get_job(ended(ibm, api, outcome))
-    assert (job.is_final, job.is_completed, job.failure().code) == (True, False, "1517")
-    assert "not supported. See the list of error codes" in str(job.failure())
+    assert (job.is_final, job.is_completed, job.to_error().code) == (True, False, "1517")
+    assert "not supported. See the list of error codes" in str(job.to_error())
     assert (job.to_json()["reason_code"], job.to_json()["state"]) == (1517, "Failed")
 
 
@@ -353,14 +353,14 @@ def in_all_forms(states):
 def test_a_state_never_seen_before_is_not_final(ibm, api):
     for state, facts in in_all_forms(["Cancelling", "Validating", "completed", "Completed?", "", None]):
         job = seen(ibm, api, **facts)
-        assert (job.outcome or None) == (state or None)
+        assert (job.final_status or None) == (state or None)
         assert not (job.is_final or job.is_completed)
 
 
 def test_a_state_may_be_a_bare_text_or_stand_alone(ibm, api):
     for state, facts in in_all_forms(["Completed", "Failed", "Cancelled", "Cancelled - Ran too long"]):
         job = seen(ibm, api, **facts)
-        assert (job.outcome, job.is_final, job.is_completed) == (state, True, state == "Completed")
+        assert (job.final_status, job.is_final, job.is_completed) == (state, True, state == "Completed")
 
 
 def test_a_long_status_of_another_state_says_nothing(ibm, api):
@@ -370,7 +370,7 @@ def test_a_long_status_of_another_state_says_nothing(ibm, api):
 
 def test_the_old_name_of_the_reason_code_is_read(ibm, api):
     job = seen(ibm, api, state={"status": "Cancelled", "reasonCode": 1305}, status="Cancelled - Ran too long")
-    assert job.failure().code == "1305"
+    assert job.to_error().code == "1305"
     assert job.to_json()["reason_code"] == 1305
 
 
@@ -540,7 +540,7 @@ def test_a_job_is_cancelled_once(ibm, api):
         assert api.cancel_job(name) is True
         assert api.cancel_job(name) is False
         job = api.get_job(name)
-        assert (job.outcome, job.is_final, job.is_completed) == ("Cancelled", True, False)
+        assert (job.final_status, job.is_final, job.is_completed) == ("Cancelled", True, False)
     posts = ibm.requests("POST", f"{JOBS}/*/cancel")
     assert [entry.body for entry in posts] == [b""] * 4
 
@@ -645,4 +645,4 @@ def test_job_calls_say_who_asks(ibm, api):
 
 def test_a_job_made_by_hand_is_one_too():
     job = Job(id="x", state="Failed")
-    assert (job.is_final, str(job.failure())) == (True, "Job x: Failed")
+    assert (job.is_final, str(job.to_error())) == (True, "Job x: Failed")

@@ -19,7 +19,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.polling import (
     TOLERATED_FAILURES,
-    Patience,
+    FailureTolerance,
     first_pause,
     has_reached,
     jittered,
@@ -59,32 +59,32 @@ def test_a_session_that_closes_meanwhile_fails_at_once(reason, told):
 
 @pytest.mark.parametrize("error", [ServerError("x"), TransportError("x"), RateLimitedError("x")], ids=repr)
 def test_failures_in_a_row_are_tolerated_up_to_a_number(error):
-    patience = Patience()
+    patience = FailureTolerance()
     assert [patience.tolerates(error) for _ in range(TOLERATED_FAILURES + 2)] == (
         [True] * TOLERATED_FAILURES + [False] * 2
     )
 
 
 def test_a_success_starts_the_count_again():
-    patience = Patience(failures=2)
+    patience = FailureTolerance(failures=2)
     for _ in range(5):
         assert patience.tolerates(ServerError("x"))
         assert patience.tolerates(ServerError("x"))
         patience.reset()
-    assert not Patience(failures=0).tolerates(ServerError("x"))
+    assert not FailureTolerance(failures=0).tolerates(ServerError("x"))
 
 
 @pytest.mark.parametrize(
     "error", [AuthenticationError("x"), NotFoundError("x"), BadResponseError("x")], ids=repr
 )
 def test_what_waiting_cannot_mend_is_not_tolerated(error):
-    assert not Patience().tolerates(error)
+    assert not FailureTolerance().tolerates(error)
 
 
 def test_a_bad_certificate_is_not_waited_for():
     error = TransportError("x")
     error.retryable = False
-    assert not Patience().tolerates(error)
+    assert not FailureTolerance().tolerates(error)
 
 
 @given(MANY)
@@ -94,16 +94,18 @@ def test_pauses_spread_but_stay_near(seconds):
 
 
 def test_a_pause_that_is_made_is_not_counted():
-    patience = Patience(0, makes_pauses=True)
+    patience = FailureTolerance(0, honours_retry_after=True)
     assert patience.tolerates(RateLimitedError("slowly", retry_after=7))
     assert (patience.pause, patience.count) == (7, 0)
-    assert not Patience(0).tolerates(RateLimitedError("slowly", retry_after=7)), "nobody makes it here"
+    assert not FailureTolerance(0).tolerates(RateLimitedError("slowly", retry_after=7)), (
+        "nobody makes it here"
+    )
 
 
 def test_a_web_page_is_passing_trouble_for_who_has_had_an_answer():
     page = BadResponseError("a web page")
-    assert not Patience().tolerates(page)
-    assert Patience(answered=True).tolerates(page)
-    patience = Patience()
+    assert not FailureTolerance().tolerates(page)
+    assert FailureTolerance(answered=True).tolerates(page)
+    patience = FailureTolerance()
     patience.reset()
     assert patience.tolerates(page)

@@ -28,7 +28,7 @@ TTL = 3507
 OURS = {"backend": "ibm_fez", "mode": "dedicated", "max_ttl": TTL}
 NOTHING = {"workloads": [], "total_count": 0, "limit": 50}
 JOB = {"program_id": "sampler", "backend": "ibm_fez", "params": {"pubs": [["OPENQASM 3.0; bit[2] c;"]]}}
-SHORT = RetryPolicy(window=0.1, first_pause=0.01, max_pause=0.02, settling=0.03)
+SHORT = RetryPolicy(max_elapsed=0.1, initial_backoff=0.01, max_backoff=0.02, list_lag=0.03)
 
 
 class Looking(IBMQuantumClient):
@@ -39,8 +39,8 @@ class Looking(IBMQuantumClient):
         self.looks = 0
         self.after = lambda number: None
 
-    def follow(self, calls):
-        found = super().follow(calls)
+    def run_flow(self, calls):
+        found = super().run_flow(calls)
         self.looks += 1
         self.after(self.looks)
         return found
@@ -99,7 +99,7 @@ def test_a_session_whose_reply_was_lost_is_found(ibm, client, opening, fault, mo
     ibm.script(lost(**fault))
     session = replace(opening, mode=mode).send(client)
     assert list(ibm.sessions) == [session.id]
-    assert session.takes_jobs
+    assert session.accepts_jobs
     assert requests_sent(ibm) == 1
 
 
@@ -217,7 +217,7 @@ class TestAnothersSession:
     def test_that_is_known_as_such(self, ibm, client, opening):
         other = ibm.plant_session(max_ttl=TTL, age=1).id
         ibm.script(not_done())
-        knowing = replace(opening, is_anothers=lambda name: name == other)
+        knowing = replace(opening, belongs_to_other_task=lambda name: name == other)
         assert knowing.send(client).id != other
         assert len(ibm.sessions) == 2
 
@@ -314,7 +314,7 @@ def test_twenty_at_once_with_lost_replies_have_a_session_each(ibm):
     """Half of the first requests are carried out, and none is answered."""
     ibm.script(lost(drop=True, times=10), not_done(times=10))
     now = datetime.now(UTC) - timedelta(seconds=1)
-    patient = RetryPolicy(window=10.0, first_pause=0.01, max_pause=0.1, settling=0.5)
+    patient = RetryPolicy(max_elapsed=10.0, initial_backoff=0.01, max_backoff=0.1, list_lag=0.5)
 
     def open_one(number):
         with Looking(credentials_for(ibm, timeout=20), patient) as client:

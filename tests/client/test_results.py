@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_ibm_sessions.client import decode
-from airflow_provider_ibm_sessions.client.results import plain
+from airflow_provider_ibm_sessions.client import decode_results
+from airflow_provider_ibm_sessions.client.results import to_strict_json
 from testing.fake_ibm import Fault
 
 
@@ -23,7 +23,7 @@ def sampled(**registers):
 
 
 def counts(**registers):
-    (pub,) = decode(sampled(**registers))
+    (pub,) = decode_results(sampled(**registers))
     return pub["counts"]
 
 
@@ -49,8 +49,8 @@ def test_each_register_is_counted_by_itself():
 def test_each_pub_is_decoded_by_itself():
     one, other = sampled(c={"samples": ["0x1"]}), sampled(d={"samples": ["0x0"]})
     both = {"results": one["results"] + other["results"]}
-    assert decode(both) == [{"counts": {"c": {"1": 1}}}, {"counts": {"d": {"0": 1}}}]
-    assert decode({"results": []}) == []
+    assert decode_results(both) == [{"counts": {"c": {"1": 1}}}, {"counts": {"d": {"0": 1}}}]
+    assert decode_results({"results": []}) == []
 
 
 def test_leading_zeros_are_kept():
@@ -83,7 +83,7 @@ def test_nested_samples_give_nested_counts_of_one_width(told):
 
 
 def test_what_stands_beside_the_registers_stays():
-    (pub,) = decode(sampled(c={"samples": ["0x1"]}, shots=1, odd={"a": 1}))
+    (pub,) = decode_results(sampled(c={"samples": ["0x1"]}, shots=1, odd={"a": 1}))
     assert pub == {"counts": {"c": {"1": 1}}, "shots": 1, "odd": {"a": 1}}
 
 
@@ -119,8 +119,8 @@ def test_two_spellings_of_a_sample_are_one(samples):
 
 def test_expectation_values_stay_as_they_are():
     data = {"evs": [[0.5, -1], [0, 1]], "stds": [[0.1, 0.2], [0, 0]], "ensemble_standard_error": 0.1}
-    assert decode({"results": [{"data": data, "metadata": {}}]}) == [data]
-    assert decode({"results": [{"data": {"evs": 0.5, "stds": 0.1}}]}) == [{"evs": 0.5, "stds": 0.1}]
+    assert decode_results({"results": [{"data": data, "metadata": {}}]}) == [data]
+    assert decode_results({"results": [{"data": {"evs": 0.5, "stds": 0.1}}]}) == [{"evs": 0.5, "stds": 0.1}]
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ def test_expectation_values_stay_as_they_are():
 )
 def test_other_results_stay_as_they_came(results):
     before = json.dumps(results)
-    assert decode(results) == results
+    assert decode_results(results) == results
     assert json.dumps(results) == before
 
 
 def test_decoding_changes_nothing_in_its_input():
     results = sampled(c={"samples": ["0x3", "0x0"], "num_bits": 2})
     before = json.dumps(results)
-    decode(results)
+    decode_results(results)
     assert json.dumps(results) == before
 
 
@@ -160,7 +160,7 @@ def finished(ibm, api, program_id, pubs, **params):
     params = {"pubs": pubs, **params}
     name = api.submit_job(program_id, backend="ibm_fez", params=params).id
     ibm.clock.advance(10)
-    return decode(api.job_results(name))
+    return decode_results(api.job_results(name))
 
 
 CIRCUIT = "OPENQASM 3.0; bit[127] wide; bit[3] c;"
@@ -192,10 +192,10 @@ def test_infinity_and_nan_over_http(ibm, api):
     """IBM writes them as Python does, which is no JSON."""
     body = {"evs": [math.inf, -math.inf, 1.5], "stds": [math.nan, 0, 1]}
     ibm.script(Fault("GET", "/v1/jobs/*/results", json={"results": [{"data": body}]}))
-    (pub,) = decode(api.job_results("x"))
+    (pub,) = decode_results(api.job_results("x"))
     assert pub["evs"] == [math.inf, -math.inf, 1.5]
     assert math.isnan(pub["stds"][0])
-    safe = strict(plain(pub))
+    safe = strict(to_strict_json(pub))
     assert safe == {"evs": ["Infinity", "-Infinity", 1.5], "stds": ["NaN", 0, 1]}
     assert [float(value) for value in safe["evs"]] == pub["evs"]
 
@@ -203,7 +203,7 @@ def test_infinity_and_nan_over_http(ibm, api):
 def test_many_shots_over_http(ibm, api):
     samples = ["0x3", "0x0"] * 100_000
     ibm.script(Fault("GET", "/v1/jobs/*/results", json=sampled(c={"samples": samples, "num_bits": 2})))
-    assert decode(api.job_results("x")) == [{"counts": {"c": {"00": 100_000, "11": 100_000}}}]
+    assert decode_results(api.job_results("x")) == [{"counts": {"c": {"00": 100_000, "11": 100_000}}}]
 
 
 # -- plain ---------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_many_shots_over_http(ibm, api):
     )
 )
 def test_plain_values_are_strict_json_and_nothing_else_changes(value):
-    made = plain(value)
+    made = to_strict_json(value)
     strict(made)
     if "NaN" not in json.dumps(value) and "Infinity" not in json.dumps(value):
         assert made == value
@@ -244,7 +244,7 @@ def test_a_sampler_of_qiskit(encoded):
     data = DataBin(
         meas=BitArray.from_samples(["011", "100", "011"], num_bits=3), flag=BitArray.from_samples(["0"] * 3)
     )
-    found = decode(encoded(SamplerPubResult(data), SamplerPubResult(data)))
+    found = decode_results(encoded(SamplerPubResult(data), SamplerPubResult(data)))
     assert found == [{"counts": {"meas": {"011": 2, "100": 1}, "flag": {"0": 3}}}] * 2
     assert strict(found) == found
 
@@ -255,7 +255,7 @@ def test_a_wide_sampler_of_qiskit(encoded, bits):
 
     samples = ["1" + "0" * (bits - 1), "0" * (bits - 1) + "1"]
     result = encoded(SamplerPubResult(DataBin(c=BitArray.from_samples(samples, num_bits=bits))))
-    assert decode(result) == [{"counts": {"c": dict.fromkeys(samples, 1)}}]
+    assert decode_results(result) == [{"counts": {"c": dict.fromkeys(samples, 1)}}]
 
 
 def test_a_sampler_of_qiskit_over_an_array_of_parameters(encoded):
@@ -264,7 +264,7 @@ def test_a_sampler_of_qiskit_over_an_array_of_parameters(encoded):
 
     values = [[[0, 0], [1, 2], [3, 3]], [[3, 0], [1, 1], [2, 3]]]
     bits = BitArray(numpy.array(values, dtype=numpy.uint8)[..., numpy.newaxis], num_bits=2)
-    found = decode(encoded(SamplerPubResult(DataBin(meas=bits, shape=bits.shape))))
+    found = decode_results(encoded(SamplerPubResult(DataBin(meas=bits, shape=bits.shape))))
     expected = [[dict(Counter(f"{value:02b}" for value in cell)) for cell in row] for row in values]
     assert found == [{"counts": {"meas": expected}}]
     assert strict(found) == found
@@ -277,7 +277,7 @@ def test_an_estimator_of_qiskit(encoded):
     one = PubResult(DataBin(evs=numpy.float64(0.5), stds=numpy.float64(0.1)))
     grid = numpy.array([[1.0, 2.0], [3.0, -4.0]])
     many = PubResult(DataBin(evs=grid, stds=grid / 10, shape=(2, 2)))
-    found = decode(encoded(one, many))
+    found = decode_results(encoded(one, many))
     assert found[0] == {"evs": 0.5, "stds": 0.1}
     assert found[1]["evs"] == [[1.0, 2.0], [3.0, -4.0]]
     assert strict(found) == found
@@ -289,7 +289,7 @@ def test_both_formats_decode_to_the_same(encoded):
     numbers = [0, 5, 5, 2, 7]
     bits = BitArray.from_samples([f"{number:03b}" for number in numbers], num_bits=3)
     rest = sampled(c={"samples": [hex(number) for number in numbers], "num_bits": 3})
-    assert decode(encoded(SamplerPubResult(DataBin(c=bits)))) == decode(rest)
+    assert decode_results(encoded(SamplerPubResult(DataBin(c=bits)))) == decode_results(rest)
 
 
 def test_without_qiskit_its_encoding_stays_as_it_is(encoded, monkeypatch):
@@ -297,4 +297,4 @@ def test_without_qiskit_its_encoding_stays_as_it_is(encoded, monkeypatch):
 
     result = encoded(SamplerPubResult(DataBin(c=BitArray.from_samples(["0", "1"]))))
     monkeypatch.setitem(sys.modules, "qiskit_ibm_runtime", None)
-    assert decode(result) == result
+    assert decode_results(result) == result

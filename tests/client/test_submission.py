@@ -11,8 +11,8 @@ import pytest
 from airflow_provider_ibm_sessions.client import (
     IBMQuantumClient,
     RetryPolicy,
-    adopt_job,
     find_job,
+    resume_job,
     submit_once,
 )
 from airflow_provider_ibm_sessions.client.errors import (
@@ -34,8 +34,8 @@ TAG = "run-7-of-the-test"
 PARAMS = {"pubs": [["OPENQASM 3.0; bit[2] c;", None, 10]]}
 JOB = {"program_id": "sampler", "backend": "ibm_fez", "params": PARAMS}
 
-SEVERAL = RetryPolicy(window=2.0, first_pause=0.01, max_pause=0.02, settling=0.02)
-BRIEF = RetryPolicy(window=0.1, first_pause=0.01, max_pause=0.02, settling=0.02)
+SEVERAL = RetryPolicy(max_elapsed=2.0, initial_backoff=0.01, max_backoff=0.02, list_lag=0.02)
+BRIEF = RetryPolicy(max_elapsed=0.1, initial_backoff=0.01, max_backoff=0.02, list_lag=0.02)
 
 
 class Scripted(IBMQuantumClient):
@@ -286,7 +286,7 @@ def test_who_cannot_look_does_not_submit_again(ibm, connect, phase):
         submit_once(connect(BRIEF), TAG, **JOB)
     assert submissions(ibm) == 1
     ibm.clear_faults()
-    found = adopt_job(connect(), TAG)
+    found = resume_job(connect(), TAG)
     assert list(ibm.jobs) == ([found.id] if found else [])
 
 
@@ -369,7 +369,7 @@ def test_a_double_that_cannot_be_cancelled_does_not_hide_the_job(ibm, connect):
     client = connect(BRIEF)
     names = [client.submit_job(**JOB, tags=[TAG]).id for _ in range(2)]
     ibm.script(Fault("POST", f"{JOBS}/*/cancel", status=404, times=None))
-    assert adopt_job(client, TAG).id == names[0]
+    assert resume_job(client, TAG).id == names[0]
 
 
 def test_to_find_a_job_cancels_nothing(ibm, client):
@@ -381,12 +381,12 @@ def test_to_find_a_job_cancels_nothing(ibm, client):
 def test_a_successor_sees_what_its_predecessor_submitted_in_its_last_moment(ibm, client):
     earlier = client.submit_job(**JOB, tags=[TAG]).id
     ibm.script(looks(json={"jobs": [], "count": 0}))
-    assert adopt_job(client, TAG) is None
-    assert submit_once(client, TAG, is_successor=True, **JOB).id == earlier
+    assert resume_job(client, TAG) is None
+    assert submit_once(client, TAG, is_retry=True, **JOB).id == earlier
     assert [job.status for job in ibm.jobs.values() if job.id != earlier] == ["Cancelled"]
 
 
-# -- adopt_job -----------------------------------------------------------------------------------------------
+# -- resume_job ------------------------------------------------------------------------------------------
 
 
 def ended(ibm, client, **outcome):
@@ -397,25 +397,25 @@ def ended(ibm, client, **outcome):
 
 
 def test_there_may_be_none(ibm, client):
-    assert adopt_job(client, TAG) is None
+    assert resume_job(client, TAG) is None
     client.submit_job(**JOB, tags=["another"])
-    assert adopt_job(client, TAG) is None
+    assert resume_job(client, TAG) is None
 
 
 def test_the_oldest_counts_and_the_others_are_cancelled(ibm, client):
     names = [client.submit_job(**JOB, tags=[TAG]).id for _ in range(4)]
-    assert adopt_job(client, TAG).id == names[0]
+    assert resume_job(client, TAG).id == names[0]
     assert alive(ibm) == names[:1]
-    assert adopt_job(client, TAG).id == names[0]
+    assert resume_job(client, TAG).id == names[0]
     assert len(ibm.requests("POST", f"{JOBS}/*/cancel")) == 3
 
 
 def test_cancelled_jobs_do_not_count(ibm, client):
     first, second = (client.submit_job(**JOB, tags=[TAG]).id for _ in range(2))
     client.cancel_job(first)
-    assert adopt_job(client, TAG).id == second
+    assert resume_job(client, TAG).id == second
     client.cancel_job(second)
-    assert adopt_job(client, TAG) is None
+    assert resume_job(client, TAG) is None
 
 
 def test_jobs_whose_session_closed_before_they_ran_do_not_count(ibm, client):
@@ -423,9 +423,9 @@ def test_jobs_whose_session_closed_before_they_ran_do_not_count(ibm, client):
     session = ibm.plant_session().id
     client.submit_job(**JOB, tags=[TAG], session_id=session)
     client.close_session(session)
-    assert adopt_job(client, TAG) is None
+    assert resume_job(client, TAG) is None
     again = submit_once(client, TAG, **JOB)
-    assert adopt_job(client, TAG).id == again.id
+    assert resume_job(client, TAG).id == again.id
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_jobs_whose_session_closed_before_they_ran_do_not_count(ibm, client):
 def test_jobs_that_ended_otherwise_count(ibm, client, outcome):
     name = ended(ibm, client, **outcome)
     younger = client.submit_job(**JOB, tags=[TAG]).id
-    found = adopt_job(client, TAG)
+    found = resume_job(client, TAG)
     assert (found.id, found.is_final) == (name, True)
     assert ibm.jobs[younger].status == "Cancelled"
 
@@ -450,12 +450,12 @@ def test_jobs_that_ended_otherwise_count(ibm, client, outcome):
 def test_a_job_that_ran_too_long_counts_by_its_code_as_well(ibm, client, code):
     state = {"status": "Cancelled", "reason_code": code, "reason": "Ran too long"}
     ibm.script(looks(json={"jobs": [{"id": "x", "state": state, "tags": [TAG]}], "count": 1}))
-    assert adopt_job(client, TAG).id == "x"
+    assert resume_job(client, TAG).id == "x"
 
 
 def test_a_double_that_has_ended_is_left_as_it_is(ibm, client):
     names = [ended(ibm, client) for _ in range(2)]
-    assert adopt_job(client, TAG).id == names[0]
+    assert resume_job(client, TAG).id == names[0]
     assert ibm.requests("POST", f"{JOBS}/*/cancel") == []
 
 
@@ -463,7 +463,7 @@ def test_a_job_without_the_tag_is_neither_taken_nor_cancelled(ibm, client):
     for tags in (["a"], ["b"], []):
         client.submit_job(**JOB, tags=tags)
     ibm.script(looks(json=listing(*ibm.jobs.values())))
-    assert adopt_job(client, TAG) is None
+    assert resume_job(client, TAG) is None
     assert len(alive(ibm)) == 3
 
 
@@ -500,5 +500,5 @@ def test_wrong_tags_never_leave_the_machine(ibm, client, tags):
 
 def test_nobody_looks_for_an_empty_tag(ibm, client):
     with pytest.raises(ConfigurationError, match="tag"):
-        adopt_job(client, "")
+        resume_job(client, "")
     assert ibm.journal == []

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from airflow_provider_ibm_sessions.client import SessionMode, SessionState
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.validation import (
-    checked_backend,
-    checked_bool,
-    checked_choice,
-    checked_id,
-    checked_positive,
-    checked_states,
     to_seconds,
+    validate_backend,
+    validate_bool,
+    validate_choice,
+    validate_id,
+    validate_seconds,
+    validate_states,
 )
 
 BAD_IDS = [
@@ -120,7 +120,7 @@ def test_digits_with_a_gap_between_them_are_no_number(value):
 
 @pytest.mark.parametrize("value", [10**5000, -(10**5000)], ids=["huge", "hugely negative"])
 def test_a_number_that_python_does_not_print_is_refused(value):
-    for check in (to_seconds, checked_id):
+    for check in (to_seconds, validate_id):
         with pytest.raises(ConfigurationError):
             check(value)
 
@@ -135,7 +135,7 @@ def test_seconds_come_back_however_they_are_written(seconds):
 
 @given(ANYTHING)
 def test_anything_else_is_a_configuration_error(value):
-    for check in (to_seconds, checked_id, checked_states, checked_backend):
+    for check in (to_seconds, validate_id, validate_states, validate_backend):
         try:
             check(value)
         except ConfigurationError as error:
@@ -146,46 +146,46 @@ def test_anything_else_is_a_configuration_error(value):
 @given(st.integers() | st.floats() | st.timedeltas())
 def test_positive_numbers_of_seconds(value):
     try:
-        assert checked_positive(value, "timeout") > 0
+        assert validate_seconds(value, "timeout") > 0
     except ConfigurationError as error:
         assert error.field == "timeout"
 
 
 def test_a_number_of_seconds_beyond_every_float_is_refused():
     with pytest.raises(ConfigurationError, match="timeout"):
-        checked_positive(10**400, "timeout")
+        validate_seconds(10**400, "timeout")
 
 
 @given(st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,499}", fullmatch=True))
 def test_an_id_comes_back_as_it_is(value):
-    assert checked_id(value) == value
+    assert validate_id(value) == value
 
 
 @pytest.mark.parametrize("value", BAD_IDS, ids=lambda value: repr(value)[:20])
 def test_a_wrong_id_is_refused(value):
     with pytest.raises(ConfigurationError, match="job_id must be 1 to 500 letters, digits") as caught:
-        checked_id(value, "job_id")
+        validate_id(value, "job_id")
     assert caught.value.field == "job_id"
     assert len(str(caught.value)) < 200
 
 
 def test_choices_name_what_is_allowed():
-    assert checked_choice(SessionMode.BATCH, SessionMode, "mode") == "batch"
+    assert validate_choice(SessionMode.BATCH, SessionMode, "mode") == "batch"
     for wrong in ("Batch", "", None, 3):
         with pytest.raises(ConfigurationError, match="mode must be one of dedicated, batch, got"):
-            checked_choice(wrong, SessionMode, "mode")
+            validate_choice(wrong, SessionMode, "mode")
 
 
 def test_states_are_one_or_several():
-    assert checked_states("active") == ("active",)
-    assert checked_states([SessionState.CLOSED, "active", "closed"]) == ("closed", "active")
+    assert validate_states("active") == ("active",)
+    assert validate_states([SessionState.CLOSED, "active", "closed"]) == ("closed", "active")
     for wrong in ([], "", "finished", ["active", "done"], None, 5, [None]):
         with pytest.raises(ConfigurationError, match=r"target_state must.*open, active, inactive, closed"):
-            checked_states(wrong)
+            validate_states(wrong)
 
 
 def test_booleans_are_read_as_templates_render_them():
-    assert [checked_bool(each, "drain") for each in (True, "true", " True ", "FALSE", False)] == [
+    assert [validate_bool(each, "drain") for each in (True, "true", " True ", "FALSE", False)] == [
         True,
         True,
         True,
@@ -194,11 +194,11 @@ def test_booleans_are_read_as_templates_render_them():
     ]
     for wrong in ("yes", "", 1, 0, None):
         with pytest.raises(ConfigurationError, match="drain must be true or false"):
-            checked_bool(wrong, "drain")
+            validate_bool(wrong, "drain")
 
 
 @pytest.mark.parametrize("wrong", ["", " ", " ibm_fez", "ibm\nfez", None, 5])
 def test_a_backend_has_a_name(wrong):
-    assert checked_backend("ibm_fez") == "ibm_fez"
+    assert validate_backend("ibm_fez") == "ibm_fez"
     with pytest.raises(ConfigurationError, match="backend must be the name of a QPU"):
-        checked_backend(wrong)
+        validate_backend(wrong)

@@ -11,9 +11,9 @@ from qiskit_ibm_runtime.exceptions import IBMNotAuthorizedError
 
 from airflow_provider_ibm_sessions.client import auth
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, PlanError, ServerError
-from airflow_provider_ibm_sessions.hooks.connection import credentials_from
+from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.qiskit import NOT_A_KEY
+from airflow_provider_ibm_sessions.hooks.qiskit import PLACEHOLDER_API_KEY
 from testing.fake_ibm import FakeIBM, Fault
 from tests.conftest import connection_to
 from tests.operators.test_session import impatient
@@ -25,7 +25,7 @@ KEY = "k" * 44
 
 def credentials(extra=None, **fields):
     fields = {"conn_id": "c", "conn_type": "ibm_quantum", "password": KEY, **fields}
-    return credentials_from(Connection(**fields, extra=json.dumps({"crn": CRN, **(extra or {})})))
+    return credentials_from_connection(Connection(**fields, extra=json.dumps({"crn": CRN, **(extra or {})})))
 
 
 class TestConnection:
@@ -50,7 +50,7 @@ class TestConnection:
 
     def test_uri_form(self):
         uri = f"ibm-quantum://:{KEY}@quantum.cloud.ibm.com/api?crn={quote(CRN, safe='')}"
-        found = credentials_from(Connection(conn_id="c", uri=uri))
+        found = credentials_from_connection(Connection(conn_id="c", uri=uri))
         assert (found.url, found.crn) == ("https://quantum.cloud.ibm.com/api", CRN)
 
     def test_empty_fields_are_defaults(self):
@@ -90,7 +90,7 @@ class TestConnection:
 
     def test_extra_that_is_no_object(self):
         with pytest.raises(ConfigurationError, match="extra must be a JSON object"):
-            credentials_from(Connection(conn_id="c", password=KEY, extra="[1"))
+            credentials_from_connection(Connection(conn_id="c", password=KEY, extra="[1"))
 
 
 class TestEnvironment:
@@ -226,7 +226,7 @@ class TestQiskit:
 
     def test_the_key_is_not_given_to_qiskit(self, ibm, service):
         assert ibm.api_key not in json.dumps(service.active_account())
-        assert NOT_A_KEY in json.dumps(service.active_account())
+        assert PLACEHOLDER_API_KEY in json.dumps(service.active_account())
 
     def test_no_key_even_when_iam_is_down(self, ibm, service, monkeypatch):
         impatient(monkeypatch)

@@ -233,7 +233,7 @@ class Scenario:
     @property
     def left_open(self):
         """Sessions of this run that would take jobs still."""
-        return [s for s in self.ibm.sessions.values() if s.takes_jobs and s.id not in self.before]
+        return [s for s in self.ibm.sessions.values() if s.accepts_jobs and s.id not in self.before]
 
     def result(self):
         """What the task has returned; it has succeeded."""

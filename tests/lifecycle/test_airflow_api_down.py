@@ -10,10 +10,10 @@ import pytest
 from airflow.sdk import DAG
 from sqlalchemy.exc import OperationalError
 
-from airflow_provider_ibm_sessions.cli.metastore import DatabaseLedger, hook_from_database
-from airflow_provider_ibm_sessions.exceptions import AirflowUnavailableError
+from airflow_provider_ibm_sessions.cli.metastore import MetastoreSessionRegistry, hook_from_database
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import TaskLedger
+from airflow_provider_ibm_sessions.hooks.session_registry import VariableSessionRegistry
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
@@ -135,7 +135,7 @@ class TestNoConnection:
             raise OperationalError("SELECT", {}, Exception("the database is down"))
 
         monkeypatch.setattr("airflow_provider_ibm_sessions.cli.metastore.create_session", fail)
-        with pytest.raises(AirflowUnavailableError, match="the database is down"):
+        with pytest.raises(AirflowApiUnavailableError, match="the database is down"):
             hook_from_database(CONN)
 
 
@@ -143,7 +143,7 @@ class TestNoConnection:
 class TestVariables:
     @pytest.fixture(autouse=True)
     def _empty_ledger(self, airflow_db):
-        ledger = DatabaseLedger()
+        ledger = MetastoreSessionRegistry()
         for session_id in ledger.sessions():
             ledger.strike(session_id)
 
@@ -173,14 +173,14 @@ class TestVariables:
         with DAG("ended", schedule=None) as dag:
             own(planted)
         run(dag)
-        asks, answer = TaskLedger._goes_on, iter([True])
+        asks, answer = VariableSessionRegistry._goes_on, iter([True])
 
         def fails_once(self, owner):
             if next(answer, False):
                 raise RuntimeError("Airflow's API: 503")
             return asks(self, owner)
 
-        monkeypatch.setattr(TaskLedger, "_goes_on", fails_once)
+        monkeypatch.setattr(VariableSessionRegistry, "_goes_on", fails_once)
         with DAG("sweeper", schedule=None) as sweeper:
             sweep()
         result = run(sweeper)
@@ -210,4 +210,4 @@ class TestVariables:
         ibm.script(not_done())
         airflow_fails("Variable", times=5)
         assert run(dag).xcom("create") not in (anothers, None)
-        assert str(DatabaseLedger().owner_of(anothers)).startswith("other.create")
+        assert str(MetastoreSessionRegistry().get_owner(anothers)).startswith("other.create")

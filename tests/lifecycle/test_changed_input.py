@@ -66,7 +66,7 @@ class TestRetriesOfAFunction:
 
         with monkeypatch.context() as dying:
             dying.setattr(IBMQuantumSessionDecoratedOperator, "_call", die)
-            module = "airflow_provider_ibm_sessions.decorators.session.close_after_failure"
+            module = "airflow_provider_ibm_sessions.decorators.session.close_quietly"
             dying.setattr(module, lambda *_: None)
             first = run(dag)
         monkeypatch.setattr(IBMQuantumSessionDecoratedOperator, "_call", lambda *_: 1)
@@ -207,5 +207,5 @@ class TestRunJobs:
         for _ in range(205):
             hook.submit_job("sampler", backend="ibm_fez", session_id=name, params=PARAMS)
         with hook.client() as client:
-            assert client.follow(flows.end_all(name, [])) == []
+            assert client.run_flow(flows.end_all(name, [])) == []
         assert {job.status for job in ibm.jobs.values()} == {"Cancelled"}

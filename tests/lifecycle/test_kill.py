@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, SupersededError
+from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, TaskSupersededError
 from airflow_provider_ibm_sessions.lifecycle import kill, task_mixin
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTask
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def running(monkeypatch):
     monkeypatch.setattr(task_mixin, "get_current_context", lambda: {"ti": SimpleNamespace()})
 
 
-class Task(IBMQuantumTask):
+class Task(IBMQuantumTaskMixin):
     """Writes its last words under a lock, as Airflow's log does."""
 
     def __init__(self, lock):
@@ -45,7 +45,7 @@ def test_a_kill_in_the_midst_of_writing_to_the_log_is_carried_out_all_the_same()
         task.on_kill()
         assert not task.ended
     with pytest.raises(IBMQuantumTaskError, match="killed"):
-        task.check_alive()
+        task.raise_if_killed()
     assert task.ended
 
 
@@ -63,11 +63,11 @@ def test_the_answer_to_who_goes_on_may_take_until_the_interrupted_thread_lets_go
     with way:
         task.on_kill()
         time.sleep(0.3)  # the reply that the thread was waiting for
-    with pytest.raises(SupersededError):
-        task.check_alive()
+    with pytest.raises(TaskSupersededError):
+        task.raise_if_killed()
     assert not task.ended
 
 
 def test_before_airflow_33_nobody_is_asked_who_goes_on(monkeypatch):
     monkeypatch.setattr(kill, "_states_of", lambda _: pytest.fail("asked"))
-    assert not kill.goes_on_elsewhere({"ti": SimpleNamespace()})
+    assert not kill.another_try_is_active({"ti": SimpleNamespace()})

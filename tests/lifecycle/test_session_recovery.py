@@ -262,7 +262,7 @@ class TestClear:
         again = cleared(first, dag, "create")
         old, new = ibm.sessions.values()
         assert old.state == "closed"
-        assert (new.id, new.takes_jobs) == (again.xcom("create"), True)
+        assert (new.id, new.accepts_jobs) == (again.xcom("create"), True)
 
 
 class TestRetry:
@@ -371,9 +371,7 @@ class TestOlderAirflow:
 
 def vanishes(monkeypatch):
     """Who fails gets to nothing else, as if it were killed."""
-    monkeypatch.setattr(
-        "airflow_provider_ibm_sessions.lifecycle.session.close_after_failure", lambda *_: None
-    )
+    monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.session.close_quietly", lambda *_: None)
 
 
 BEGUN = ["later attempt", "other session"]

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import task
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.client.submission import checked_job
+from airflow_provider_ibm_sessions.client.submission import validate_job
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.links import IBMQuantumLink
@@ -789,9 +789,9 @@ class TestWhatAJobMayBe:
 
     @pytest.mark.parametrize("cost", [0, "0", "0s", " 0 "])
     def test_a_cost_of_nothing_is_a_cost(self, cost):
-        assert checked_job(job(cost=cost))["cost"] == 0
+        assert validate_job(job(cost=cost))["cost"] == 0
 
     @pytest.mark.parametrize("cost", [False, True, "", -1, 0.5, []], ids=repr)
     def test_what_is_no_length_of_time_is_no_cost(self, cost):
         with pytest.raises(ConfigurationError, match="cost"):
-            checked_job(job(cost=cost))
+            validate_job(job(cost=cost))

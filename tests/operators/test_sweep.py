@@ -11,7 +11,7 @@ from airflow.sdk import DAG, get_current_context, task
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, TaskLedger, enter
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, VariableSessionRegistry, enter
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
@@ -63,10 +63,10 @@ def verdicts(result):
 
 
 @task
-def own(session_ids, outlives_task=True, conn_id=CONN):
+def own(session_ids, dag_run_scoped=True, conn_id=CONN):
     """Stands for a task that opened these sessions, and has not closed them."""
     for session_id in session_ids:
-        enter(get_current_context(), session_id, conn_id, outlives_task=outlives_task)
+        enter(get_current_context(), session_id, conn_id, dag_run_scoped=dag_run_scoped)
 
 
 def owned_by_a_run_that_ended(run, ibm, count=1, conn_id=CONN, **kwargs):
@@ -131,7 +131,7 @@ class TestLeftAlone:
     def test_not_that_of_a_task_that_is_over_in_a_live_run(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR).id
         with DAG("live", schedule=None) as dag:
-            own([session_id], outlives_task=False) >> sweep()
+            own([session_id], dag_run_scoped=False) >> sweep()
         run(dag)
         assert not is_open(ibm, session_id)
 
@@ -309,7 +309,7 @@ class TestLedger:
     def test_one_whose_owner_comes_back_to_life_is_left_alone(self, ibm, run, monkeypatch, output):
         [orphan] = owned_by_a_run_that_ended(run, ibm)
         answers = [True, False]
-        monkeypatch.setattr(TaskLedger, "is_live", lambda *_: answers.pop())
+        monkeypatch.setattr(VariableSessionRegistry, "is_live", lambda *_: answers.pop())
         swept(run)
         assert answers == []
         assert is_open(ibm, orphan)
@@ -351,7 +351,7 @@ class TestLedger:
             "dag_id": "ended",
             "task_id": "own",
             "map_index": -1,
-            "outlives_task": True,
+            "dag_run_scoped": True,
         }
 
 

@@ -22,7 +22,7 @@ from airflow_provider_ibm_sessions.server.mcp import PATH, mcp_app
 from airflow_provider_ibm_sessions.server.rest import rest_app
 from airflow_provider_ibm_sessions.server.run import listening
 from airflow_provider_ibm_sessions.server.security import Rules
-from airflow_provider_ibm_sessions.server.service import LANES
+from airflow_provider_ibm_sessions.server.service import POOL_SHARDS
 from testing.localqpu import CRN, running_localqpu
 from tests.client.conftest import QUICK, credentials_for, fake_ibm
 from tests.conftest import remember_secrets
@@ -48,7 +48,7 @@ def serving(app) -> Iterator[str]:
 
 
 def source_for(credentials, retry=QUICK):
-    return partial(AsyncIBMQuantumClient, credentials, retry, lanes=LANES)
+    return partial(AsyncIBMQuantumClient, credentials, retry, pool_shards=POOL_SHARDS)
 
 
 def problem_in(reply):

@@ -33,7 +33,7 @@ GOING_ON = [
     "up_for_reschedule",
     "restarting",
 ]
-OVER = ["failed", "success", "skipped", "upstream_failed", "removed"]
+FINISHED_TASK_STATES = ["failed", "success", "skipped", "upstream_failed", "removed"]
 
 
 class Begun:
@@ -217,7 +217,7 @@ def test_while_the_task_goes_on_nothing_is_ended(begun, task_instance, state):
     assert len(begun.ibm.journal) == begun.requests
 
 
-@pytest.mark.parametrize("state", OVER)
+@pytest.mark.parametrize("state", FINISHED_TASK_STATES)
 def test_when_the_task_is_over_all_is_ended(begun, task_instance, state):
     asyncio.run(begun.trigger(task_instance(state)).on_kill())
     begun.assert_ended()
@@ -259,13 +259,13 @@ def test_without_an_answer_the_jobs_run_on_and_the_session_takes_no_more(
     assert "Cannot read the state of the task" in output()
 
 
-@pytest.mark.parametrize(("state", "takes_jobs"), [("failed", False), ("running", True)])
+@pytest.mark.parametrize(("state", "accepts_jobs"), [("failed", False), ("running", True)])
 def test_who_declines_leaves_no_session_that_takes_jobs_once_the_task_is_over(
-    begun, task_instance, state, takes_jobs
+    begun, task_instance, state, accepts_jobs
 ):
     asyncio.run(begun.trigger(task_instance(state), cancel_on_kill=False).on_kill())
     begun.assert_untouched()
-    assert begun.ibm.sessions[begun.session_id].accepting_jobs is takes_jobs
+    assert begun.ibm.sessions[begun.session_id].accepting_jobs is accepts_jobs
 
 
 def test_it_asks_again_for_the_state_of_the_task(begun, task_instance, monkeypatch):
@@ -304,7 +304,7 @@ class TestThirtySeconds:
 
     @pytest.fixture(autouse=True)
     def short(self, monkeypatch):
-        policy = RetryPolicy(window=0.5, first_pause=0.05, max_pause=0.1)
+        policy = RetryPolicy(max_elapsed=0.5, initial_backoff=0.05, max_backoff=0.1)
         monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._SHORT", policy)
 
     def test_a_session_that_cannot_be_closed_does_not_keep_its_jobs_running(

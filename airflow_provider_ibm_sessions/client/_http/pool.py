@@ -16,19 +16,19 @@ from typing import Final
 
 import httpx
 
-LANES: Final = 10
+POOL_SHARDS: Final = 10
 """With the width, a hundred requests in flight: a thousand polls each 10 s at 1 s for a reply."""
-WIDTH: Final = 10
+CONNECTIONS_PER_SHARD: Final = 10
 """Requests in flight in one lane."""
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Shard:
     http: httpx.AsyncClient
     busy: int = 0
 
 
-class Lanes:
+class ShardedPool:
     """
     Lends an HTTP client for one request at a time. The first lane is filled first: few need few connections.
 
@@ -36,10 +36,10 @@ class Lanes:
     :param lanes: How many there may be.
     """
 
-    def __init__(self, make: Callable[[], httpx.AsyncClient], lanes: int = LANES) -> None:
+    def __init__(self, make: Callable[[], httpx.AsyncClient], pool_shards: int = POOL_SHARDS) -> None:
         self._make = make
-        self._lanes: list[_Lane] = []
-        self._room = asyncio.Semaphore(lanes * WIDTH)
+        self._pool: list[_Shard] = []
+        self._room = asyncio.Semaphore(pool_shards * CONNECTIONS_PER_SHARD)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -54,11 +54,11 @@ class Lanes:
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(lane.http.aclose() for lane in self._lanes), return_exceptions=True)
+        await asyncio.gather(*(lane.http.aclose() for lane in self._pool), return_exceptions=True)
 
-    def _with_room(self) -> _Lane:
-        for lane in self._lanes:
-            if lane.busy < WIDTH:
+    def _with_room(self) -> _Shard:
+        for lane in self._pool:
+            if lane.busy < CONNECTIONS_PER_SHARD:
                 return lane
-        self._lanes.append(_Lane(self._make()))
-        return self._lanes[-1]
+        self._pool.append(_Shard(self._make()))
+        return self._pool[-1]

@@ -43,7 +43,7 @@ def within(seconds: float) -> Iterator[Callable[[], None]]:
         _thread.end = outer
 
 
-def keep_deadlines(client: httpx.Client) -> httpx.Client:
+def install_total_timeout(client: httpx.Client) -> httpx.Client:
     """Make a client's connections heed :func:`within`."""
     # httpx hands its pool no network backend of ours; httpcore's pool takes one.
     for transport in (client._transport, *client._mounts.values()):

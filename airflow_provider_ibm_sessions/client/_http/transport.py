@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import httpx
 
 from airflow_provider_ibm_sessions.client._http import tls
-from airflow_provider_ibm_sessions.client.auth import RENEWING, SENT, timeouts
+from airflow_provider_ibm_sessions.client.auth import REFRESHING, SENT, timeouts
 from airflow_provider_ibm_sessions.client.credentials import Credentials, is_loopback
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
@@ -19,12 +19,12 @@ from airflow_provider_ibm_sessions.client.errors import (
     IBMQuantumError,
     TransportError,
 )
-from airflow_provider_ibm_sessions.client.operations import BULKY
+from airflow_provider_ibm_sessions.client.operations import LARGE_PAYLOAD
 from airflow_provider_ibm_sessions.client.responses import clean
 
-MAX_REPLY_BYTES: Final = 32 * 2**20
-MAX_BULKY_BYTES: Final = 512 * 2**20
-BULKY_TIMES: Final = 10
+MAX_RESPONSE_BYTES: Final = 32 * 2**20
+MAX_LARGE_RESPONSE_BYTES: Final = 512 * 2**20
+LARGE_PAYLOAD_TIMEOUT_FACTOR: Final = 10
 """So many times the connection's timeout may be taken by an exchange that carries a user's data."""
 MAX_CONNECTIONS: Final = 10
 KEEP_ALIVE: Final = 30.0
@@ -38,7 +38,7 @@ _NEVER_SENT: Final = (
 )
 
 
-class BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
+class LimitedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """The bytes of a reply, as long as they are not too many."""
 
     def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, most: int) -> None:
@@ -75,18 +75,20 @@ def bound(response: httpx.Response) -> None:
     We ask for none to be compressed. One that is all the same may be as long as it would be at gzip's best.
     """
     packed = response.headers.get("content-encoding", "identity") != "identity"
-    most = MAX_BULKY_BYTES if response.request.extensions.get(BULKY) else MAX_REPLY_BYTES
-    response.stream = BoundedStream(response.stream, most // 1024 if packed else most)
+    most = MAX_LARGE_RESPONSE_BYTES if response.request.extensions.get(LARGE_PAYLOAD) else MAX_RESPONSE_BYTES
+    response.stream = LimitedStream(response.stream, most // 1024 if packed else most)
 
 
-async def abound(response: httpx.Response) -> None:
+async def alimit_response_size(response: httpx.Response) -> None:
     """The same, called by an async httpx client."""
     bound(response)
 
 
 def seconds_for(request: httpx.Request, credentials: Credentials) -> float:
     """How long one exchange may take as a whole; each wait for bytes is bounded by the timeout itself."""
-    return credentials.timeout * (BULKY_TIMES if request.extensions.get(BULKY) else 1)
+    return credentials.timeout * (
+        LARGE_PAYLOAD_TIMEOUT_FACTOR if request.extensions.get(LARGE_PAYLOAD) else 1
+    )
 
 
 def options(credentials: Credentials) -> dict[str, Any]:
@@ -129,19 +131,19 @@ def _direct(credentials: Credentials) -> dict[str, None]:
 
 
 @contextmanager
-def one_attempt(request: httpx.Request, doing: str) -> Iterator[None]:
+def translate_errors(request: httpx.Request, doing: str) -> Iterator[None]:
     """
     Send the request inside of this.
 
     :raises TransportError: For every failure to exchange bytes, with ``sent`` as exact as can be known.
     """
-    request.extensions[SENT] = request.extensions[RENEWING] = False
+    request.extensions[SENT] = request.extensions[REFRESHING] = False
     try:
         with _only_our_errors(request, doing):
             yield
     except IBMQuantumError as error:
         error.sent = error.sent and _sent(request)
-        error.at_once = bool(request.extensions[RENEWING])
+        error.retry_immediately = bool(request.extensions[REFRESHING])
         raise
 
 

@@ -26,7 +26,7 @@ PathId: TypeAlias = Annotated[
     str,
     Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=f"^{ID_PATTERN}$"),
 ]
-"""An id in a path, with the rules of ``checked_id``."""
+"""An id in a path, with the rules of ``validate_id``."""
 
 
 class Request(BaseModel):
@@ -39,7 +39,7 @@ class Part(BaseModel):
     """Part of a reply. A field that cannot be read is as good as absent, unless nothing works without it."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
-    must_be_read: ClassVar[frozenset[str]] = frozenset()
+    strict_fields: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -49,7 +49,7 @@ class Part(BaseModel):
         except ValidationError:
             # Nothing costs more than a session that is lost because IBM wrote 59.5 where an int stood.
             name = str(info.field_name)
-            if cls.model_fields[name].is_required() or name in cls.must_be_read:
+            if cls.model_fields[name].is_required() or name in cls.strict_fields:
                 raise
             return None
 

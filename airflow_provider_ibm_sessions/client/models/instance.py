@@ -52,7 +52,7 @@ class PageLink(Part):
 class WorkloadPage(Reply):
     """One page of ``GET /v1/workloads``."""
 
-    must_be_read = frozenset({"next"})  # without it, the list would seem to be at its end
+    strict_fields = frozenset({"next"})  # without it, the list would seem to be at its end
 
     workloads: list[Workload]
     total_count: int | None = None
@@ -138,7 +138,7 @@ class Paging:
         self.query: WorkloadFilter | None = query
         self._seen = {query.next}
 
-    def turn(self, page: WorkloadPage) -> None:
+    def advance(self, page: WorkloadPage) -> None:
         """Go on to the page after this one."""
         cursor = page.next_cursor
         if cursor is None or cursor in self._seen or self.query is None:

@@ -31,7 +31,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     MAX_COST,
     MAX_TAG_LENGTH,
     MAX_TAGS,
-    shown,
+    short_repr,
 )
 
 _PUB_SHAPES = {
@@ -77,16 +77,16 @@ class SubmitJob(Request):
 def _check_pubs(pubs: object, program_id: str) -> None:
     shape = _PUB_SHAPES[program_id]
     if not isinstance(pubs, list | tuple) or not pubs:
-        raise ValueError(f"pubs must be a list with at least one {shape}, got {shown(pubs)}")
+        raise ValueError(f"pubs must be a list with at least one {shape}, got {short_repr(pubs)}")
     for index, pub in enumerate(pubs):
         parts = pub if isinstance(pub, list | tuple) else [pub]
         if not parts or not isinstance(parts[0], str | dict) or not parts[0]:
             raise ValueError(
                 f"pubs[{index}] must begin with a circuit, as OpenQASM 3 text or as Qiskit encodes it: "
-                f"{shape}, got {shown(pub)}"
+                f"{shape}, got {short_repr(pub)}"
             )
         if program_id == "estimator" and len(parts) < 2:
-            raise ValueError(f"pubs[{index}] must be {shape}, got {shown(pub)}")
+            raise ValueError(f"pubs[{index}] must be {shape}, got {short_repr(pub)}")
 
 
 class JobStateDetail(Part):
@@ -130,7 +130,7 @@ class Job(Reply):
         return JobStateDetail(status=self.state)
 
     @property
-    def outcome(self) -> str | None:
+    def final_status(self) -> str | None:
         """The state in IBM's words: ``state.status``, or ``status`` where only that is there or says more."""
         short, long = self.detail.status, self.status
         return long if long and (not short or long.startswith(f"{short} - ")) else short
@@ -138,26 +138,26 @@ class Job(Reply):
     @property
     def is_final(self) -> bool:
         """Whether it has ended. A state never seen before has not."""
-        outcome = self.outcome or ""
+        outcome = self.final_status or ""
         return outcome.startswith(JobState.CANCELLED) or outcome in (JobState.COMPLETED, JobState.FAILED)
 
     @property
     def is_completed(self) -> bool:
         """Whether it has ended well."""
-        return self.outcome == JobState.COMPLETED
+        return self.final_status == JobState.COMPLETED
 
     @property
-    def never_counted(self) -> bool:
+    def is_void(self) -> bool:
         """Whether it is no result: somebody cancelled it, or its session closed before it ran."""
         code = str(self.detail.reason_code)
-        if self.outcome == JobState.CANCELLED:
+        if self.final_status == JobState.CANCELLED:
             return code != _RAN_TOO_LONG
-        return self.outcome == JobState.FAILED and code == _SESSION_CLOSED
+        return self.final_status == JobState.FAILED and code == _SESSION_CLOSED
 
-    def failure(self) -> JobFailedError:
+    def to_error(self) -> JobFailedError:
         """The error that a job stands for that ended, but not well."""
         detail = self.detail
-        texts = [f"Job {self.id}: {self.outcome}", detail.reason, detail.reason_solution]
+        texts = [f"Job {self.id}: {self.final_status}", detail.reason, detail.reason_solution]
         code = None if detail.reason_code is None else str(detail.reason_code)
         return JobFailedError(". ".join(text.rstrip(".") for text in texts if text)[:1000], code=code)
 
@@ -166,7 +166,7 @@ class Job(Reply):
         detail = self.detail
         facts = {
             "id": self.id,
-            "state": self.outcome,
+            "state": self.final_status,
             "reason": detail.reason,
             "reason_code": detail.reason_code,
             "reason_solution": detail.reason_solution,
@@ -224,7 +224,7 @@ class JobPaging:
         self.query: JobFilter | None = query
         self._first: set[str] = set()
 
-    def turn(self, page: JobPage) -> None:
+    def advance(self, page: JobPage) -> None:
         """Go on to the page after this one; IBM falls back to the first page for an offset it dislikes."""
         first = {job.id for job in page.jobs[:1]}
         if self.query is None or first & self._first:

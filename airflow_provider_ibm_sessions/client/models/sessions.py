@@ -92,7 +92,7 @@ class Session(Reply):
         return self.state == SessionState.CLOSED
 
     @property
-    def takes_jobs(self) -> bool:
+    def accepts_jobs(self) -> bool:
         """Whether a job may be submitted to it, as far as IBM tells."""
         return not self.is_closed and self.accepting_jobs is not False
 

@@ -91,8 +91,8 @@ class After:
         asked = [*ibm.requests("PATCH"), *ibm.requests("DELETE")]
         self.told_to_end = {name: [each.time for each in asked if name in each.path] for name in self.own}
         self.secrets = [ibm.api_key, *(token.value for token in ibm.tokens)]
-        self.touched = [name for name in self.planted.others if not self.sessions[name].takes_jobs]
-        if not self.played.story.sweeps and not self.sessions[self.planted.orphan].takes_jobs:
+        self.touched = [name for name in self.planted.others if not self.sessions[name].accepts_jobs]
+        if not self.played.story.sweeps and not self.sessions[self.planted.orphan].accepts_jobs:
             self.touched.append(self.planted.orphan)
         if earlier and not earlier.dag_run.succeeded and earlier.story.completes:
             self.touched.append("the earlier run's: " + _summary(earlier))
@@ -102,9 +102,9 @@ class After:
         return self.played.tasks
 
     @property
-    def taking_jobs(self) -> list[str]:
+    def get_if_accepting_jobs(self) -> list[str]:
         """Those of the run's sessions that took jobs when the run was over, and had settled."""
-        return [name for name in self.own if self.sessions[name].takes_jobs]
+        return [name for name in self.own if self.sessions[name].accepts_jobs]
 
     @property
     def known(self) -> list[str]:
@@ -137,8 +137,8 @@ def judge(cell: Cell, after: After) -> Verdict:
         *_of_telling(cell, after),
         *_of_cell(cell, after),
     ]
-    barred = after.taking_jobs if may_accept(cell) else []
-    unknown = [name for name in barred if after.swept[name].takes_jobs]
+    barred = after.get_if_accepting_jobs if may_accept(cell) else []
+    unknown = [name for name in barred if after.swept[name].accepts_jobs]
     told = _summary(after.played)
     return Verdict(cell, findings, after.seconds, len(after.own), len(barred), len(unknown), told)
 
@@ -151,7 +151,7 @@ Findings = Iterator[tuple[str, str]]
 def _of_sessions(cell: Cell, after: After) -> Findings:
     for name in after.known:
         session = after.sessions[name]
-        if session.takes_jobs and not may_accept(cell):
+        if session.accepts_jobs and not may_accept(cell):
             yield "lost", f"session {name} is {session.state} and takes jobs"
         elif not session.final and not may_be_open(cell):
             yield "left open", f"session {name} is {session.state}"
@@ -171,10 +171,10 @@ def _has_swept(after: After) -> bool:
 
 def _of_remains(cell: Cell, after: After) -> Findings:
     """What was out of reach is closed by the next sweep, or by IBM before it has cost anything."""
-    for name, session in ((name, after.swept[name]) for name in after.taking_jobs):
-        if session.takes_jobs and not escapes_sweeps(cell):
+    for name, session in ((name, after.swept[name]) for name in after.get_if_accepting_jobs):
+        if session.accepts_jobs and not escapes_sweeps(cell):
             yield "lost", f"session {name} is {session.state} after a sweep, and takes jobs"
-        if session.takes_jobs and session.jobs:
+        if session.accepts_jobs and session.jobs:
             yield "lost", f"session {name} has a job, and nobody knows of it"
         if not after.half_an_hour_later[name].final:
             yield "lost", f"session {name} is open after half an hour without jobs"

@@ -28,7 +28,7 @@ from .runner import run_cell
 
 def _sends_posts_again() -> None:
     """As a client does that takes every operation for one that may be repeated."""
-    retries.may_send_again = lambda operation, error: error.retryable
+    retries.is_retryable = lambda operation, error: error.retryable
 
 
 def _never_looks_for_its_job() -> None:

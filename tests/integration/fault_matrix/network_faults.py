@@ -64,10 +64,10 @@ def clear() -> None:
 
 def install() -> None:
     """Put the detours in front of both clients' attempts and of IAM's requests."""
-    plain_attempt, plain_request = transport.one_attempt, auth.IAMAuth._request
+    plain_attempt, plain_request = transport.translate_errors, auth.IAMAuth._request
 
     @contextlib.contextmanager
-    def one_attempt(request: httpx.Request, doing: str) -> Iterator[None]:
+    def translate_errors(request: httpx.Request, doing: str) -> Iterator[None]:
         url = request.url
         _redirect(request)
         try:
@@ -81,7 +81,7 @@ def install() -> None:
         _redirect(request)
         return request
 
-    transport.one_attempt = one_attempt
+    transport.translate_errors = translate_errors
     auth.IAMAuth._request = token_request
     _know_no_such_name()
 

@@ -88,16 +88,16 @@ def _unmask() -> None:
 
 def _shorten_waiting() -> None:
     """Every client gets a short policy, whatever it was made with; no pause of a worker is long."""
-    make, sleep = client_module._Caller.__init__, time.sleep
+    make, sleep = client_module._BaseClient.__init__, time.sleep
 
     def make_quick(self: Any, credentials: Any, retry: RetryPolicy | None = None) -> None:
         retry = retry or RetryPolicy()
         short = RetryPolicy(min(retry.window, _window[0]), FIRST_PAUSE, LONGEST_PAUSE, FIRST_PAUSE)
         make(self, credentials, short)
 
-    client_module._Caller.__init__ = make_quick
+    client_module._BaseClient.__init__ = make_quick
     time.sleep = lambda seconds: sleep(min(seconds, LONGEST_PAUSE))
-    transport.BULKY_TIMES = 1
+    transport.LARGE_PAYLOAD_TIMEOUT_FACTOR = 1
 
 
 def run_cell(cell: Cell) -> Verdict:
@@ -118,7 +118,7 @@ def run_cell(cell: Cell) -> Verdict:
         if earlier:
             earlier.finish()
         after.conclude(ibm, earlier, UNTIL_SETTLED)
-        if after.taking_jobs:
+        if after.get_if_accepting_jobs:
             _sweep_up(ibm, after)
         after.log = written.read()
         return judge(cell, after)
@@ -127,7 +127,7 @@ def run_cell(cell: Cell) -> Verdict:
 def _plant(ibm: FakeIBM) -> Planted:
     """What there is already: others' sessions, and one that a run of this Airflow has left behind."""
     orphan = ibm.plant_session(age=700).id
-    owner = Owner(CONN_ID, "faults", "gone", "create", outlives_task=True)
+    owner = Owner(CONN_ID, "faults", "gone", "create", dag_run_scoped=True)
     airflow_stub.variables[PREFIX + orphan] = json.dumps(asdict(owner))
     return Planted([ibm.plant_session(age=age).id for age in (100, 900)], orphan)
 

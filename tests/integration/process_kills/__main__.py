@@ -39,7 +39,7 @@ def main() -> int:
     is_wanted = True
     try:
         with _at_most(options.limit):
-            verdicts = play(chosen, home, options.at_once)
+            verdicts = play(chosen, home, options.retry_immediately)
         show(verdicts, time.monotonic() - began)
         is_wanted = any(each.trouble for each in verdicts)
     except KeyboardInterrupt:
