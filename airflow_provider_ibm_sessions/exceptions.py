@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How IBM Quantum's errors become Airflow's: whether a retry of the task can help decides which."""
+"""Errors of the Airflow side, and how the client's errors become Airflow's: retried or not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, JobFailedError
+from airflow_provider_ibm_sessions.links import console_url
 
 
 class AirflowApiUnavailableError(IBMQuantumError):
-    """Airflow does not tell what is needed; nothing was sent. It may tell at the next try."""
+    """Airflow does not answer what is needed. Nothing was sent to IBM; a retry may get the answer."""
 
     retryable = True
 
@@ -25,21 +28,32 @@ class IBMQuantumTaskError(AirflowException):
 
 
 class TaskSupersededError(IBMQuantumTaskError):
-    """The attempt was killed, and another goes on with what it has begun: that is not to be ended."""
+    """A try was killed while another is active: its session and jobs are left to that one."""
 
 
 def to_airflow_exception(message: str, *, retryable: bool) -> AirflowException:
-    """The exception that makes Airflow retry the task, or not."""
+    """Return the exception that makes Airflow retry the task, or not."""
     return IBMQuantumTaskError(message) if retryable else AirflowFailException(message)
+
+
+def job_error(report: Mapping[str, Any]) -> JobFailedError:
+    """Return the error of a job that has ended, but not well, from what ``Job.to_json`` returns."""
+    code = report.get("reason_code")
+    hint = ERROR_HINTS.get(str(code)) or report.get("reason_solution")
+    texts = [f"Job {report['id']}: {report.get('state')}", hint, report.get("reason")]
+    message = ". ".join(str(text).rstrip(".") for text in texts if text)
+    return JobFailedError(
+        f"{message[:1000]}. See {console_url(report['id'])}", code=None if code is None else str(code)
+    )
 
 
 @contextmanager
 def raise_as_airflow_errors(final: tuple[type[IBMQuantumError], ...] | None = None) -> Iterator[None]:
     """
-    Translate the client's errors inside of this.
+    Translate the client's errors inside of the block.
 
-    :param final: Errors after which the task is not to be retried; by default those that say so.
-    :raises AirflowFailException: For errors that trying again cannot mend: the task fails without retries.
+    :param final: Errors after which the task is not to be retried; by default those that are not retryable.
+    :raises AirflowFailException: For errors that a retry cannot get past: the task fails without retries.
     :raises IBMQuantumTaskError: For the others.
     """
     try:

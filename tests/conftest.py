@@ -168,7 +168,8 @@ def dag(request):
     from airflow.sdk import DAG
 
     name = "".join(c if c.isalnum() else "_" for c in request.node.name)
-    with DAG(dag_id=name[:200], schedule=None) as dag:
+    # A retry would wait for its delay; tests of retries ask for them.
+    with DAG(dag_id=name[:200], schedule=None, default_args={"retries": 0}) as dag:
         yield dag
 
 
@@ -240,3 +241,9 @@ def nothing_secret_in_the_output(request):
     """Search what each test that runs Airflow prints and logs for keys and tokens."""
     if request.path.relative_to(Path(__file__).parent).parts[0] not in ("client", "server", "cli"):
         request.getfixturevalue("output")
+
+
+@pytest.fixture(autouse=True)
+def no_minimum_deferral(monkeypatch):
+    """Let triggers fire at once: ``dag.test()`` has no scheduler that an event could be too early for."""
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.MIN_DEFERRAL", 0.0)

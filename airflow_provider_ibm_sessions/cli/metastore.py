@@ -23,7 +23,7 @@ from airflow_provider_ibm_sessions.hooks.session_registry import (
     ACTIVE_RUN_STATES,
     FINISHED_TASK_STATES,
     PREFIX,
-    Owner,
+    SessionOwner,
 )
 
 
@@ -56,20 +56,20 @@ def _database(sought: str = "") -> Iterator[Session]:
 class MetastoreSessionRegistry:
     """The ledger as a command reads it."""
 
-    def sessions(self) -> list[str]:
+    def list_ids(self) -> list[str]:
         """The ids of all sessions that are entered."""
         with _database() as session:
             entries = select(Variable.key).where(Variable.key.startswith(PREFIX, autoescape=True))
             return [key.removeprefix(PREFIX) for key in session.scalars(entries)]
 
-    def get_owner(self, session_id: str) -> Owner | None:
+    def get_owner(self, session_id: str) -> SessionOwner | None:
         """Whom this Airflow has opened the session for; see :class:`Ledger`."""
         # Not Variable.get(), which takes a database that does not answer for one that has no such variable.
         with _database() as session:
             entry = session.scalar(select(Variable).where(Variable.key == PREFIX + session_id))
-            return Owner.read(entry.val) if entry else None
+            return SessionOwner.parse(entry.val) if entry else None
 
-    def is_live(self, owner: Owner) -> bool:
+    def is_owner_active(self, owner: SessionOwner) -> bool:
         """Whether the run goes on, and the task too if the session is for that only."""
         run = exists().where(
             DagRun.dag_id == owner.dag_id, DagRun.run_id == owner.run_id, DagRun.state.in_(ACTIVE_RUN_STATES)
@@ -85,7 +85,7 @@ class MetastoreSessionRegistry:
         with _database() as session:
             return bool(session.scalar(select(goes_on)))
 
-    def strike(self, session_id: str) -> None:
+    def unregister(self, session_id: str) -> None:
         """Remove a session that is closed."""
         with _database() as session:
             Variable.delete(PREFIX + session_id, session=session)

@@ -17,7 +17,7 @@ _WORDS: Final = (
     "Lists the open sessions and batches, and says what each is to the Airflow of this environment. Closes "
     "nothing without --close. Fails if one that is to be closed stays open."
 )
-_COLUMNS: Final = ("session_id", "mode", "state", "backend", "age", "owner", "verdict", "closed")
+_COLUMNS: Final = ("session_id", "mode", "state", "backend", "age", "owner", "decision", "closed")
 
 
 def add_fields(command: argparse.ArgumentParser) -> None:
@@ -43,11 +43,12 @@ def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
     :raises IBMQuantumError: The last that stands in the way of reading or closing a session.
     """
     from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice
-    from airflow_provider_ibm_sessions.lifecycle.sweep import Scope, Sweep
+    from airflow_provider_ibm_sessions.lifecycle.sweep import SessionSweeper, SweepScope
 
-    scope = Scope(validate_choice(options.scope, Scope, "scope"))
+    scope = SweepScope(validate_choice(options.scope, SweepScope, "scope"))
     min_age = to_seconds(options.min_age, "min_age")
-    chosen = Sweep(hook, ledger, scope=scope, min_age=min_age)
+    hook.registry = ledger
+    chosen = SessionSweeper(hook, scope=scope, min_age=min_age)
     with aside():
         reports, failures = chosen.run(dry_run=not options.close)
     if options.json:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How far jobs are, without the I/O: a look is a series of calls, which either client can follow.
+Calls that belong together, without the I/O: either client runs a flow with ``run_flow``.
 
-A session's jobs are listed in one call, however many they are. A list may lag behind, so the oldest job that
-has not ended is read by itself as well.
+Poll jobs, close a session and cancel its jobs, drain a session.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from airflow_provider_ibm_sessions.client.operations import (
     GET_SESSION,
     LIST_JOBS,
     UPDATE_SESSION,
+    Call,
     Calls,
-    alone,
     checked,
 )
 from airflow_provider_ibm_sessions.client.validation import validate_id
@@ -37,35 +36,61 @@ from airflow_provider_ibm_sessions.client.validation import validate_id
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one look has found: the awaited jobs in their order and, if it is known, their session."""
+    """
+    The result of one poll.
+
+    :param jobs: The polled jobs, in their order.
+    :param session: Their session, where it was read.
+    """
 
     jobs: tuple[Job, ...]
     session: Session | None = None
 
     @property
-    def count(self) -> int:
-        """How many have ended."""
+    def final(self) -> int:
+        """Return how many jobs are final, well or not."""
         return sum(job.is_final for job in self.jobs)
 
     @property
     def is_done(self) -> bool:
-        """Whether all have ended. A session without jobs has not, as long as it may get some."""
+        """Return True if all jobs are final. A session without jobs is waited for until it closes."""
         if not self.jobs:
             return self.session is not None and self.session.is_closed
-        return self.count == len(self.jobs)
+        return self.final == len(self.jobs)
 
     def __str__(self) -> str:
-        return f"{self.count} of {len(self.jobs)} done{_use_of(self.session)}"
+        completed = sum(job.is_completed for job in self.jobs)
+        counts = [f"{completed} of {len(self.jobs)} jobs completed"]
+        if failed := self.final - completed:
+            counts.append(f"{failed} failed or cancelled")
+        return ", ".join([*counts, *self._usage()])
+
+    def _usage(self) -> list[str]:
+        """Say how long the session has been active, as IBM reports it or else since it became active."""
+        session = self.session
+        if session is None:
+            return []
+        used = session.elapsed_time
+        if used is None and session.activated_at and not session.is_closed:
+            used = (datetime.now(UTC) - session.activated_at).total_seconds()
+        state = f"session {session.state}"
+        if used is None:
+            return [state]
+        bound = f" of at most {session.max_ttl} s" if session.max_ttl else ""
+        return [state, f"active {max(used, 0):.0f} s{bound}"]
 
 
 @dataclass(frozen=True, slots=True)
 class JobSet:
     """
-    The jobs to look at.
+    The jobs to poll.
 
-    :param job_ids: These; else all of the session.
-    :param session_id: Their session, if they have one in common: it saves calls.
-    :raises ConfigurationError: If there is neither, or an id cannot be one.
+    A session's jobs are listed in one call, however many they are. A list may lag behind, so the oldest job
+    that is not final is read by itself as well.
+
+    :param job_ids: Ids; none: all jobs of the session.
+    :param session_id: The session they are in, if it is one and the same: it saves calls.
+    :raises ConfigurationError: If there is neither, or an id is malformed.
     """
 
     job_ids: tuple[str, ...] = ()
@@ -75,36 +100,34 @@ class JobSet:
         if not self.job_ids and not self.session_id:
             raise ConfigurationError("job_id or session_id must be given", field="job_id")
         if isinstance(self.job_ids, str):
-            raise ConfigurationError("job_ids must be several ids, not one text", field="job_id")
+            raise ConfigurationError("job_ids must be a list of ids, got one string", field="job_id")
         for job_id in self.job_ids:
             validate_id(job_id, "job_id")
         if self.session_id is not None:
             validate_id(self.session_id)
 
-    def look(self, seen: int | None = None) -> Calls[Progress]:
+    def poll(self, seen: int | None = None) -> Calls[Progress]:
         """
-        Look once. Fails if there is no such job or session: IBM lists nothing for an unknown session.
+        Poll once. Fail if a job or the session does not exist: IBM lists no jobs for an unknown session.
 
-        :param seen: How many had ended when this was last looked at: the session is read again only when
-            there is something new to tell of it.
+        :param seen: How many jobs were final at the poll before: the session is read only after a change.
         """
         if self.session_id is None:
-            found = yield from _read(self.job_ids)
+            found = yield from _read_jobs(self.job_ids)
             return Progress(tuple(found))
         listed = {job.id: job for job in (yield from list_session_jobs(self.session_id))}
         wanted = self.job_ids or tuple(listed)
-        lagging = next((name for name in wanted if name in listed and not listed[name].is_final), None)
-        missing = [name for name in wanted if name not in listed or name == lagging]
-        for job in (yield from _read(missing)):
+        oldest = next((name for name in wanted if name in listed and not listed[name].is_final), None)
+        for job in (yield from _read_jobs([name for name in wanted if name not in listed or name == oldest])):
             listed[job.id] = job
         progress = Progress(tuple(listed[name] for name in wanted))
-        if progress.jobs and progress.count == seen:
+        if progress.jobs and progress.final == seen:
             return progress
         return replace(progress, session=(yield GET_SESSION.call(self.session_id)))
 
 
 def list_session_jobs(session_id: str) -> Calls[list[Job]]:
-    """All jobs of a session, as IBM lists them."""
+    """List all jobs of a session."""
     found: list[Job] = []
     pages = JobPaging(checked(JobFilter, {"session_id": session_id}))
     while pages.query:
@@ -114,67 +137,60 @@ def list_session_jobs(session_id: str) -> Calls[list[Job]]:
     return found
 
 
-def _read(job_ids: Iterable[str]) -> Calls[list[Job]]:
-    found = []
-    for job_id in job_ids:
-        job = yield GET_JOB.call(job_id)
-        if job.id != job_id:
-            raise BadResponseError(f"Get a job: the reply is about another job than {job_id}")
-        found.append(job)
-    return found
-
-
-def _use_of(session: Session | None) -> str:
-    """How long the session has been active, as IBM tells it or else since it told that it began."""
-    if session is None:
-        return ""
-    used, limit = session.elapsed_time, session.max_ttl
-    if used is None and session.activated_at and not session.is_closed:
-        used = (datetime.now(UTC) - session.activated_at).total_seconds()
-    bound = f" of at most {limit} s" if limit else ""
-    return f", session {session.state}" + (
-        f", active {max(used, 0):.0f} s{bound}" if used is not None else ""
-    )
-
-
-def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
+def close_and_cancel(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
     """
-    Close a session, so that what is queued never runs, and cancel jobs: closing does not stop those that run.
+    Close a session and cancel its jobs: closing stops what is queued, and not what runs.
 
-    One that cannot be ended does not keep the others. Follow it with a client.
+    An error of one call does not stop the others.
 
-    :param session_id: The session, if it is to be closed: its owner may.
-    :param job_ids: The jobs. What IBM lists in the session is added, and what has ended is left out.
-    :returns: What went wrong, in words.
+    :param session_id: The session, if it is to be closed: only its owner may.
+    :param job_ids: The jobs. What IBM lists in the session is added, and what is final is left out.
+    :returns: The errors, as text.
     """
-    trouble: list[str] = []
+    errors: list[str] = []
     if session_id:
-        yield from _tried(alone(CLOSE_SESSION.call(session_id)), trouble)
-        listed = (yield from _tried(list_session_jobs(session_id), trouble)) or []
-        ended = {job.id for job in listed if job.is_final}
-        names = dict.fromkeys([*[job.id for job in listed], *job_ids])
-        job_ids = [name for name in names if name not in ended]
+        yield from _attempt(_single(CLOSE_SESSION.call(session_id)), errors)
+        listed = (yield from _attempt(list_session_jobs(session_id), errors)) or []
+        final = {job.id for job in listed if job.is_final}
+        job_ids = [
+            name for name in dict.fromkeys([*(job.id for job in listed), *job_ids]) if name not in final
+        ]
     for job_id in job_ids:
-        yield from _tried(alone(CANCEL_JOB.call(job_id)), trouble)
-    return trouble
+        yield from _attempt(_single(CANCEL_JOB.call(job_id)), errors)
+    return errors
 
 
 def drain(session_id: str) -> Calls[list[str]]:
     """
-    Let a session take no more jobs: it closes itself with its last one. Follow it with a client.
+    Let a session accept no more jobs, so that it closes itself with its last one.
 
-    :returns: What went wrong, in words.
+    :returns: The errors, as text.
     """
-    trouble: list[str] = []
-    yield from _tried(alone(UPDATE_SESSION.call(session_id, accepting_jobs=False)), trouble)
-    return trouble
+    errors: list[str] = []
+    yield from _attempt(_single(UPDATE_SESSION.call(session_id, accepting_jobs=False)), errors)
+    return errors
 
 
-def _tried(calls: Calls[Any], trouble: list[str]) -> Calls[Any]:
+def _read_jobs(job_ids: Iterable[str]) -> Calls[list[Job]]:
+    found = []
+    for job_id in job_ids:
+        job = yield GET_JOB.call(job_id)
+        if job.id != job_id:
+            raise BadResponseError(f"Get a job: asked for {job_id}, got a response about another job")
+        found.append(job)
+    return found
+
+
+def _single(call: Call) -> Calls[Any]:
+    return (yield call)
+
+
+def _attempt(calls: Calls[Any], errors: list[str]) -> Calls[Any]:
+    """Run a flow; collect its error, unless that says that the job or session is final already."""
     try:
         return (yield from calls)
     except ConflictError:
-        return None  # it has ended already
+        return None
     except IBMQuantumError as error:
-        trouble.append(str(error))
+        errors.append(str(error))
         return None

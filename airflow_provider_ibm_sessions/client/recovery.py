@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Opens a session once, and finds it again when the answer was lost.
+Find a session whose create response was lost.
 
-A session carries no label. What a client chooses and gets back is ``max_ttl``, so a few seconds taken off it
-are its mark. Whatever nobody else can have asked for may be taken up; nothing else ever is.
+IBM's sessions carry no label. What a client chooses and gets back is ``max_ttl``, so a few seconds taken off
+it are the session's fingerprint. A session is resumed only if nobody else can have asked for it; a session
+that stays unknown has no jobs, is free, and closes itself after 30 minutes.
 """
 
 from __future__ import annotations
@@ -11,183 +12,170 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final, Self
 
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
-from airflow_provider_ibm_sessions.client.models.instance import Paging, Workload, WorkloadFilter
+from airflow_provider_ibm_sessions.client.models.instance import Paging, WorkloadFilter
 from airflow_provider_ibm_sessions.client.models.sessions import Session
 from airflow_provider_ibm_sessions.client.operations import GET_SESSION, LIST_JOBS, LIST_WORKLOADS, Calls
-from airflow_provider_ibm_sessions.client.submission import pauses
+from airflow_provider_ibm_sessions.client.submission import backoff_delays
 
 log = logging.getLogger(__name__)
 
-_CLAIM_SHARE: Final = 0.2
-"""This part of the time in which a session shows is given to others to claim it as well: 3 s."""
-
-_MOST_OFF = 256
-_FEWEST = 16
-_SENDINGS = 3
-_CLOCKS_DIFFER = timedelta(minutes=5)
+_MAX_FINGERPRINTS = 256
+_MIN_FINGERPRINTS = 16
+_CREATE_REQUESTS = 3
+_CLOCK_SKEW: Final = timedelta(minutes=5)
 
 
-def marks(max_ttl: int) -> int:
+def fingerprints(max_ttl: int) -> int:
     """
-    How many marks there are: ``max_ttl`` loses 6.25 %, and 256 s, at most.
+    Return how many fingerprints there are for this ``max_ttl``.
 
-    A power of two: see :func:`marked`.
+    A fingerprint takes off 256 s and a sixteenth at most. The number is a power of two, so that those who
+    start from different values of ``max_ttl`` stay apart as well.
     """
-    return 1 << max(1, min(_MOST_OFF, max_ttl // 16)).bit_length() - 1
+    return 1 << max(1, min(_MAX_FINGERPRINTS, max_ttl // 16)).bit_length() - 1
 
 
-def marked(max_ttl: int, mark: int) -> int:
+def with_fingerprint(max_ttl: int, fingerprint: int) -> int:
     """
-    ``max_ttl`` less a little, so that the rest tells the mark, whatever ``max_ttl`` others start from.
+    Return ``max_ttl`` less 1 to 256 s, so that the rest tells the fingerprint.
 
     Never ``max_ttl`` itself: other tools ask for that.
     """
-    return max_ttl - ((max_ttl - mark) % marks(max_ttl) or marks(max_ttl))
+    count = fingerprints(max_ttl)
+    return max_ttl - ((max_ttl - fingerprint) % count or count)
 
 
-def are_distinct(max_ttl: int, count: int) -> bool:
+def is_distinct(max_ttl: int, place: int) -> bool:
     """
-    Whether so many marks in a row tell their owners apart, also from those who ask for less, or more.
+    Return True if the ``place``-th of several tasks has a fingerprint of its own, also beside other
+    ``max_ttl``.
 
-    Never where there are so few that strangers meet easily.
+    False where there are so few fingerprints that strangers could share one.
     """
-    return max(count, _FEWEST) <= marks(max_ttl - marks(max_ttl))
+    return max(place + 1, _MIN_FINGERPRINTS) <= fingerprints(max_ttl - fingerprints(max_ttl))
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class PendingCreate:
     """
-    What is asked for, and when at the earliest: all that such a session is known by.
+    A request to create a session, and all that its session is known by should the response be lost.
 
-    :param max_ttl: Less its mark, see :func:`marks`.
-    :param is_marked: Whether no one else asks for a session with the same ``max_ttl`` now. What is not, is
-        never taken up.
-    :param belongs_to_other_task: Tells of a session's id whether it is known to be another's.
-    :param claim: Called with the id of what is about to be taken up, and with seconds to wait for others who
-        do the same: whether it is ours then.
+    :param backend: Name of the QPU.
+    :param mode: ``dedicated`` or ``batch``.
+    :param max_ttl: Seconds that are asked for, less the fingerprint.
+    :param created_after: When the request was made, at the earliest.
+    :param has_fingerprint: True if nobody else asks for the same ``max_ttl`` now. Without it, no session is
+        resumed.
     """
 
     backend: str
     mode: str
     max_ttl: int
-    since: datetime
-    is_marked: bool = True
-    belongs_to_other_task: Callable[[str], bool] = lambda _: False
-    claim: Callable[[str, float], bool] = lambda _, __: True
+    created_after: datetime
+    has_fingerprint: bool = False
 
-    def send(self, client: IBMQuantumClient) -> Session:
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON, for the task state store."""
+        return {**asdict(self), "created_after": self.created_after.isoformat()}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """Return what :meth:`to_json` has stored."""
+        return cls(**{**stored, "created_after": datetime.fromisoformat(stored["created_after"])})
+
+    def create(self, client: IBMQuantumClient, is_taken: Callable[[str], bool]) -> Session:
         """
-        Open the session, once.
+        Create the session, once.
 
-        :raises OutcomeUnknownError: If IBM does not tell whether it has. ``retryable``: :meth:`find` may know
-            later.
+        :param is_taken: Tells of a session id whether the session is known to be another task's.
+        :raises OutcomeUnknownError: If IBM does not tell whether it has created one. ``retryable``:
+            :meth:`wait_and_find` may know later.
         """
         unknown = OutcomeUnknownError("Create a session: not sent")
-        for sending in range(_SENDINGS):
+        for request in range(1, _CREATE_REQUESTS + 1):
             try:
                 return client.create_session(self.backend, mode=self.mode, max_ttl=self.max_ttl)
             except OutcomeUnknownError as error:
                 unknown = error
-                log.warning("%s. Looking for it", error)
-                if found := self.find_settled(client, unknown):
-                    return found
-                log.warning("It does not show. Request %d of at most %d failed", sending + 1, _SENDINGS)
+                log.warning("%s. Looking for the session in IBM's list of workloads", error)
             except IBMQuantumError as error:
-                if sending == 0:
+                if request == 1:
                     raise
-                # The request before may have been on its way for longer than we looked.
+                # The request before this one may have been on its way for longer than we looked.
                 unknown.retryable = True
                 raise unknown from error
+            if found := self.wait_and_find(client, is_taken, unknown):
+                return found
+            log.warning(
+                "No such session is listed; request %d of at most %d failed", request, _CREATE_REQUESTS
+            )
         unknown.retryable = True
         raise unknown
 
-    def find_settled(self, client: IBMQuantumClient, unknown: OutcomeUnknownError) -> Session | None:
+    def wait_and_find(
+        self, client: IBMQuantumClient, is_taken: Callable[[str], bool], unknown: OutcomeUnknownError
+    ) -> Session | None:
         """
-        Look until the session would have shown, and the first job of another's as well.
+        Return the session that this request has created and nobody has used yet, once IBM lists it.
 
-        :param unknown: What to raise if looking fails.
+        :param unknown: The error to raise if looking fails.
+        :raises OutcomeUnknownError: If it may be another's, or one of several; none is resumed then.
         """
-        found = None
+        found: list[Session] = []
         try:
-            for pause in pauses(client.retry.list_lag):
-                time.sleep(pause)
-                found = self.find(client)
-            if found and not self.claim(found.id, client.retry.list_lag * _CLAIM_SHARE):
-                log.info("Session %s was taken up by another", found.id)
-                return None
-        except OutcomeUnknownError:
-            raise
+            for delay in backoff_delays(client.retry.list_lag):
+                time.sleep(delay)
+                found = client.run_flow(self.candidates())
+            found = [session for session in found if not is_taken(session.id)]
         except IBMQuantumError as error:
             unknown.retryable = True
-            unknown.message += f". Cannot look for it: {error}"
+            unknown.message += f". The list of workloads cannot be read: {error}"
             raise unknown from error
-        if found:
-            log.info("Found session %s, whose opening went unanswered", found.id)
-        return found
-
-    def find(self, client: IBMQuantumClient) -> Session | None:
-        """
-        The session that was opened by this, if it was and nobody has used it yet.
-
-        :raises OutcomeUnknownError: If it may be another's, or one of several; none is taken then.
-        """
-        found = client.run_flow(self.candidates())
-        if len(found) > 1 or (found and not self.is_marked):
-            unknown = OutcomeUnknownError("Create a session: no answer")
-            name_candidates(unknown, found)
+        if len(found) > 1 or (found and not self.has_fingerprint):
+            attach_candidates(unknown, found)
+            unknown.retryable = False
             raise unknown
-        return found[0] if found else None
+        if not found:
+            return None
+        log.info("Found session %s, whose create response was lost", found[0].id)
+        return found[0]
 
     def candidates(self) -> Calls[list[Session]]:
-        """All sessions that it may have been, which nobody has used yet. Follow it with a client."""
-        found = []
-        for workload in (yield from _listed(self._filters())):
-            session = yield from _read(workload.id)
-            if session and self._fits(session) and not self.belongs_to_other_task(session.id):
-                page = yield LIST_JOBS.call(session_id=session.id, limit=1)
-                found += [] if page.jobs else [session]
-        return found
-
-    def _filters(self) -> WorkloadFilter:
-        return WorkloadFilter(
+        """Find all sessions that this request may have created and that nobody has used yet."""
+        listed = WorkloadFilter(
             user="me",
             mode="batch" if self.mode == SessionMode.BATCH else "session",
             status=["pending", "in_progress"],
             backend=self.backend,
-            created_after=self.since - _CLOCKS_DIFFER,
+            created_after=self.created_after - _CLOCK_SKEW,
         )
+        found = []
+        pages = Paging(listed)
+        while pages.query:
+            page = yield LIST_WORKLOADS.call(**pages.query.model_dump(exclude_none=True))
+            for workload in page.workloads:
+                try:
+                    session: Session = yield GET_SESSION.call(workload.id)
+                except NotFoundError:
+                    continue
+                if session.max_ttl != self.max_ttl or not session.accepts_jobs:
+                    continue
+                if session.mode in (self.mode, None):
+                    jobs = yield LIST_JOBS.call(session_id=session.id, limit=1)
+                    found += [] if jobs.jobs else [session]
+            pages.advance(page)
+        return found
 
-    def _fits(self, session: Session) -> bool:
-        return session.max_ttl == self.max_ttl and session.mode in (self.mode, None) and session.accepts_jobs
 
-
-def name_candidates(unknown: OutcomeUnknownError, found: Iterable[Session]) -> None:
-    """Say in the error which sessions the request may have opened."""
+def attach_candidates(unknown: OutcomeUnknownError, found: Iterable[Session]) -> None:
+    """Name in the error the sessions that the request may have created."""
     unknown.candidates = tuple(session.id for session in found)
     if unknown.candidates:
         unknown.message += f". It may be {' or '.join(unknown.candidates)}; without jobs that is free"
-
-
-def _listed(query: WorkloadFilter) -> Calls[list[Workload]]:
-    """All pages."""
-    pages, found = Paging(query), list[Workload]()
-    while pages.query:
-        page = yield LIST_WORKLOADS.call(**pages.query.model_dump(exclude_none=True))
-        found += page.workloads
-        pages.advance(page)
-    return found
-
-
-def _read(session_id: str) -> Calls[Session | None]:
-    try:
-        session: Session = yield GET_SESSION.call(session_id)
-    except NotFoundError:
-        return None
-    return session

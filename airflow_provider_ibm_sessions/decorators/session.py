@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -18,20 +17,15 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.hooks.session_registry import enter, strike
 from airflow_provider_ibm_sessions.lifecycle.session import (
-    SESSION,
-    close,
+    close_and_cancel,
+    close_if_known,
     close_quietly,
-    end_all,
-    end_before_anew,
-    end_forsaken,
-    open_session,
-    validate_session_args,
+    discard_previous_run,
 )
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
-from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.operators.base import SessionOwnerOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
@@ -41,89 +35,83 @@ if TYPE_CHECKING:
 _ARGUMENT = "session"
 
 
-class IBMQuantumSessionDecoratedOperator(IBMQuantumTaskMixin, DecoratedOperator):
+class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator):
     """
-    Opens a session and calls the function with it; drains when it returns, and closes when it raises.
+    Open a session and call the function with it; drain when it returns, and close when it raises.
 
     The function's argument ``session`` is a live ``qiskit_ibm_runtime.Session`` (or ``Batch``). For work that
     needs Python between jobs: the QPU is paid for while that thinks. A killed task closes its session. A
-    retry calls the function anew, in a new session.
+    retry calls the function again, in a new session, and pays again: so there is none by default.
 
-    :param backend: Name of the QPU. (templated)
-    :param mode: ``dedicated`` or ``batch``. (templated)
-    :param max_ttl: Longest life of the session from its first job's start: seconds, a timedelta or
-        ``"2h 30m"``; left out, the Dag's ``dagrun_timeout``, at most and else 8 hours. (templated)
     :param ibm_quantum_conn_id: The Airflow connection. (templated)
+
+    Further arguments are those of :class:`SessionOwnerOperator`.
     """
 
     custom_operator_name = "@task.ibm_quantum_session"
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
-        "backend",
-        "mode",
-        "max_ttl",
-        "ibm_quantum_conn_id",
+        *SessionOwnerOperator.template_fields,
     )
 
     def __init__(
         self,
         *,
         python_callable: Callable[..., Any],
-        backend: str,
-        mode: str = "dedicated",
-        max_ttl: int | str | timedelta | None = None,
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if _ARGUMENT not in inspect.signature(python_callable).parameters:
+        parameters = list(inspect.signature(python_callable).parameters)
+        if _ARGUMENT not in parameters:
             raise ConfigurationError(
                 f"{python_callable.__name__} must have an argument '{_ARGUMENT}'", field=_ARGUMENT
+            )
+        if _ARGUMENT in (op_kwargs or {}) or _ARGUMENT in parameters[: len(kwargs.get("op_args") or ())]:
+            raise ConfigurationError(
+                f"'{_ARGUMENT}' of {python_callable.__name__} is set by the task: give other arguments by "
+                f"keyword",
+                field=_ARGUMENT,
+            )
+        kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        if any(is_kind(python_callable) for is_kind in kinds):
+            raise ConfigurationError(
+                f"{python_callable.__name__} must be a plain function: neither 'async def' nor one that "
+                f"yields",
+                field="python_callable",
             )
         # Airflow checks, when it reads the Dag, that the function can be called; the session comes later.
         op_kwargs = {**(op_kwargs or {}), _ARGUMENT: None}
         super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)
-        self.backend = backend
-        self.mode = mode
-        self.max_ttl = max_ttl
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
-        self.session_id: str | None = None
 
     def execute(self, context: Context) -> Any:
         """Call the function in a session of its own."""
-        attempt = Attempt(context)
+        state = TaskState.load(context)
         with raise_as_airflow_errors():
-            wanted = validate_session_args(
-                context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl
-            )
-            attempt.begin(wanted)
-            end_forsaken(self.hook, context, attempt)
-            if before := attempt.recall(SESSION):
-                self.log.info("The attempt before has opened session %s: the function begins anew", before)
-                end_before_anew(self.hook, before)
-            session = open_session(
-                self.hook, context, attempt, wanted, lambda opened: self._keep(context, opened)
-            )
+            session_args = self.session_args(context)
+            self.hook.require_qiskit()
+            if state.input_has_changed(session_args):
+                discard_previous_run(self.hook, state)
+            state.resume_or_start(session_args)
+            if state.is_resumed and (before := state.session_id):
+                self.log.info("Closing session %s of the last try: the function is called again", before)
+                close_and_cancel(self.hook, before)
+                close_if_known(self.hook, before)
+            session = self.open_session(context, state, session_args)
             try:
-                outcome = self._call(context, session, wanted["backend"])
+                returned = self._call(context, session, session_args["backend"])
             except BaseException:  # a timeout as well: raised again
                 close_quietly(self.hook, session.id)
                 raise
-        self._drain(context, session.id, outcome)
-        attempt.delivered()
-        return outcome
+        self._drain(context, session.id, returned)
+        state.mark_finished(clear_collects=False)
+        return returned
 
-    def end_all(self, *, single_attempt: bool) -> None:
-        """Close the session of a killed task."""
-        if self.session_id:
-            end_all(self.hook, self.session_id, single_attempt=single_attempt)
-
-    def _keep(self, context: Context, session: Session) -> None:
-        self.session_id = session.id
-        enter(context, session.id, self.ibm_quantum_conn_id)
-        context["ti"].xcom_push(key="session", value=session.to_json())
+    def take_session(self, context: Context, session: Session) -> None:
+        """Take hold of an open session, and show its link while the function runs."""
         IBMQuantumSessionLink.persist(context, session.id)
-        self.raise_if_killed()
+        super().take_session(context, session)
 
     def _call(self, context: Context, session: Session, backend: str) -> Any:
         live = self.hook.qiskit_session(session.id, backend=backend)
@@ -133,19 +121,19 @@ class IBMQuantumSessionDecoratedOperator(IBMQuantumTaskMixin, DecoratedOperator)
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, arguments)
         )
 
-    def _drain(self, context: Context, session_id: str, outcome: Any) -> None:
-        """Let queued jobs run; close hard what cannot be drained. The outcome, once paid for, is kept."""
+    def _drain(self, context: Context, session_id: str, returned: Any) -> None:
+        """Let queued jobs run; close hard what cannot be drained. What the function returned is kept."""
         try:
             self.hook.drain_session(session_id)
         except IBMQuantumError as error:
-            self.log.warning("Cannot drain, closing at once: %s", error)
+            self.log.warning("Session %s cannot be drained, closing it at once: %s", session_id, error)
         else:
-            strike(session_id)
             return
         try:
-            close(self.hook, session_id)
+            self.hook.close_session(session_id)
         except IBMQuantumError as error:
-            context["ti"].xcom_push(key="return_value", value=outcome)
+            if self.do_xcom_push:
+                context["ti"].xcom_push(key="return_value", value=returned)
             raise AirflowFailException(f"{error}. Close it at {console_url(session_id)}") from error
 
 

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, get_current_context
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
@@ -23,22 +25,40 @@ from airflow_provider_ibm_sessions.client.errors import (
     ConfigurationError,
     IBMQuantumError,
     NotFoundError,
+    OutcomeUnknownError,
     ServerError,
+)
+from airflow_provider_ibm_sessions.client.recovery import (
+    PendingCreate,
+    fingerprints,
+    is_distinct,
+    with_fingerprint,
 )
 from airflow_provider_ibm_sessions.client.results import decode_results, to_strict_json
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.shared import shared_client
 from airflow_provider_ibm_sessions.client.submission import submit_once
-from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
+from airflow_provider_ibm_sessions.client.validation import (
+    DEFAULT_MAX_TTL,
+    to_seconds,
+    validate_backend,
+    validate_choice,
+)
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_connection_absent, has_secrets_backend
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
+from airflow_provider_ibm_sessions.hooks.session_registry import (
+    SessionOwner,
+    SessionRegistry,
+    VariableSessionRegistry,
+    raise_if_other_connection,
+)
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow.providers.common.compat.sdk import Connection, Context
     from qiskit_ibm_runtime import QiskitRuntimeService
     from qiskit_ibm_runtime import Session as QiskitSession
 
@@ -47,10 +67,10 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.sessions import Session
 
 _CLOSE_ATTEMPTS = 5
-_CLOSE_PAUSE = 2.0
-_LAST_SECONDS = 2.0
-_TRIGGER_SECONDS = 5.0
-_SHORT = RetryPolicy(max_elapsed=8.0)
+_CLOSE_DELAY = 2.0
+_WORKER_KILL_TIMEOUT = 2.0
+_TRIGGER_KILL_TIMEOUT = 5.0
+_SHORT_RETRIES = RetryPolicy(max_elapsed=8.0)
 
 
 class IBMQuantumHook(BaseHook):
@@ -74,26 +94,38 @@ class IBMQuantumHook(BaseHook):
     def __init__(self, ibm_quantum_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self._registry: SessionRegistry | None = None
 
     @cached_property
     def credentials(self) -> Credentials:
-        """The connection's credentials; checked, nothing sent."""
+        """Return the connection's credentials; checked, nothing sent."""
         return self._read_credentials()
 
     async def aget_credentials(self) -> Credentials:
-        """The connection's credentials, read inside of an event loop."""
+        """Return the connection's credentials inside of an event loop."""
         if "credentials" not in self.__dict__:
             try:
                 # In a thread: a file of CA certificates may have to be read.
-                read = asyncio.to_thread(credentials_from_connection, await self._aconnection())
+                read = asyncio.to_thread(credentials_from_connection, await self._aget_connection())
             except AirflowNotFoundException:
                 # In `dag.test()`, a trigger does not get it by awaiting it.
                 read = asyncio.to_thread(self._read_credentials)
             self.__dict__["credentials"] = await read
         return self.credentials
 
+    @property
+    def registry(self) -> SessionRegistry:
+        """Return the registry of open sessions: by default the running task's view of Airflow's variables."""
+        return self._registry or VariableSessionRegistry(_current_context())
+
+    @registry.setter
+    def registry(self, registry: SessionRegistry) -> None:
+        self._registry = registry
+
+    # -- clients ---------------------------------------------------------------------------------
+
     def client(self) -> IBMQuantumClient:
-        """A client of one's own, to be closed by its user: ``with hook.client() as client: ...``."""
+        """Return a new client, to be closed by its user: ``with hook.client() as client: ...``."""
         return IBMQuantumClient(self.credentials)
 
     @asynccontextmanager
@@ -104,95 +136,198 @@ class IBMQuantumHook(BaseHook):
 
     def short_lived_client(self, *, single_attempt: bool = True) -> IBMQuantumClient:
         """
-        A client of one's own that gives up soon, for ending things: many calls, one after the other.
+        Return a new client that gives up soon, for cleaning up: many calls, one after the other.
 
         :param single_attempt: For the last seconds of a task that is being killed: one short attempt for each
             request. The signal may have interrupted the hook's own client in the middle of one.
         """
         if single_attempt:
-            return IBMQuantumClient(replace(self.credentials, timeout=_LAST_SECONDS), NO_RETRY)
-        return IBMQuantumClient(self.credentials, _SHORT)
+            return IBMQuantumClient(replace(self.credentials, timeout=_WORKER_KILL_TIMEOUT), NO_RETRY)
+        return IBMQuantumClient(self.credentials, _SHORT_RETRIES)
 
     @asynccontextmanager
     async def async_short_lived_client(self) -> AsyncIterator[AsyncIBMQuantumClient]:
-        """The same in the triggerer, which gives a killed task's trigger 30 s."""
-        credentials = replace(await self.aget_credentials(), timeout=_TRIGGER_SECONDS)
-        async with AsyncIBMQuantumClient(credentials, _SHORT) as client:
+        """Lend a new client that gives up soon: a triggerer gives a killed task's trigger 30 s."""
+        credentials = replace(await self.aget_credentials(), timeout=_TRIGGER_KILL_TIMEOUT)
+        async with AsyncIBMQuantumClient(credentials, _SHORT_RETRIES) as client:
             yield client
 
     def get_conn(self) -> IBMQuantumClient:
-        """The client that this hook's own methods use."""
+        """Return the client that this hook's own methods use."""
         return self._client
 
+    # -- sessions --------------------------------------------------------------------------------
+
     def create_session(
-        self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
+        self,
+        backend: str,
+        *,
+        mode: str = SessionMode.DEDICATED,
+        max_ttl: Any = DEFAULT_MAX_TTL,
+        dag_run_scoped: bool = True,
     ) -> Session:
-        """Open a session; see :meth:`IBMQuantumClient.create_session`."""
-        return self._client.create_session(backend, mode=mode, max_ttl=max_ttl)
+        """
+        Open a session, and register it for the running task.
+
+        If the response is lost, the session is looked for and found again by its fingerprint.
+
+        :param backend: Name of the QPU, such as ``ibm_fez``.
+        :param mode: ``dedicated`` (billed while active) or ``batch`` (billed for the jobs' QPU time).
+        :param max_ttl: Longest life from the first job's start: seconds, a timedelta or ``"2h 30m"``. IBM
+            gets 1 to 256 s less, a sixteenth at most, as the fingerprint, and lowers it to the plan's limit.
+        :param dag_run_scoped: True if the session may be used as long as the Dag run is active; else the
+            sweep takes it for orphaned once the task has finished.
+        :raises OutcomeUnknownError: If IBM does not tell whether it has opened one; names the candidates.
+        """
+        pending = self.prepare_session(backend, mode=mode, max_ttl=max_ttl)
+        return self.create_pending_session(pending, dag_run_scoped=dag_run_scoped)
+
+    def prepare_session(
+        self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
+    ) -> PendingCreate:
+        """
+        Return the request that :meth:`create_pending_session` sends, to be stored before it is sent.
+
+        :raises ConfigurationError: Naming the argument that is wrong.
+        """
+        seconds, has_fingerprint = to_seconds(max_ttl, "max_ttl"), False
+        if context := _current_context():
+            seconds, has_fingerprint = _max_ttl_with_fingerprint(context, seconds)
+        return PendingCreate(
+            backend=validate_backend(backend),
+            mode=validate_choice(mode, SessionMode, "mode"),
+            max_ttl=seconds,
+            created_after=datetime.now(UTC),
+            has_fingerprint=has_fingerprint,
+        )
+
+    def create_pending_session(self, pending: PendingCreate, *, dag_run_scoped: bool = True) -> Session:
+        """Send the request, and register its session; see :meth:`create_session`."""
+        session = pending.create(self._client, self._is_taken)
+        self.register_session(session.id, dag_run_scoped=dag_run_scoped)
+        return session
+
+    def find_pending_session(self, pending: PendingCreate, *, dag_run_scoped: bool = True) -> Session | None:
+        """
+        Return the session that an earlier try's request has created, if IBM lists one, and register it.
+
+        :raises OutcomeUnknownError: If it may be another's, or one of several.
+        """
+        unknown = OutcomeUnknownError("Create a session: an earlier try may have opened one")
+        session = pending.wait_and_find(self._client, self._is_taken, unknown)
+        if session is not None:
+            self.register_session(session.id, dag_run_scoped=dag_run_scoped)
+        return session
+
+    def register_session(self, session_id: str, *, dag_run_scoped: bool = True) -> None:
+        """Register an open session for the running task, so that a sweep knows whose it is."""
+        if context := _current_context():
+            owner = SessionOwner.of(context, self.ibm_quantum_conn_id, dag_run_scoped=dag_run_scoped)
+            signed = owner.signed(session_id, self.credentials.api_key)
+            VariableSessionRegistry(context).register(session_id, signed)
 
     def get_session(self, session_id: str) -> Session:
         """Read a session."""
         return self._client.get_session(session_id)
 
     def update_session(self, session_id: str, *, accepting_jobs: bool) -> None:
-        """Drain a session (False), or let it take jobs again (True)."""
+        """Drain a session (False), or let it accept jobs again (True)."""
         self._client.update_session(session_id, accepting_jobs=accepting_jobs)
 
-    def drain_session(self, session_id: str) -> None:
+    def drain_session(self, session_id: str) -> Session:
         """
-        Let a session take no more jobs, and read it to be sure.
+        Let a session accept no more jobs, and confirm it by reading the session.
 
-        :raises ServerError: If it takes jobs all the same.
+        One that has nothing queued closes itself at once, and is unregistered then.
+
+        :raises ServerError: If it still accepts jobs.
         """
         self._client.update_session(session_id, accepting_jobs=False)
-        if self._client.get_session(session_id).accepts_jobs:
-            raise ServerError(f"Update a session: {session_id} takes jobs still")
+        session = self._client.get_session(session_id)
+        if session.accepts_jobs:
+            raise ServerError(f"Update a session: {session_id} still accepts jobs")
+        if session.is_closed:
+            self.registry.unregister(session_id)
+        return session
 
     def close_session(self, session_id: str) -> Session | None:
         """
-        Close a session for certain: send, read it, and send again until it is closed.
+        Close a session, confirm it by reading the session, and unregister it.
 
-        One that cannot be closed is drained at least: without jobs, it then closes itself.
+        The request is repeated until the session is closed. One that cannot be closed is drained at least:
+        without jobs, it then closes itself.
 
-        :returns: The session as it is now, or None if IBM does not know it (any more).
+        :returns: The session as it is now, or None if it is registered and IBM does not know it (yet).
+        :raises ConfigurationError: If it was opened with another connection.
+        :raises NotFoundError: If neither IBM nor the registry knows it.
         :raises IBMQuantumError: If it is not closed after several attempts, or may not be; names the session
             and its page in IBM's console.
         """
         try:
-            return self._close_confirmed(session_id)
+            session = self._close_and_confirm(session_id)
         except ConfigurationError:
             raise
         except IBMQuantumError as error:
-            session = self._drained(session_id)
-            if session is not None and session.is_closed:
-                return session
-            error.message += f". Session {session_id} may be open still: {console_url(session_id)}"
-            raise
+            session = self._drain_after_failure(session_id)
+            if session is None or not session.is_closed:
+                error.message += f". Session {session_id} may still be open: {console_url(session_id)}"
+                raise
+        if session is not None:
+            self.registry.unregister(session_id)
+        elif not raise_if_other_connection(self.registry, session_id, self.ibm_quantum_conn_id):
+            raise NotFoundError(
+                f"session_id {session_id} is unknown, to IBM at connection '{self.ibm_quantum_conn_id}' "
+                f"and to "
+                "this Airflow. Check the id, such as the task id of an xcom_pull",
+                status=404,
+            )
+        return session
 
-    def _close_confirmed(self, session_id: str) -> Session | None:
-        trouble: IBMQuantumError | None = None
+    def ensure_session_closed(self, session_id: str, session: Session | None = None) -> Session | None:
+        """
+        Return a session that has closed itself; close one that has not.
+
+        :param session: The session as it was last read.
+        """
+        if session is None or not session.is_closed:
+            try:
+                session = self.get_session(session_id)
+            except IBMQuantumError as error:
+                self.log.warning("%s", error)
+        if session is None or not session.is_closed:
+            return self.close_session(session_id)
+        self.registry.unregister(session_id)
+        return session
+
+    def _close_and_confirm(self, session_id: str) -> Session | None:
+        last: IBMQuantumError | None = None
         for attempt in range(_CLOSE_ATTEMPTS):
             if attempt:
-                time.sleep(_CLOSE_PAUSE)
-            trouble = self._send_close(session_id)
+                time.sleep(_CLOSE_DELAY)
+            try:
+                self._client.close_session(session_id)
+            except USER_ACTION_REQUIRED:
+                raise
+            except IBMQuantumError as error:
+                self.log.warning("%s", error)
+                last = error
             try:
                 session = self._client.get_session(session_id)
             except NotFoundError:
                 return None
             except BadResponseError as error:
-                trouble = error
+                last = error
                 continue
-            # The state decides, not the answer to closing. Nor does a session that takes no jobs prove
-            # anything: so does one that drains, with a queue that runs for hours.
+            # The state decides, not the response to closing. That it accepts no jobs proves nothing: a
+            # draining session does not either, and its queue may run for hours.
             if session.is_closed or session.state == PENDING_CLOSED:
                 return session
-        last = f". {trouble}" if trouble else ""
+        reason = f". {last}" if last else ""
         raise ServerError(
-            f"Close a session: {session_id} is still not closed after {_CLOSE_ATTEMPTS} attempts{last}"
-        ) from trouble
+            f"Close a session: {session_id} is still not closed after {_CLOSE_ATTEMPTS} attempts{reason}"
+        ) from last
 
-    def _drained(self, session_id: str) -> Session | None:
-        """What becomes of a session that cannot be closed when it is told to take no more jobs."""
+    def _drain_after_failure(self, session_id: str) -> Session | None:
         try:
             self._client.update_session(session_id, accepting_jobs=False)
             return self._client.get_session(session_id)
@@ -200,23 +335,18 @@ class IBMQuantumHook(BaseHook):
             self.log.warning("%s", error)
             return None
 
-    def _send_close(self, session_id: str) -> IBMQuantumError | None:
-        """Send it once more; returns the trouble that another attempt may get past."""
-        try:
-            self._client.close_session(session_id)
-        except USER_ACTION_REQUIRED:
-            raise
-        except IBMQuantumError as error:
-            self.log.warning("%s", error)
-            return error
-        return None
+    def _is_taken(self, session_id: str) -> bool:
+        registry = self.registry
+        return isinstance(registry, VariableSessionRegistry) and registry.belongs_to_other_task(session_id)
+
+    # -- jobs ------------------------------------------------------------------------------------
 
     def submit_job(self, program_id: str, *, backend: str, params: Mapping[str, Any], **optional: Any) -> Job:
         """Submit a job; see :meth:`IBMQuantumClient.submit_job`, and :meth:`submit_job_once`."""
         return self._client.submit_job(program_id, backend=backend, params=params, **optional)
 
     def submit_job_once(self, tag: str, **job: Any) -> Job:
-        """Submit a job, never twice; see :func:`submit_once`."""
+        """Submit a job exactly once; see :func:`submit_once`."""
         return submit_once(self._client, tag, **job)
 
     def get_job(self, job_id: str) -> Job:
@@ -224,28 +354,30 @@ class IBMQuantumHook(BaseHook):
         return self._client.get_job(job_id)
 
     def list_jobs(self, **filters: Any) -> Iterator[Job]:
-        """Walk through jobs; see :class:`JobFilter` for the filters."""
+        """Iterate over jobs, oldest first; see :class:`JobFilter` for the filters."""
         return self._client.list_jobs(**filters)
 
     def job_results(self, job_id: str, *, raw: bool = False) -> Any:
         """
-        A job's results in plain values, or None if there are none.
+        Return a job's results in plain values, or None if there are none.
 
-        See :func:`decode`; infinite numbers are texts, as JSON has none. Those of a private job can be read
-        once only.
+        See :func:`decode_results`; infinite numbers are strings, as JSON has none. Those of a private job
+        can be read once only.
 
-        :param raw: As IBM sends them.
+        :param raw: Return them as IBM sends them.
         """
         results = self._client.job_results(job_id)
         return results if raw else to_strict_json(decode_results(results))
 
     def cancel_job(self, job_id: str) -> bool:
-        """Cancel a job, queued or running; False if it had ended already."""
+        """Cancel a job, queued or running; return False if it was final already."""
         return self._client.cancel_job(job_id)
 
     def list_workloads(self, **filters: Any) -> Iterator[Workload]:
-        """Walk through jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
+        """Iterate over jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
         return self._client.list_workloads(**filters)
+
+    # -- Airflow and Qiskit ----------------------------------------------------------------------
 
     def test_connection(self) -> tuple[bool, str]:
         """Make a real, authenticated call that costs nothing, and say what is wrong in plain words."""
@@ -262,7 +394,7 @@ class IBMQuantumHook(BaseHook):
 
     def qiskit_service(self) -> QiskitRuntimeService:
         """
-        A ``QiskitRuntimeService`` on this connection. Needs the extra ``qiskit``.
+        Return a ``QiskitRuntimeService`` on this connection. Needs the extra ``qiskit``.
 
         It gets its tokens from this package: the API key is not given to it.
         """
@@ -270,14 +402,23 @@ class IBMQuantumHook(BaseHook):
 
         return service(self.credentials)
 
+    def require_qiskit(self) -> None:
+        """
+        Import Qiskit, before a session is opened for it.
+
+        :raises AirflowOptionalProviderFeatureException: If the extra ``qiskit`` is not installed.
+        """
+        from airflow_provider_ibm_sessions.hooks import qiskit  # noqa: F401
+
     def qiskit_session(self, session_id: str, backend: str | None = None) -> QiskitSession:
         """
-        A ``qiskit_ibm_runtime.Session`` (or ``Batch``) bound to an existing session. Needs ``[qiskit]``.
+        Return a ``qiskit_ibm_runtime.Session`` (or ``Batch``) bound to an existing session. Needs
+        ``[qiskit]``.
 
         Its ``close()`` drains the session; leave that to the Dag's teardown.
 
-        :param session_id: A session that takes jobs.
-        :param backend: The session's QPU; needed only while IBM does not tell it, before the first job.
+        :param session_id: A session that accepts jobs.
+        :param backend: The session's QPU; needed only while IBM does not name it, before the first job.
         """
         from airflow_provider_ibm_sessions.hooks.qiskit import session
 
@@ -285,19 +426,19 @@ class IBMQuantumHook(BaseHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The form for Airflow before 3.2; newer ones read it from the provider's metadata."""
+        """Return the form for Airflow before 3.2; newer ones read it from the provider's metadata."""
         return connection_form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """The same, for Airflow's own fields."""
+        """Return how Airflow's own fields are shown, for Airflow before 3.2."""
         return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
 
     @cached_property
     def _client(self) -> IBMQuantumClient:
         return self.client()
 
-    async def _aconnection(self) -> Connection:
+    async def _aget_connection(self) -> Connection:
         if hasattr(BaseHook, "aget_connection"):  # Airflow 3.1+
             return await self.aget_connection(self.ibm_quantum_conn_id)
         from asgiref.sync import sync_to_async
@@ -313,7 +454,7 @@ class IBMQuantumHook(BaseHook):
 
     def _credentials_from_env(self) -> Credentials:
         """
-        What serves where there is no connection.
+        Return the environment's credentials, where there is no connection.
 
         :raises ConfigurationError: If the environment has nothing for this connection id, either.
         :raises AirflowApiUnavailableError: If the connection may only be out of reach.
@@ -327,12 +468,42 @@ class IBMQuantumHook(BaseHook):
         if is_default:
             missing += f", and neither {ENV_API_KEY} nor {ENV_CRN} is set in the environment"
         if has_secrets_backend():
-            raise AirflowApiUnavailableError(f"{missing}, or the secrets backend does not give it")
+            raise AirflowApiUnavailableError(f"{missing}, or the secrets backend does not answer")
         raise ConfigurationError(missing, field="ibm_quantum_conn_id") from None
 
 
+def _current_context() -> Context | None:
+    """Return the context of the running task, or None outside of one."""
+    try:
+        return get_current_context()
+    except RuntimeError:
+        return None
+
+
+def _max_ttl_with_fingerprint(context: Context, max_ttl: int) -> tuple[int, bool]:
+    """
+    Return ``max_ttl`` with the running task's fingerprint, and whether the task has one of its own.
+
+    The fingerprint follows from the run and from the task's place among the tasks of its Dag that open
+    sessions; mapped tasks have places of their own. It needs no call to Airflow. The run's start is part of
+    it, since another Airflow may have the same Dag and run on the same instance.
+    """
+    ti = context["ti"]
+    openers = sorted(
+        task.task_id
+        for task in context["dag"].tasks
+        if "max_ttl" in task.template_fields or task.task_id == ti.task_id
+    )
+    place = openers.index(ti.task_id) + max(ti.map_index or 0, 0) * len(openers)
+    if not is_distinct(max_ttl, place):
+        return max_ttl, False
+    run = f"{ti.dag_id} {ti.run_id} {context['dag_run'].start_date}"
+    start = int.from_bytes(hashlib.sha256(run.encode()).digest()[:4], "big")
+    return with_fingerprint(max_ttl, (start + place) % fingerprints(max_ttl)), True
+
+
 def mask(secret: str) -> None:
-    """Let Airflow hide it in every log, as it does with a connection's password."""
+    """Let Airflow hide a secret in every log, as it does with a connection's password."""
     try:
         from airflow.sdk.log import mask_secret
     except ImportError:  # Airflow 3.0

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Which sessions this Airflow has opened, and for whom.
+The registry of open sessions: which this Airflow has opened, and for whom.
 
-IBM's sessions carry no label, and what one task keeps, no other can read. So each open session has an Airflow
-variable, ``ibm_quantum_session_<id>``, until it is closed: a sweep reads there whose it is.
+IBM's sessions carry no label, and no task can read what another keeps. So each open session has an Airflow
+variable, ``ibm_quantum_session_<id>``, until it is closed. A sweep reads there whose session it is.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
@@ -29,26 +31,30 @@ PREFIX = "ibm_quantum_session_"
 ACTIVE_RUN_STATES = ["queued", "running"]
 FINISHED_TASK_STATES = ["success", "failed", "skipped", "upstream_failed", "removed"]
 
-
-_PAUSES = (0.5, 1.0, 0.0)
+_WRITE_DELAYS = (0.5, 1.0, 0.0)
 """Seconds to wait after each failure to write an entry."""
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
+_TYPES: dict[str, type | tuple[type, ...]] = {
     "map_index": int,
     "dag_run_scoped": bool,
     "opened": (int, float),
 }
-"""What the fields of an entry are; all others are str."""
+"""Types of an entry's fields; all others are str."""
+
+_registered_here: dict[str, Any] = {}
+"""The sessions that this process has registered, and by which task instance."""
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class SessionOwner:
     """
-    Whom a session was opened for.
+    The task that a session was opened for.
 
-    :param conn_id: The Airflow connection it was opened at.
+    :param conn_id: The Airflow connection it was opened with.
+    :param dag_run_scoped: True if it may be used as long as the Dag run is active; else as long as the task
+        is.
     :param opened: When, in seconds since the epoch.
-    :param dag_run_scoped: Whether it is for the Dag run; else for the task that opened it only.
+    :param signature: Shows that the entry was written by a holder of the connection's API key.
     """
 
     conn_id: str
@@ -58,216 +64,210 @@ class Owner:
     map_index: int = -1
     dag_run_scoped: bool = False
     opened: float = 0.0
+    signature: str = ""
 
     def __str__(self) -> str:
         index = f"[{self.map_index}]" if self.map_index >= 0 else ""
         return f"{self.dag_id}.{self.task_id}{index} of run {self.run_id}"
 
     @classmethod
-    def read(cls, text: str) -> Owner:
-        """
-        Read what :func:`enter` has written; fields of newer versions are passed over.
+    def of(cls, context: Context, conn_id: str, *, dag_run_scoped: bool = True) -> SessionOwner:
+        """Return the running task as an owner."""
+        ti = context["ti"]
+        return cls(
+            conn_id=conn_id,
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else int(ti.map_index),
+            dag_run_scoped=dag_run_scoped,
+            opened=time.time(),
+        )
 
-        :raises ValueError: If it is nothing of the kind.
+    @classmethod
+    def parse(cls, text: str) -> SessionOwner:
+        """
+        Parse an entry; fields of newer versions are ignored.
+
+        :raises ValueError: If it is no entry of a session.
         """
         try:
             known = {field.name for field in fields(cls)}
             owner = cls(**{name: value for name, value in json.loads(text).items() if name in known})
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError("not the entry of a session") from error
-        if not all(isinstance(value, _KINDS.get(name, str)) for name, value in asdict(owner).items()):
+        if not all(isinstance(value, _TYPES.get(name, str)) for name, value in asdict(owner).items()):
             raise ValueError("not the entry of a session")
         return owner
 
+    def signed(self, session_id: str, api_key: str) -> SessionOwner:
+        """Return the entry with its signature, an HMAC-SHA256 that tells nothing of the key."""
+        return replace(self, signature=self._signature(session_id, api_key))
+
+    def is_signed(self, session_id: str, api_key: str) -> bool:
+        """Return True if a holder of this API key has written the entry for this session."""
+        return hmac.compare_digest(self.signature.encode(), self._signature(session_id, api_key).encode())
+
+    def is_same_task(self, other: SessionOwner) -> bool:
+        """Return True if both are the same task of the same run, whichever try."""
+        mine, theirs = (
+            (owner.dag_id, owner.run_id, owner.task_id, owner.map_index) for owner in (self, other)
+        )
+        return mine == theirs
+
+    def to_json(self) -> str:
+        """Return the entry as text."""
+        return json.dumps(asdict(self))
+
+    def _signature(self, session_id: str, api_key: str) -> str:
+        entry = json.dumps([session_id, *asdict(replace(self, signature="")).values()])
+        return hmac.new(api_key.encode(), entry.encode(), hashlib.sha256).hexdigest()
+
 
 class SessionRegistry(Protocol):
-    """The entries, and what has become of the owners."""
+    """The entries, and whether their owners are active."""
 
-    def sessions(self) -> list[str]:
-        """The ids of all sessions that are entered; none before Airflow 3.3, which cannot list them."""
+    def list_ids(self) -> list[str]:
+        """Return the ids of all registered sessions; none before Airflow 3.3, which cannot list them."""
 
-    def get_owner(self, session_id: str) -> Owner | None:
+    def get_owner(self, session_id: str) -> SessionOwner | None:
         """
-        Whom this Airflow has opened the session for, or None if it has not.
+        Return the task that this Airflow has opened the session for, or None if it has not.
 
-        :raises ValueError: If it has an entry that cannot be read.
-        :raises AirflowApiUnavailableError: If Airflow does not tell.
-        """
-
-    def is_live(self, owner: Owner) -> bool:
-        """
-        Whether the owner may still use it, or close it.
-
-        :raises AirflowApiUnavailableError: If Airflow does not tell.
+        :raises ValueError: If the entry is unreadable.
+        :raises AirflowApiUnavailableError: If Airflow does not answer.
         """
 
-    def strike(self, session_id: str) -> None:
+    def is_owner_active(self, owner: SessionOwner) -> bool:
+        """
+        Return True if the owner may still use the session, or close it.
+
+        :raises AirflowApiUnavailableError: If Airflow does not answer.
+        """
+
+    def unregister(self, session_id: str) -> None:
         """Remove a session that is closed."""
 
 
-def enter(context: Context, session_id: str, conn_id: str, *, dag_run_scoped: bool = False) -> None:
-    """Write down whose a session is. One that stays unwritten is no sweep's own, which fails no task."""
-    from airflow.providers.common.compat.sdk import Variable
-
-    ti = context["ti"]
-    owner = Owner(
-        conn_id=conn_id,
-        dag_id=ti.dag_id,
-        run_id=ti.run_id,
-        task_id=ti.task_id,
-        map_index=_index(ti),
-        dag_run_scoped=dag_run_scoped,
-        opened=time.time(),
-    )
-    for pause in _PAUSES:
-        try:
-            Variable.set(PREFIX + session_id, json.dumps(asdict(owner)), "Open session, and its owner")
-        except Exception:
-            log.warning("Cannot make the variable of session %s", session_id, exc_info=True)
-            time.sleep(pause)
-        else:
-            return
-    log.error("Session %s is not among Airflow's variables: to a sweep it is not ours", session_id)
-
-
-def strike(session_id: str) -> None:
-    """Remove a session that is closed."""
-    from airflow.providers.common.compat.sdk import Variable
-
-    try:
-        Variable.delete(PREFIX + session_id)
-    except Exception:
-        log.warning("Session %s stays among Airflow's variables", session_id, exc_info=True)
-
-
-def belongs_to_other_task(context: Context, session_id: str) -> bool:
+class VariableSessionRegistry:
     """
-    Whether this Airflow has opened the session for another task, or has an entry that cannot be read.
+    The registry as tasks and triggers use it: through Airflow's API.
 
-    :raises AirflowApiUnavailableError: If Airflow does not tell: it may be ours, and is not to be opened
-        twice.
+    :param context: The running task's context; None outside of a task, where nothing can be registered.
     """
-    return _is_known_as_ours(context, session_id) is False
 
+    def __init__(self, context: Context | None) -> None:
+        self._context = context
 
-def claim(context: Context, session_id: str, seconds: float, *, conn_id: str) -> bool:
-    """
-    Enter a session that no other task is known to have, and see whether one does so as well: the last wins.
+    def register(self, session_id: str, owner: SessionOwner) -> None:
+        """
+        Register an open session.
 
-    :param seconds: How long others have who have seen no entry either.
-    :raises AirflowApiUnavailableError: If Airflow does not keep the entry.
-    """
-    if belongs_to_other_task(context, session_id):
-        return False
-    enter(context, session_id, conn_id, dag_run_scoped=True)
-    time.sleep(seconds)
-    is_ours = _is_known_as_ours(context, session_id)
-    if is_ours is None:
-        raise AirflowApiUnavailableError(f"Airflow does not keep whose session {session_id} is")
-    return is_ours
+        A failed write is logged and does not fail the task; the sweep then ignores the session.
+        """
+        from airflow.providers.common.compat.sdk import Variable
 
-
-def raise_if_other_connection(session_id: str, conn_id: str) -> None:
-    """
-    Called where IBM does not know a session: it may be open elsewhere.
-
-    :raises ConfigurationError: If this Airflow has opened it at another connection.
-    :raises AirflowApiUnavailableError: If Airflow does not tell.
-    """
-    try:
-        owner = _owner_of(session_id)
-    except ValueError:
-        log.warning("Cannot tell where session %s was opened", session_id, exc_info=True)
-        return
-    opened_at = owner.conn_id if owner else conn_id
-    if opened_at != conn_id:
-        raise ConfigurationError(
-            f"ibm_quantum_conn_id: session {session_id} was opened at '{opened_at}', and IBM does not know "
-            f"it at '{conn_id}'. It may be open: {console_url(session_id)}",
-            field="ibm_quantum_conn_id",
+        _registered_here[session_id] = self._context and self._context["ti"].id
+        for delay in _WRITE_DELAYS:
+            try:
+                Variable.set(PREFIX + session_id, owner.to_json(), "Open session, and its owner")
+            except Exception:
+                log.warning("Could not write the variable of session %s", session_id, exc_info=True)
+                time.sleep(delay)
+            else:
+                return
+        log.error(
+            "Could not register session %s; the sweep operator will treat it as not opened by this Airflow. "
+            "See that a task closes it, or close it at %s",
+            session_id,
+            console_url(session_id),
         )
 
+    def unregister(self, session_id: str) -> None:
+        """Remove a session that is closed. A failed removal is logged; the next sweep repeats it."""
+        from airflow.providers.common.compat.sdk import Variable
 
-def has_another(context: Context, session_id: str) -> bool:
-    """Whether this Airflow has opened another session for the running task, as far as it can tell."""
-    ledger = VariableSessionRegistry(context)
-    for other in ledger.sessions():
         try:
-            owner = ledger.get_owner(other)
-        except (ValueError, AirflowApiUnavailableError):
-            continue
-        if other != session_id and owner and _is_ours(context, owner):
-            return True
-    return False
+            Variable.delete(PREFIX + session_id)
+        except Exception:
+            log.warning("The variable of session %s could not be deleted", session_id, exc_info=True)
 
-
-def _owner_of(session_id: str) -> Owner | None:
-    from airflow.providers.common.compat.sdk import Variable
-
-    key = PREFIX + session_id
-    try:
-        text = Variable.get(key, default=None)
-    except Exception as error:
-        raise AirflowApiUnavailableError(f"Airflow does not tell whose session {session_id} is") from error
-    if text:
-        return Owner.read(text)
-    ensure_variable_absent(key)
-    return None
-
-
-def _is_known_as_ours(context: Context, session_id: str) -> bool | None:
-    """Whether a session is the running task's; None if it is nobody's."""
-    try:
-        owner = _owner_of(session_id)
-    except ValueError:
-        log.warning("Cannot tell whose session %s is", session_id, exc_info=True)
-        return False
-    return None if owner is None else _is_ours(context, owner)
-
-
-def _is_ours(context: Context, owner: Owner) -> bool:
-    ti = context["ti"]
-    ours = (ti.dag_id, ti.run_id, ti.task_id, _index(ti))
-    return (owner.dag_id, owner.run_id, owner.task_id, owner.map_index) == ours
-
-
-def _index(ti: Any) -> int:
-    return -1 if ti.map_index is None else int(ti.map_index)
-
-
-class VariableSessionRegistry:
-    """The ledger as a running task reads it: through Airflow's API."""
-
-    def __init__(self, context: Context) -> None:
-        self._ti: Any = context["ti"]
-
-    def sessions(self) -> list[str]:
-        """The ids of all sessions that are entered; none before Airflow 3.3, which cannot list them."""
+    def list_ids(self) -> list[str]:
+        """Return the ids of all registered sessions; none before Airflow 3.3, which cannot list them."""
         from airflow.providers.common.compat.sdk import Variable
 
         keys = Variable.keys(PREFIX) if hasattr(Variable, "keys") else []
         return [key.removeprefix(PREFIX) for key in keys]
 
-    def get_owner(self, session_id: str) -> Owner | None:
-        """Whom this Airflow has opened the session for; see :class:`Ledger`."""
-        return _owner_of(session_id)
+    def get_owner(self, session_id: str) -> SessionOwner | None:
+        """Return the session's owner; see :class:`SessionRegistry`."""
+        from airflow.providers.common.compat.sdk import Variable
 
-    def is_live(self, owner: Owner) -> bool:
-        """Whether the run goes on, and the task too if the session is for that only."""
+        key = PREFIX + session_id
         try:
-            return self._goes_on(owner)
+            text = Variable.get(key, default=None)
         except Exception as error:
-            raise AirflowApiUnavailableError(f"Airflow does not tell whether {owner} goes on") from error
+            raise AirflowApiUnavailableError(
+                f"Airflow does not answer whose session {session_id} is: is its API server up?"
+            ) from error
+        if text:
+            return SessionOwner.parse(text)
+        ensure_variable_absent(key)
+        return None
 
-    def strike(self, session_id: str) -> None:
-        """Remove a session that is closed."""
-        strike(session_id)
+    def belongs_to_other_task(self, session_id: str) -> bool:
+        """
+        Return True if the session is another task's, or one that this try has opened before.
 
-    def _goes_on(self, owner: Owner) -> bool:
+        :raises AirflowApiUnavailableError: If Airflow does not answer.
+        """
+        if self._context and _registered_here.get(session_id) == self._context["ti"].id:
+            return True
+        try:
+            owner = self.get_owner(session_id)
+        except ValueError:
+            log.warning("The registry's entry of session %s is unreadable", session_id, exc_info=True)
+            return True
+        if owner is None or self._context is None:
+            return owner is not None
+        return not owner.is_same_task(SessionOwner.of(self._context, ""))
+
+    def is_owner_active(self, owner: SessionOwner) -> bool:
+        """Return True if the run is active, and the task too if the session is for that only."""
+        if self._context is None:
+            raise AirflowApiUnavailableError("Only a task can ask Airflow for the state of another")
+        ti: Any = self._context["ti"]
         run: dict[str, Any] = {"dag_id": owner.dag_id, "run_ids": [owner.run_id]}
-        if not self._ti.get_dr_count(**run, states=ACTIVE_RUN_STATES):
-            return False
         task = {**run, "task_ids": [owner.task_id]}
         if owner.map_index >= 0:
             task["map_index"] = owner.map_index
-        return owner.dag_run_scoped or not self._ti.get_ti_count(**task, states=FINISHED_TASK_STATES)
+        try:
+            if not ti.get_dr_count(**run, states=ACTIVE_RUN_STATES):
+                return False
+            return owner.dag_run_scoped or not ti.get_ti_count(**task, states=FINISHED_TASK_STATES)
+        except Exception as error:
+            raise AirflowApiUnavailableError(
+                f"Airflow does not answer whether {owner} is active: is its API server up?"
+            ) from error
+
+
+def raise_if_other_connection(registry: SessionRegistry, session_id: str, conn_id: str) -> bool:
+    """
+    Compare the connections where IBM does not know a session: it may be open at another one.
+
+    :returns: True if the session is registered for this connection.
+    :raises ConfigurationError: If this Airflow has opened it with another connection.
+    :raises AirflowApiUnavailableError: If Airflow does not answer.
+    """
+    try:
+        owner = registry.get_owner(session_id)
+    except ValueError:
+        log.warning("The registry's entry of session %s is unreadable", session_id, exc_info=True)
+        return True
+    if owner is not None and owner.conn_id != conn_id:
+        raise ConfigurationError(
+            f"ibm_quantum_conn_id must be '{owner.conn_id}', with which session {session_id} was opened; got "
+            f"'{conn_id}', where IBM does not know it. It may be open: {console_url(session_id)}",
+            field="ibm_quantum_conn_id",
+        )
+    return owner is not None

@@ -1,54 +1,133 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Whether a task goes on elsewhere, while the process or the trigger that ran it is being killed.
+Clean up after a killed task, unless another try goes on with its work.
 
-A scheduler that gave a worker up, a user who clears a task, and a triggerer that hands its triggers over all
-leave a successor, and what was begun is the successor's.
+A scheduler that has given a worker up, a user who clears a task, and a triggerer that hands its triggers over
+all end a process while another try of the task is active: the session and its jobs are then that try's.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
+from _thread import start_new_thread
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, get_current_context
+
+from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, TaskSupersededError
 from airflow_provider_ibm_sessions.hooks.session_registry import FINISHED_TASK_STATES
-from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.providers.common.compat.sdk import Context
 
+log = logging.getLogger(__name__)
 
-def is_over(ti: Any) -> bool:
-    """Whether the task has ended, or is not known any more. Asks Airflow's API."""
-    return _has_ended(_states_of(ti))
+# The question may have to wait for the handler's end: the interrupted thread can hold the connection to
+# Airflow.
+_HANDLER_TIMEOUT = 1.0
+_QUESTION_TIMEOUT = 2.5
+_CLEANUP_TIMEOUT = 30.0
+
+
+class Kill:
+    """
+    The end of a task by SIGTERM or by ``execution_timeout``, in a thread of its own.
+
+    On SIGTERM, Airflow calls ``on_kill`` inside of the signal's handler, and the interrupted thread may hold
+    locks that the cleanup waits for: that of Airflow's log, for one. So the cleanup runs beside the handler,
+    which waits for it for a second only.
+
+    :param context: The task's context, as far as it is known.
+    :param cleanup: Called unless another try is active, with ``fast=True`` in the few seconds after SIGTERM.
+    """
+
+    def __init__(self, context: Context | None, cleanup: Callable[..., None]) -> None:
+        self._context = context
+        self._cleanup = cleanup
+        self._done = Event()
+        self.is_superseded = False
+        """True once it is known that another try is active."""
+
+    def run(self) -> None:
+        """Start the cleanup, and wait for it as long as may be."""
+        timed_out = isinstance(sys.exception(), AirflowTaskTimeout)
+        try:
+            get_current_context()
+            keep_unless_answered, keeps_work = False, self._another_try_is_active
+        except RuntimeError:
+            # After execute(), the work is the teardown's or the trigger's to end, unless the task has failed.
+            keep_unless_answered, keeps_work = True, self._has_not_failed
+
+        def clean_up() -> None:
+            try:
+                self.is_superseded = _call_with_timeout(keeps_work, otherwise=keep_unless_answered)
+                if not self.is_superseded:
+                    self._cleanup(fast=not timed_out)
+            finally:
+                self._done.set()
+
+        # Not threading.Thread: to start one takes a lock that the interrupted thread may hold as well.
+        start_new_thread(clean_up, ())
+        self._done.wait(None if timed_out else _HANDLER_TIMEOUT)
+
+    def raise_from(self) -> None:
+        """
+        Wait for the cleanup, and raise what ends the task.
+
+        :raises TaskSupersededError: If another try is active: the session and its jobs are left to it.
+        :raises IBMQuantumTaskError: Else. A worker that is shut down kills its tasks as well, so a retry is
+            right; where a user did it, Airflow has decided already.
+        """
+        self._done.wait(_CLEANUP_TIMEOUT)
+        if self.is_superseded:
+            raise TaskSupersededError("This try was killed but another is active; its session is left open")
+        raise IBMQuantumTaskError("The task was killed; what it had started was ended")
+
+    def _another_try_is_active(self) -> bool:
+        return another_try_is_active(self._context or get_current_context())
+
+    def _has_not_failed(self) -> bool:
+        return self._context is None or not has_failed(self._context)
+
+
+def task_has_finished(ti: Any) -> bool:
+    """Return True if the task is final, or unknown by now. Ask Airflow's API."""
+    return _is_finished(_states_of(ti))
 
 
 def another_try_is_active(context: Context) -> bool:
     """
-    Whether another attempt at the running task has begun, or is about to. Asks Airflow's API.
+    Return True if another try of the running task has started, or is about to. Ask Airflow's API.
 
-    Before Airflow 3.3 it is not known; nor may it be asked there while the task asks something else.
+    Before Airflow 3.3 it is not known, nor may Airflow be asked there while the task asks something else.
     """
-    if context.get("task_state_store") is None:
+    if not TaskState(context).is_durable:
         return False
     states = _states_of(context["ti"])
-    if _has_ended(states):
+    if _is_finished(states):
         return False
-    # "running" is this attempt itself, unless a later one has left its number.
-    return "running" not in states or Attempt(context).is_superseded
+    # "running" is this try itself, unless a later one has started.
+    return "running" not in states or TaskState.load(context).is_superseded
 
 
 def has_failed(context: Context) -> bool:
     """
-    Whether the task has ended, and not well: a user has marked it, say. Asks Airflow's API.
+    Return True if the task is final, and not successful: because a user has marked it, say. Ask Airflow's
+    API.
 
     Before Airflow 3.3 it is not known.
     """
-    if context.get("task_state_store") is None:
+    if not TaskState(context).is_durable:
         return False
     return bool(_states_of(context["ti"]).intersection(FINISHED_TASK_STATES) - {"success"})
 
 
-def _has_ended(states: set[str]) -> bool:
+def _is_finished(states: set[str]) -> bool:
     return not states or bool(states.intersection(FINISHED_TASK_STATES))
 
 
@@ -59,3 +138,25 @@ def _states_of(ti: Any) -> set[str]:
         dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
     )
     return {str(state or "cleared") for tasks in runs.values() for state in tasks.values()}
+
+
+def _call_with_timeout(question: Callable[[], bool], *, otherwise: bool) -> bool:
+    """
+    Return the answer to a question.
+
+    :param otherwise: The result when Airflow does not answer in time.
+    """
+    answers: list[bool] = []
+    answered = Event()
+
+    def ask() -> None:
+        try:
+            answers.append(question())
+        except Exception:
+            log.warning("Airflow does not answer whether another try of the task is active", exc_info=True)
+        finally:
+            answered.set()
+
+    start_new_thread(ask, ())
+    answered.wait(_QUESTION_TIMEOUT)
+    return answers[0] if answers else otherwise

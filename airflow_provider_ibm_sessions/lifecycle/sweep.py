@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the sessions that nobody uses any more, and closes them."""
+"""Find the sessions that nobody uses any more, and close them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, PermissionDeniedError
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_ibm_sessions.client.errors import (
+    ConfigurationError,
+    IBMQuantumError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
-from airflow_provider_ibm_sessions.hooks.session_registry import Owner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,17 +27,16 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.instance import Workload
     from airflow_provider_ibm_sessions.client.models.sessions import Session
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-    from airflow_provider_ibm_sessions.hooks.session_registry import SessionRegistry
 
 log = logging.getLogger(__name__)
 
-_LATE = 900.0
-"""Seconds after which IBM surely shows what was opened."""
+_LISTED_AFTER = 900.0
+"""Seconds after which IBM surely lists what was opened."""
 
 
-class Scope(StrEnum):
+class SweepScope(StrEnum):
     """
-    Whose sessions a sweep may close.
+    The sessions that a sweep may close.
 
     ``airflow``: those that this Airflow has opened. ``user``: all others of the API key's user as well, made
     by another tool or another Airflow. ``instance``: everybody's.
@@ -41,24 +47,24 @@ class Scope(StrEnum):
     INSTANCE = "instance"
 
 
-class Verdict(StrEnum):
-    """What a session is to a sweep."""
+class SweepDecision(StrEnum):
+    """What a sweep makes of a session."""
 
-    LIVE = "belongs to a live run"
-    DRAINING = "takes no more jobs, and closes itself"
-    YOUNG = "too young"
-    FOREIGN = "not opened by this Airflow"
-    UNCLEAR = "Airflow does not tell whose it is"
-    ORPHAN = "belongs to nobody"
+    ACTIVE = "belongs to an active run"
+    DRAINING = "accepts no more jobs, and closes itself"
+    TOO_RECENT = "too recent"
+    UNOWNED = "not opened by this Airflow"
+    UNKNOWN = "its owner cannot be found out"
+    ORPHANED = "orphaned"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SweepRecord:
     """
-    A session that is open.
+    An open session, and the sweep's decision on it.
 
     :param age: Seconds since it was opened.
-    :param owner: Whom this Airflow has opened it for, if it has.
+    :param owner: The task that this Airflow has opened it for, if it has.
     """
 
     session_id: str
@@ -66,16 +72,16 @@ class Finding:
     mode: str | None
     state: str | None
     age: int
-    owner: Owner | None
-    verdict: Verdict
+    owner: SessionOwner | None
+    decision: SweepDecision
 
     def __str__(self) -> str:
-        whose = f", opened for {self.owner}" if self.owner else ""
-        what = f"Session {self.session_id} ({self.mode}) on {self.backend}, {self.state}, {self.age} s old"
-        return f"{what}{whose}: {self.verdict}"
+        owner = f", opened for {self.owner}" if self.owner else ""
+        session = f"Session {self.session_id} ({self.mode}) on {self.backend}, {self.state}, {self.age} s old"
+        return f"{session}{owner}: {self.decision}"
 
     def to_json(self, *, closed: bool) -> dict[str, Any]:
-        """For XCom, and for programs."""
+        """Return it for XCom, and for programs."""
         return {
             "session_id": self.session_id,
             "backend": self.backend,
@@ -83,98 +89,121 @@ class Finding:
             "state": self.state,
             "age": self.age,
             "owner": str(self.owner) if self.owner else None,
-            "verdict": str(self.verdict),
+            "decision": str(self.decision),
             "closed": closed,
         }
 
 
-class Sweep:
+class SessionSweeper:
     """
     One look at all open sessions and batches of an instance.
 
+    :param hook: The hook on the instance's connection; its registry says whose the sessions are.
     :param min_age: Seconds; what is younger is left alone.
+    :raises ConfigurationError: If the scope is wider than one team's in an Airflow of several teams.
     """
 
-    def __init__(
-        self, hook: IBMQuantumHook, ledger: SessionRegistry, *, scope: Scope, min_age: float
-    ) -> None:
+    def __init__(self, hook: IBMQuantumHook, *, scope: SweepScope, min_age: float) -> None:
+        if scope != SweepScope.AIRFLOW and conf.getboolean("core", "multi_team", fallback=False):
+            raise ConfigurationError(
+                f"scope must be 'airflow' where Airflow has several teams, got '{scope}': the sessions of "
+                f"other "
+                "teams would seem to be nobody's",
+                field="scope",
+            )
         self._hook = hook
-        self._ledger = ledger
+        self._registry = hook.registry
         self._scope = scope
         self._min_age = min_age
-        self._failures: list[IBMQuantumError] = []
+        self._errors: list[IBMQuantumError] = []
 
     def run(self, *, dry_run: bool) -> tuple[list[dict[str, Any]], list[IBMQuantumError]]:
         """
-        Look at every open session in the scope, the oldest first, and close what belongs to nobody.
+        Look at every open session in the scope, the oldest first, and close what is orphaned.
 
         :param dry_run: Change nothing.
-        :returns: A report on each session, and what stands in the way of reading or closing some.
+        :returns: A report on each session, and the errors of those that could not be read or closed.
         :raises IBMQuantumError: If the list cannot be read.
         """
-        self._failures = []
+        self._errors = []
         reports = []
-        for finding in sorted(self._findings(tidy=not dry_run), key=lambda found: -found.age):
-            log.info("%s", finding)
-            to_close = finding.verdict == Verdict.ORPHAN and not dry_run
-            reports.append(finding.to_json(closed=to_close and self._closed(finding)))
-        return reports, self._failures
+        for record in sorted(self._records(tidy=not dry_run), key=lambda found: -found.age):
+            log.info("%s", record)
+            to_close = record.decision == SweepDecision.ORPHANED and not dry_run
+            reports.append(record.to_json(closed=to_close and self._close(record)))
+        return reports, self._errors
 
-    def _closed(self, finding: Finding) -> bool:
-        """Close an orphan, unless its owner has come back to life since; whether it is closed now."""
-        if self._may_be_live(finding.owner):
-            log.info("Session %s is used again", finding.session_id)
+    def _close(self, record: SweepRecord) -> bool:
+        """Close an orphaned session unless its owner is active again; return True if it is closed."""
+        if record.owner and self._is_active(record.owner) is not False:
+            log.info("Session %s is used again: leaving it open", record.session_id)
             return False
         try:
-            self._hook.close_session(finding.session_id)
+            self._hook.close_session(record.session_id)
         except IBMQuantumError as error:
-            self._failures.append(error)
+            self._errors.append(error)
             return False
-        log.info("Closed session %s", finding.session_id)
-        self._strike(finding.session_id)
+        log.info("Closed session %s", record.session_id)
         return True
 
-    def _findings(self, *, tidy: bool) -> Iterator[Finding]:
-        """What IBM lists, and what is entered besides: opened with the key of another user, for one."""
+    def _records(self, *, tidy: bool) -> Iterator[SweepRecord]:
+        """Look at what IBM lists, and at what is registered besides, such as with another user's key."""
         listed = {workload.id: workload.created for workload in self._workloads()}
-        for session_id in dict.fromkeys([*listed, *self._ledger.sessions()]):
-            entry = self._entry(session_id)
-            if session_id not in listed and not self._is_here(entry):
+        for session_id in dict.fromkeys([*listed, *self._registry.list_ids()]):
+            owner, is_readable = self._owner(session_id)
+            # Of sessions opened with other connections, IBM knows nothing here.
+            if session_id not in listed and not (owner and owner.conn_id == self._hook.ibm_quantum_conn_id):
                 continue
-            session = self._read(session_id, entry)
+            session = self._read(session_id, is_registered=owner is not None or not is_readable)
             if isinstance(session, NotFoundError):
-                is_over = session_id not in listed and self._is_forgotten(entry)
+                is_over = session_id not in listed and owner is not None and self._is_forgotten(owner)
             else:
                 is_over = session is not None and session.is_closed
-                if session is not None and not session.is_closed:
-                    yield self._judged(session, entry, listed.get(session_id))
-            if is_over and entry and tidy:  # nobody has noted it
-                self._strike(session_id)
+            if isinstance(session, NotFoundError) or session is None or session.is_closed:
+                if is_over and owner and tidy:  # whoever closed it has not unregistered it
+                    self._unregister(session_id)
+                continue
+            created = listed.get(session_id)
+            age = int(time.time() - _opened_at(owner, created))
+            decision = self._decide(session, owner, age) if is_readable else SweepDecision.UNKNOWN
+            yield SweepRecord(
+                session_id=session.id,
+                backend=session.backend_name,
+                mode=session.mode,
+                state=session.state,
+                age=age,
+                owner=owner,
+                decision=decision,
+            )
 
-    def _entry(self, session_id: str) -> Owner | Verdict | None:
+    def _owner(self, session_id: str) -> tuple[SessionOwner | None, bool]:
+        """Return the session's owner, and False if there may be one that cannot be found out."""
         try:
-            return self._ledger.get_owner(session_id)
-        except ValueError as error:
-            log.warning("Airflow's variable of session %s: %s", session_id, error)
+            owner = self._registry.get_owner(session_id)
         except AirflowApiUnavailableError as error:
-            self._failures.append(error)
-        return Verdict.UNCLEAR
+            self._errors.append(error)
+            return None, False
+        except ValueError:
+            owner, problem = None, "is unreadable"
+        else:
+            if (
+                owner is None
+                or owner.conn_id != self._hook.ibm_quantum_conn_id
+                or owner.is_signed(session_id, self._hook.credentials.api_key)
+            ):
+                return owner, True
+            problem = "was not written with this connection's API key"
+        self._errors.append(
+            IBMQuantumError(
+                f"The variable {PREFIX}{session_id} {problem}, so the sweep leaves session {session_id} "
+                f"open. "
+                "Delete the variable, and close the session if nobody uses it"
+            )
+        )
+        return None, False
 
-    def _is_forgotten(self, entry: Owner | Verdict | None) -> bool:
-        """Whether nobody will ask for a session any more that IBM does not know: it may show it late."""
-        if not isinstance(entry, Owner):
-            return False
-        is_young = time.time() - entry.opened < max(self._min_age, _LATE)
-        return not is_young and not self._may_be_live(entry)
-
-    def _is_here(self, entry: Owner | Verdict | None) -> bool:
-        """Whether an entered session was opened at this connection: of others, IBM knows nothing here."""
-        if entry is None or isinstance(entry, Verdict):
-            return False
-        return entry.conn_id == self._hook.ibm_quantum_conn_id
-
-    def _read(self, session_id: str, entry: object) -> Session | NotFoundError | None:
-        """The session, if it can be read. What is in the way of that is told at the end."""
+    def _read(self, session_id: str, *, is_registered: bool) -> Session | NotFoundError | None:
+        """Read the session, if that can be done; an error is collected for the end."""
         try:
             return self._hook.get_session(session_id)
         except NotFoundError as error:
@@ -182,54 +211,50 @@ class Sweep:
             return error
         except IBMQuantumError as error:
             log.warning("%s", error)
-            if entry or not isinstance(error, PermissionDeniedError):  # another user's is not ours to read
-                self._failures.append(error)
+            # Another user's session is not ours to read.
+            if is_registered or not isinstance(error, PermissionDeniedError):
+                self._errors.append(error)
             return None
 
     def _workloads(self) -> Iterator[Workload]:
-        user = {} if self._scope == Scope.INSTANCE else {"user": "me"}
+        user = {} if self._scope == SweepScope.INSTANCE else {"user": "me"}
         for mode in ("session", "batch"):
             yield from self._hook.list_workloads(mode=mode, status=["pending", "in_progress"], **user)
 
-    def _judged(self, session: Session, entry: Owner | Verdict | None, created: datetime | None) -> Finding:
-        owner = None if isinstance(entry, Verdict) else entry
-        opened = created.timestamp() if created else owner.opened if owner else time.time()
-        age = int(time.time() - opened)
-        return Finding(
-            session_id=session.id,
-            backend=session.backend_name,
-            mode=session.mode,
-            state=session.state,
-            age=age,
-            owner=owner,
-            verdict=entry if isinstance(entry, Verdict) else self._verdict(session, owner, age),
-        )
-
-    def _verdict(self, session: Session, owner: Owner | None, age: float) -> Verdict:
+    def _decide(self, session: Session, owner: SessionOwner | None, age: float) -> SweepDecision:
         if not session.accepts_jobs:
-            return Verdict.DRAINING
-        if owner is None and self._scope == Scope.AIRFLOW:
-            return Verdict.FOREIGN
-        is_live = self._is_live(owner)
-        if is_live is None:
-            return Verdict.UNCLEAR
-        if is_live:
-            return Verdict.LIVE
-        return Verdict.YOUNG if age < self._min_age else Verdict.ORPHAN
+            return SweepDecision.DRAINING
+        if owner is None and self._scope == SweepScope.AIRFLOW:
+            return SweepDecision.UNOWNED
+        is_active = owner is not None and self._is_active(owner)
+        if is_active is None:
+            return SweepDecision.UNKNOWN
+        if is_active:
+            return SweepDecision.ACTIVE
+        return SweepDecision.TOO_RECENT if age < self._min_age else SweepDecision.ORPHANED
 
-    def _may_be_live(self, owner: Owner | None) -> bool:
-        return self._is_live(owner) is not False
+    def _is_forgotten(self, owner: SessionOwner) -> bool:
+        """Return True if IBM will not list the session any more, as it may late, and nobody uses it."""
+        is_recent = time.time() - owner.opened < max(self._min_age, _LISTED_AFTER)
+        return not is_recent and self._is_active(owner) is False
 
-    def _is_live(self, owner: Owner | None) -> bool | None:
-        """None if Airflow does not tell."""
+    def _is_active(self, owner: SessionOwner) -> bool | None:
+        """Return True if the owner is active, None if Airflow does not answer."""
         try:
-            return owner is not None and self._ledger.is_live(owner)
+            return self._registry.is_owner_active(owner)
         except AirflowApiUnavailableError as error:
-            self._failures.append(error)
+            self._errors.append(error)
             return None
 
-    def _strike(self, session_id: str) -> None:
+    def _unregister(self, session_id: str) -> None:
         try:
-            self._ledger.strike(session_id)
+            self._registry.unregister(session_id)
         except AirflowApiUnavailableError as error:
-            self._failures.append(error)
+            self._errors.append(error)
+
+
+def _opened_at(owner: SessionOwner | None, created: datetime | None) -> float:
+    """Return when a session was opened, in seconds since the epoch, as far as anybody knows."""
+    if created:
+        return created.timestamp()
+    return owner.opened if owner else time.time()

@@ -1,61 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings the results of jobs from IBM to XCom, or to an object storage where they are too large for that."""
+"""Collect the results of jobs for XCom, or for an object storage where they are too large for that."""
 
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_ibm_sessions.client.enums import JobState
 from airflow_provider_ibm_sessions.client.errors import (
     ConfigurationError,
     IBMQuantumError,
     JobFailedError,
 )
-from airflow_provider_ibm_sessions.client.results import decode_results, to_strict_json
-from airflow_provider_ibm_sessions.client.validation import short_repr, validate_seconds
+from airflow_provider_ibm_sessions.client.validation import short_repr
+from airflow_provider_ibm_sessions.exceptions import job_error
+from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_ibm_sessions.client.models.jobs import Job
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-    from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+    from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 
-XCOM_BYTES = 1_000_000
-"""What XCom should carry at most, as JSON."""
+log = logging.getLogger(__name__)
 
-_KEEPING_TRIES = 3
+MAX_XCOM_BYTES = 1_000_000
+"""Bytes of JSON that XCom should carry at most."""
+
+_SAVE_TRIES = 3
 
 
 @dataclass(frozen=True)
-class Storage:
+class ResultStorage:
     """
-    Where results go that are too large for XCom.
+    The place of results that are too large for XCom.
 
-    :param path: A folder as ``ObjectStoragePath`` takes it; None: nowhere, and too large is an error.
+    :param path: A folder as ``ObjectStoragePath`` takes it; None: there is none, and too large is an error.
     :param threshold: Bytes of JSON from which on results are too large.
+    :param pushes_xcom: False if the task pushes no XCom, so that nothing is too large for it.
     """
 
     path: str | None
     threshold: float
+    pushes_xcom: bool = True
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """
         Find out what can be known before a job is paid for.
 
         :raises ConfigurationError: If there is no such kind of storage, or its library is not installed.
         """
-        validate_seconds(self.threshold, "results_threshold")
+        if (
+            isinstance(self.threshold, bool)
+            or not isinstance(self.threshold, int | float)
+            or self.threshold <= 0
+        ):
+            raise ConfigurationError(
+                f"results_threshold must be a number of bytes above 0, got {short_repr(self.threshold)}",
+                field="results_threshold",
+            )
         if self.path is None:
             return
-        if not isinstance(self.path, str) or not self.path:
+        if not isinstance(self.path, str) or self.path.strip() in ("", "None"):
             raise ConfigurationError(
                 "results_path must be a path such as 's3://conn_id@bucket/folder' or 'file:///folder', "
                 f"got {short_repr(self.path)}",
@@ -64,10 +78,12 @@ class Storage:
         try:
             self._folder().fs  # noqa: B018
         except (ImportError, ValueError, OSError) as error:
-            raise ConfigurationError(f"results_path {self.path}: {error}", field="results_path") from error
+            raise ConfigurationError(
+                f"results_path {self.path} cannot be opened: {error}", field="results_path"
+            ) from error
 
     def store(self, job_id: str, results: Any) -> str:
-        """Write results as JSON; returns their path."""
+        """Write results as JSON, and return their path."""
         folder = self._folder()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{job_id}.json"
@@ -82,99 +98,128 @@ class Storage:
 
 class JobResultCollector:
     """
-    Fetches results and reports on jobs.
+    Fetch the results of jobs that are final, and report on the jobs.
 
     :param hook: The hook that reads them.
-    :param attempt: Keeps the results of private jobs, which can be read once only.
-    :param storage: Where results go that are too large for XCom.
+    :param state: Keeps the results of private jobs, which can be read once only.
+    :param storage: The place of results that are too large for XCom.
     :param private: Ids of jobs that are known to be private; IBM's lists do not tell of each.
     """
 
     def __init__(
-        self, hook: IBMQuantumHook, attempt: Attempt, storage: Storage, private: Collection[str] = ()
+        self, hook: IBMQuantumHook, state: TaskState, storage: ResultStorage, private: Collection[str] = ()
     ) -> None:
         self._hook = hook
-        self._attempt = attempt
+        self._state = state
         self._storage = storage
         self._private = private
+        self.retryable_errors: list[str] = []
+        """Errors of results that were not collected, and may be by another try."""
         self.results_omitted = False
-        """Whether results are there still that could not be brought: another attempt can."""
+        """True if results are too large: another try can collect them, once there is a ``results_path``."""
 
-    def report(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:
+    def collect(self, jobs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """
-        Report on jobs that have ended, in their order: what is known of each, with ``results``.
+        Report on jobs that are final, in their order: what is known of each, with ``results``.
 
-        Where all results together are too large for XCom, ``results_path`` says where the largest are
-        instead. A job without results has an ``error``.
+        A job without results has an ``error``, and takes no other's report with it. Where all results
+        together are too large for XCom, ``results_path`` says where the largest are instead.
+
+        :param jobs: The jobs as ``Job.to_json`` returns them.
         """
-        reports = [self._report(job) for job in jobs]
+        reports = [self._report(dict(job)) for job in jobs]
+        if not self._storage.pushes_xcom and self._storage.path is None:
+            return reports
         sizes = [len(json.dumps(report)) for report in reports]
         for size, report in sorted(zip(sizes, reports, strict=True), key=lambda pair: -pair[0]):
             if sum(sizes) <= self._storage.threshold:
                 break
-            self._lighten(report)
+            self._offload(report)
             sizes[sizes.index(size)] = 0
         return reports
 
-    def _report(self, job: Job) -> dict[str, Any]:
-        report = job.to_json()
+    def _report(self, report: dict[str, Any]) -> dict[str, Any]:
+        job_id = report["id"]
         try:
-            if not job.is_completed:
-                raise job.to_error()
-            report["results"] = self._results(job)
+            if report.get("state") != JobState.COMPLETED:
+                raise job_error(report)
+            report["results"] = self._results(report)
         except IBMQuantumError as error:
-            if error.retryable:
-                raise
             report["error"] = str(error)
+            if error.retryable:
+                report["error"] += f". Job {job_id} is completed; {_how_to_fetch(job_id)}"
+                self.retryable_errors.append(report["error"])
+        except Exception as error:
+            log.exception("The results of job %s could not be decoded", job_id)
+            report["error"] = (
+                f"Job {job_id} is completed, but its results could not be decoded ({type(error).__name__}); "
+                f"{_how_to_fetch(job_id, raw=True)}"
+            )
         return report
 
-    def _results(self, job: Job) -> Any:
-        if job.private or job.id in self._private:
-            kept = self._attempt.recall(job.id) or self._read_private(job)
-            return to_strict_json(decode_results(kept["results"]))
-        results = self._hook.job_results(job.id)
+    def _results(self, report: Mapping[str, Any]) -> Any:
+        from airflow_provider_ibm_sessions.client.results import decode_results, to_strict_json
+
+        job_id = report["id"]
+        if self._is_private(report):
+            stored = self._state.get_results(job_id) or self._read_private(job_id)
+            return to_strict_json(decode_results(stored["results"]))
+        results = self._hook.job_results(job_id)
         if results is None:
-            raise JobFailedError(f"Job {job.id} is {job.final_status}, but IBM has no results of it")
+            raise JobFailedError(
+                f"Job {job_id} is completed, but IBM has no results of it: {console_url(job_id)}"
+            )
         return results
 
-    def _read_private(self, job: Job) -> dict[str, Any]:
-        """Read what can be read once only, and keep it before anything else can fail."""
-        with _undisturbed():
-            kept = {"results": to_strict_json(self._hook.job_results(job.id, raw=True))}
-            if kept["results"] is not None:
-                self._keep(job.id, kept)
-                return kept
+    def _is_private(self, report: Mapping[str, Any]) -> bool:
+        return bool(report.get("private")) or report["id"] in self._private
+
+    def _read_private(self, job_id: str) -> dict[str, Any]:
+        """Read what can be read once only, and store it before anything else can fail."""
+        from airflow_provider_ibm_sessions.client.results import to_strict_json
+
+        with _defer_sigalrm():
+            stored = {"results": to_strict_json(self._hook.job_results(job_id, raw=True))}
+            if stored["results"] is not None:
+                self._save(job_id, stored)
+                return stored
         raise JobFailedError(
-            f"Job {job.id}: its results have been read before, or were lost on their way. Those of a "
+            f"Job {job_id}: its results have been read before, or were lost on their way. Those of a "
             "private job can be read once only"
         )
 
-    def _keep(self, job_id: str, kept: dict[str, Any]) -> None:
-        """If it cannot be kept, go on: it is in this process still, and nowhere else."""
-        for attempt in range(_KEEPING_TRIES):
+    def _save(self, job_id: str, stored: dict[str, Any]) -> None:
+        """Store private results; if that fails, go on: they are in this process, and nowhere else."""
+        for attempt in range(_SAVE_TRIES):
             try:
-                self._attempt.remember(job_id, kept, for_ever=False)
+                self._state.save_results(job_id, stored)
             except Exception:
-                self._hook.log.exception("Cannot keep the results of private job %s", job_id)
+                log.exception("The results of private job %s could not be stored", job_id)
                 time.sleep(attempt)
             else:
                 return
 
-    def _lighten(self, report: dict[str, Any]) -> None:
-        """Take results out of a report: into the storage, if there is one."""
+    def _offload(self, report: dict[str, Any]) -> None:
+        """Move results out of a report into the storage, if there is one."""
         if "results" not in report:
             return
-        job_id, is_private = report["id"], report.get("private") or report["id"] in self._private
+        job_id = report["id"]
         if self._storage.path is not None:
             try:
                 report["results_path"] = self._storage.store(job_id, report["results"])
-            except Exception:
-                if not is_private:
-                    raise
-                self._hook.log.exception("XCom carries the results of private job %s", job_id)
+            except Exception as error:
+                if not self._is_private(report):
+                    report["error"] = (
+                        f"Job {job_id} is completed, but its results could not be written to results_path "
+                        f"{self._storage.path}: {error}; {_how_to_fetch(job_id)}"
+                    )
+                    self.retryable_errors.append(report["error"])
+                    del report["results"]
+                else:
+                    log.exception("XCom carries the results of private job %s", job_id)
                 return
-        elif is_private:
-            self._hook.log.warning("XCom carries all results of private job %s: no results_path", job_id)
+        elif self._is_private(report):
+            log.warning("XCom carries all results of private job %s: there is no results_path", job_id)
             return
         else:
             self.results_omitted = True
@@ -182,30 +227,35 @@ class JobResultCollector:
         del report["results"]
 
     def _too_large(self, job_id: str) -> str:
-        again = " and clear the task, which does not run the job again" if self._attempt.can_remember else ""
+        clear = " and clear the task, which does not run the job again" if self._state.is_durable else ""
         return (
-            f"Job {job_id} is completed, but with its results XCom would carry more than "
-            f"{self._storage.threshold:.0f} bytes: set results_path{again}, or read them with "
-            f"IBMQuantumHook().job_results('{job_id}')"
+            f"Set results_path{clear}: with the results of job {job_id}, which is completed, XCom would "
+            f"carry more "
+            f"than {self._storage.threshold:.0f} bytes. Or {_how_to_fetch(job_id)}"
         )
 
 
 def errors_in(reports: Iterable[dict[str, Any]]) -> list[str]:
-    """The errors among the reports."""
+    """Return the errors among the reports."""
     return [report["error"] for report in reports if "error" in report]
 
 
+def _how_to_fetch(job_id: str, *, raw: bool = False) -> str:
+    arguments = f"'{job_id}', raw=True" if raw else f"'{job_id}'"
+    return f"fetch them with IBMQuantumHook().job_results({arguments})"
+
+
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let ``execution_timeout``, which Airflow makes a signal of, strike after this and not inside of it."""
+def _defer_sigalrm() -> Iterator[None]:
+    """Defer ``execution_timeout``, which Airflow makes a signal of, until the block has ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    struck: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGALRM, lambda number, frame: struck.append((number, frame)))
+    received: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: received.append((number, frame)))
     try:
         yield
     finally:
         signal.signal(signal.SIGALRM, before)
-        if struck and callable(before):
-            before(*struck[0])
+        if received and callable(before):
+            before(*received[0])

@@ -7,35 +7,32 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_bool, validate_choice
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
-from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.hooks.session_registry import VariableSessionRegistry
-from airflow_provider_ibm_sessions.lifecycle.sweep import Scope, Sweep
-from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
+from airflow_provider_ibm_sessions.lifecycle.sweep import SessionSweeper, SweepScope
+from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
 
 
-class IBMQuantumSweepSessionsOperator(IBMQuantumTaskMixin, BaseOperator):
+class IBMQuantumSweepSessionsOperator(IBMQuantumOperator):
     """
-    Looks at all open sessions and batches, and closes those that no live run of this Airflow owns.
+    Look at all open sessions and batches, and close those that no active run of this Airflow owns.
 
     For what no other task could close: a run that ended at its ``dagrun_timeout``, for which Airflow skips
     teardowns, or a user who failed a run while Airflow was down. A session belongs to the run that has opened
-    it: one handed to another run is nobody's when its own has ended. A session that takes no more jobs
+    it: one handed to another run is orphaned when its own has ended. A session that accepts no more jobs
     closes itself and is left alone. Returns a report on each open session, the oldest first: ``session_id``,
-    ``backend``, ``mode``, ``state``, ``age`` (seconds), ``owner``, ``verdict`` and ``closed``.
+    ``backend``, ``mode``, ``state``, ``age`` (seconds), ``owner``, ``decision`` and ``closed``.
 
-    :param dry_run: Only tell what would be closed.
+    :param dry_run: Only report what would be closed.
     :param min_age: Leave alone what was opened less than this long ago: seconds, a timedelta or text such as
         ``"15m"``.
     :param scope: ``airflow``: close only what this Airflow has opened. ``user``: also what another tool, or
         another Airflow, has opened with a key of the same user. ``instance``: also what other users have.
-    :param ibm_quantum_conn_id: The Airflow connection. (templated)
+
+    Further arguments are those of :class:`IBMQuantumOperator`.
     """
 
     template_fields: Sequence[str] = ("ibm_quantum_conn_id",)
@@ -46,23 +43,23 @@ class IBMQuantumSweepSessionsOperator(IBMQuantumTaskMixin, BaseOperator):
         *,
         dry_run: bool = True,
         min_age: int | str | timedelta = timedelta(minutes=15),
-        scope: str = Scope.AIRFLOW,
-        ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
+        scope: str = SweepScope.AIRFLOW,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self.min_age = to_seconds(min_age, "min_age")
-        self.scope = Scope(validate_choice(scope, Scope, "scope"))
+        self.scope = SweepScope(validate_choice(scope, SweepScope, "scope"))
         self._is_dry = validate_bool(dry_run, "dry_run")  # Airflow's own tasks have a method of that name
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Look, close, and tell; one that cannot be closed does not keep the others."""
-        sweep = Sweep(self.hook, VariableSessionRegistry(context), scope=self.scope, min_age=self.min_age)
+        """Look, close, and report; one that cannot be closed does not stop the others."""
         with raise_as_airflow_errors():
-            reports, failures = sweep.run(dry_run=self._is_dry)
-        self.log.info("%d sessions open, %d closed", len(reports), sum(each["closed"] for each in reports))
-        if failures:
-            context["ti"].xcom_push(key="return_value", value=reports)
-            raise to_airflow_exception("; ".join(map(str, failures)), retryable=True)
+            sweeper = SessionSweeper(self.hook, scope=self.scope, min_age=self.min_age)
+            reports, errors = sweeper.run(dry_run=self._is_dry)
+        closed = sum(each["closed"] for each in reports)
+        self.log.info("%d sessions were open, %d of them are closed now", len(reports), closed)
+        if errors:
+            if self.do_xcom_push:
+                context["ti"].xcom_push(key="return_value", value=reports)
+            raise to_airflow_exception("; ".join(map(str, errors)), retryable=True)
         return reports

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits for a job, or for all jobs of a session."""
+"""Wait for a job, or for all jobs of a session."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_ibm_sessions.client.enums import JobState, OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, JobFailedError
 from airflow_provider_ibm_sessions.client.validation import validate_choice, validate_id
+from airflow_provider_ibm_sessions.exceptions import job_error
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.sensors.base import IBMQuantumSensor
 
@@ -20,20 +21,18 @@ if TYPE_CHECKING:
 
 class IBMQuantumJobSensor(IBMQuantumSensor):
     """
-    Waits until a job is final, or all jobs of a session are. Changes and cancels nothing.
+    Wait until a job is final, or all jobs of a session are. Changes and cancels nothing.
 
     Returns the job's details, or a list of those of the session's jobs, oldest first; results are fetched
-    with ``IBMQuantumHook().job_results(job_id)``. A session without jobs is waited for until it closes. A few
-    polls in a row may fail; an authentication error may not.
+    with ``IBMQuantumHook().job_results(job_id)``. A session without jobs is waited for until it closes.
 
     :param job_id: The job. (templated)
     :param session_id: Or the session. (templated)
     :param on_job_failure: When a job has failed or was cancelled: ``fail`` the sensor, without retries, or
         ``collect`` its details like the others'.
-    :param ibm_quantum_conn_id: The Airflow connection. (templated)
-    :param deferrable: Wait in the triggerer, without a worker slot. Else ``mode`` decides.
-    :param poke_interval: Seconds between polls.
     :param timeout: Seconds until the sensor gives up; Airflow's default is 7 days.
+
+    Further arguments are those of :class:`IBMQuantumSensor`.
     """
 
     template_fields: Sequence[str] = ("job_id", "session_id", "ibm_quantum_conn_id")
@@ -52,8 +51,8 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         self.session_id = session_id
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
 
-    def check(self, context: Context) -> None:
-        """Check the id, and show the button."""
+    def validate(self, context: Context) -> None:
+        """Validate the id, and show the link."""
         if (self.job_id is None) == (self.session_id is None):
             raise ConfigurationError("either job_id or session_id must be given", field="job_id")
         if self.job_id is not None:
@@ -61,20 +60,20 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         if self.session_id is not None:
             IBMQuantumSessionLink.persist(context, validate_id(self.session_id))
 
-    def look(self) -> Any:
-        """See how far the jobs are."""
+    def poll_once(self) -> Any:
+        """Poll the jobs."""
         from airflow_provider_ibm_sessions.client.flows import JobSet
 
-        progress = self.hook.get_conn().run_flow(JobSet(self._job_ids, self.session_id).look())
+        progress = self.hook.get_conn().run_flow(JobSet(self._job_ids, self.session_id).poll())
         self.log.info("%s", progress)
-        return self._outcome([job.to_json() for job in progress.jobs]) if progress.is_done else None
+        return self._result([job.to_json() for job in progress.jobs]) if progress.is_done else None
 
     def result_from_event(self, event: dict[str, Any]) -> Any:
-        """The details of the job or the jobs."""
-        return self._outcome(event["jobs"])
+        """Return the details of the job or the jobs."""
+        return self._result(event["jobs"])
 
     def trigger(self, **waiting: Any) -> IBMQuantumJobTrigger:
-        """The trigger that waits for the same."""
+        """Return the trigger that waits for the same."""
         from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 
         return IBMQuantumJobTrigger(job_ids=self._job_ids, session_id=self.session_id, **waiting)
@@ -83,11 +82,10 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
     def _job_ids(self) -> tuple[str, ...]:
         return () if self.job_id is None else (self.job_id,)
 
-    def _outcome(self, jobs: list[dict[str, Any]]) -> Any:
-        bad = [job for job in jobs if job.get("state") != JobState.COMPLETED]
-        for job in bad:
-            self.log.warning("Job %s: %s. %s", job["id"], job.get("state"), job.get("reason", ""))
-        if bad and self.on_job_failure == OnJobFailure.FAIL:
-            told = ", ".join(f"{job['id']} ({job.get('state')}: {job.get('reason')})" for job in bad)
-            raise JobFailedError(f"{len(bad)} of {len(jobs)} jobs did not complete: {told}")
+    def _result(self, jobs: list[dict[str, Any]]) -> Any:
+        errors = [str(job_error(job)) for job in jobs if job.get("state") != JobState.COMPLETED]
+        if errors and self.on_job_failure == OnJobFailure.FAIL:
+            raise JobFailedError(f"{len(errors)} of {len(jobs)} jobs did not complete: {'; '.join(errors)}")
+        for error in errors:
+            self.log.warning("%s", error)
         return jobs if self.job_id is None else jobs[0]

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits for a session's state."""
+"""Wait for a session's state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError
 from airflow_provider_ibm_sessions.client.polling import has_reached
 from airflow_provider_ibm_sessions.client.validation import validate_id, validate_states
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
@@ -19,18 +20,15 @@ if TYPE_CHECKING:
 
 class IBMQuantumSessionSensor(IBMQuantumSensor):
     """
-    Waits until a session is in a wanted state. Returns its details. Changes and cancels nothing.
+    Wait until a session is in a wanted state. Returns its details. Changes and cancels nothing.
 
-    Fails at once if the session closes while another state is awaited: it will never get there. A few polls
-    in a row may fail; an authentication error may not. When deferred, Airflow's ``exponential_backoff`` and
-    ``silent_fail`` change nothing.
+    Fails at once if the session closes while another state is awaited: it will never get there.
 
     :param session_id: The session. (templated)
     :param target_state: One or several of ``open``, ``active``, ``inactive``, ``closed``.
-    :param ibm_quantum_conn_id: The Airflow connection. (templated)
-    :param deferrable: Wait in the triggerer, without a worker slot. Else ``mode`` decides.
-    :param poke_interval: Seconds between polls.
     :param timeout: Seconds until the sensor gives up; Airflow's default is 7 days.
+
+    Further arguments are those of :class:`IBMQuantumSensor`.
     """
 
     template_fields: Sequence[str] = ("session_id", "ibm_quantum_conn_id")
@@ -41,29 +39,46 @@ class IBMQuantumSessionSensor(IBMQuantumSensor):
         super().__init__(**kwargs)
         self.session_id = session_id
         self.target_state = validate_states(target_state)
+        self._last_state: str | None = None
 
-    def check(self, context: Context) -> None:
-        """Check the id, and show the button."""
+    def validate(self, context: Context) -> None:
+        """Validate the id, and show the link."""
         validate_id(self.session_id)
         IBMQuantumSessionLink.persist(context, self.session_id)
 
-    def look(self) -> dict[str, Any] | None:
+    def poll_once(self) -> dict[str, Any] | None:
         """Read the session."""
-        session = self.hook.get_session(self.session_id)
+        try:
+            session = self.hook.get_session(self.session_id)
+        except NotFoundError as error:
+            if self._is_job():
+                error.message = (
+                    f"session_id {self.session_id} is a job's id: use IBMQuantumJobSensor(job_id=...)"
+                )
+            raise
         reached = has_reached(session, self.target_state)
-        self.log.info("Session %s is %s", session.id, session.state)
+        if session.state != self._last_state:
+            self._last_state = session.state
+            self.log.info("Session %s is %s", session.id, session.state)
         return session.to_json() if reached else None
 
     def result_from_event(self, event: dict[str, Any]) -> dict[str, Any]:
-        """The session's details."""
+        """Return the session's details."""
         session: dict[str, Any] = event["session"]
         self.log.info("Session %s is %s", self.session_id, session.get("state"))
         return session
 
     def trigger(self, **waiting: Any) -> IBMQuantumSessionTrigger:
-        """The trigger that waits for the same."""
+        """Return the trigger that waits for the same."""
         from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 
         return IBMQuantumSessionTrigger(
             session_id=self.session_id, target_states=self.target_state, **waiting
         )
+
+    def _is_job(self) -> bool:
+        try:
+            self.hook.get_job(self.session_id)
+        except IBMQuantumError:
+            return False
+        return True

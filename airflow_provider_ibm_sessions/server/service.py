@@ -26,7 +26,7 @@ from airflow_provider_ibm_sessions.client.operations import (
     Operation,
     alone,
 )
-from airflow_provider_ibm_sessions.client.recovery import Opening, name_candidates
+from airflow_provider_ibm_sessions.client.recovery import PendingCreate, attach_candidates
 from airflow_provider_ibm_sessions.client.results import to_strict_json
 from airflow_provider_ibm_sessions.server.callers import Caller, CallerLeftError, Debt
 
@@ -162,17 +162,17 @@ class Desk:
             return await self._client.run_flow(alone(call))
         except OutcomeUnknownError as error:
             if call.operation is CREATE_SESSION:
-                await self._look(Opening(**call.values, since=began), error)
+                await self._look(PendingCreate(**call.values, created_after=began), error)
             raise
         finally:
             places.release()
 
-    async def _look(self, opening: Opening, unknown: OutcomeUnknownError) -> None:
+    async def _look(self, opening: PendingCreate, unknown: OutcomeUnknownError) -> None:
         """Name in the error what may have been opened. To close it is for a person: it may be another's."""
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 await asyncio.sleep(self._client.retry.list_lag)
-                name_candidates(unknown, await self._client.run_flow(opening.candidates()))
+                attach_candidates(unknown, await self._client.run_flow(opening.candidates()))
         except (IBMQuantumError, TimeoutError) as error:
             log.warning("Cannot look for what was opened: %s", str(error) or "no answer in time")
 

@@ -1,74 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How triggers wait: they poll until there is something to tell or the time is over."""
+"""Poll until there is an event or the time is over: in the triggerer or, in the same way, in a worker."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
-from airflow_provider_ibm_sessions.client.polling import FailureTolerance, first_pause, is_transient, jittered
+from airflow_provider_ibm_sessions.client.polling import (
+    FailureTolerance,
+    first_pause,
+    is_transient,
+    jittered,
+)
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+MIN_DEFERRAL = 10.0
+"""
+Seconds after the deferral before which no event is sent.
 
-    from airflow.triggers.base import TriggerEvent
-
-    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+The scheduler may take the executor's report of the deferral for a failure if the event comes before it
+(apache/airflow#72716).
+"""
 
 _LAST_POLL_SECONDS = 30.0
+
+T = TypeVar("T")
 
 
 class IBMQuantumTrigger(BaseTrigger):
     """
-    Polls until there is something to tell, and tells it once.
+    Poll until there is something to report, and report it once.
 
-    Holds ids only; may run twice, and in another triggerer, without harm. All triggers of a process share
-    one HTTP client and one token.
+    Holds ids only; may run twice, and in another triggerer, without harm. All triggers of a process share one
+    HTTP client and one token.
 
     :param end_time: Deadline in seconds since the epoch: it outlives restarts of the triggerer.
     :param poll_interval: Seconds between polls, on average.
     :param ibm_quantum_conn_id: The Airflow connection.
+    :param created_at: When the task deferred, in seconds since the epoch.
     """
 
-    def __init__(self, *, end_time: float, poll_interval: float, ibm_quantum_conn_id: str) -> None:
+    def __init__(
+        self,
+        *,
+        end_time: float,
+        poll_interval: float,
+        ibm_quantum_conn_id: str,
+        created_at: float | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.end_time = end_time
         self.poll_interval = poll_interval
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.created_at = time.time() if created_at is None else created_at
 
     @cached_property
     def hook(self) -> IBMQuantumHook:
-        """The hook on the connection."""
+        """Return the hook on the connection."""
         return IBMQuantumHook(self.ibm_quantum_conn_id)
 
     @abstractmethod
     def trigger_kwargs(self) -> dict[str, Any]:
-        """The arguments that say what is awaited."""
+        """Return the arguments that say what is awaited."""
 
     @abstractmethod
-    async def look(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
-        """Poll once; returns the event, if it is time for one."""
+    async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
+        """Poll once, and return the event if it is time for one."""
 
     @abstractmethod
     def timeout_message(self) -> str:
-        """What to tell when the time is over."""
+        """Say what was awaited in vain."""
 
-    def event(self, **facts: Any) -> TriggerEvent:
-        """What is told to the task."""
-        return TriggerEvent(facts)  # type: ignore[no-untyped-call]
+    def payload(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Return the event as the task gets it."""
+        return {**event, "end_time": self.end_time}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments: ids, states and times."""
+        """Return the class and its arguments: ids, states and times."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -76,28 +93,46 @@ class IBMQuantumTrigger(BaseTrigger):
                 "end_time": self.end_time,
                 "poll_interval": self.poll_interval,
                 "ibm_quantum_conn_id": self.ibm_quantum_conn_id,
+                "created_at": self.created_at,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until there is something to tell, then tell it once."""
+        """Poll until there is an event, then send it once. Called by the triggerer."""
         # Before anything else: a thousand that start together shall not ask for a connection together.
         await self._sleep(first_pause(self.poll_interval))
+        event = await self._wait()
+        await asyncio.sleep(self.created_at + MIN_DEFERRAL - time.time())
+        yield TriggerEvent(self.payload(event))  # type: ignore[no-untyped-call]
+
+    def run_here(self) -> dict[str, Any]:
+        """Wait in this worker, and return the event."""
+        return self.payload(_run_in_event_loop(self._wait()))
+
+    def poll_once_here(self) -> dict[str, Any] | None:
+        """
+        Poll once from this worker, and return the event if it is time for one.
+
+        :raises IBMQuantumError: If the poll fails.
+        """
+
+        async def poll() -> dict[str, Any] | None:
+            async with self.hook.async_client() as client:
+                return await self.poll_once(client)
+
+        event = _run_in_event_loop(poll())
+        return None if event is None else self.payload(event)
+
+    async def _wait(self) -> dict[str, Any]:
         try:
             await self._find_connection()
             async with self.hook.async_client() as client:
-                facts = await self._watch(client)
+                return await self._poll_until_event(client)
         except IBMQuantumError as error:
-            facts = {
-                "status": "error",
-                "message": str(error),
-                "retryable": is_transient(error),
-                "end_time": self.end_time,
-            }
-        yield self.event(**facts)
+            return {"status": "error", "message": str(error), "retryable": is_transient(error)}
 
     async def _find_connection(self) -> None:
-        """Airflow may not give it for a while; what was begun is not to be ended for that."""
+        """Wait while Airflow does not answer: that is no reason to end the task's jobs."""
         while time.time() < self.end_time:
             try:
                 await self.hook.aget_credentials()
@@ -107,64 +142,57 @@ class IBMQuantumTrigger(BaseTrigger):
             else:
                 return
 
-    async def _watch(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
-        # Whoever deferred has had an answer: a web page now is passing trouble, not a wrong URL.
-        patience = FailureTolerance(answered=True, honours_retry_after=True)
+    async def _poll_until_event(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
+        # There was a valid response before the deferral: an HTML page now is transient, and no wrong URL.
+        tolerance = FailureTolerance(answered=True, honours_retry_after=True)
         while True:
-            # Read before looking at the clock: after an hour without a triggerer the work comes first.
-            if facts := await self._poll(client, patience):
-                return facts
+            # The poll comes before the deadline: after an hour without a triggerer the work is done first.
+            if event := await self._poll_tolerantly(client, tolerance):
+                return event
             if time.time() >= self.end_time:
                 return {"status": "timeout", "message": self.timeout_message()}
-            await self._sleep(max(jittered(self.poll_interval), patience.pause))
+            await self._sleep(max(jittered(self.poll_interval), tolerance.pause))
+
+    async def _poll_tolerantly(
+        self, client: AsyncIBMQuantumClient, tolerance: FailureTolerance
+    ) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(max(_LAST_POLL_SECONDS, self.end_time - time.time())):
+                event = await self.poll_once(client)
+        except TimeoutError:
+            return None
+        except IBMQuantumError as error:
+            if not tolerance.tolerates(error):
+                raise
+            self.log.warning("%s. Waiting on; failure %d in a row", error, tolerance.count)
+            return None
+        tolerance.reset()
+        return event
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but not beyond the deadline."""
         await asyncio.sleep(max(0.0, min(seconds, self.end_time - time.time())))
 
-    async def _poll(self, client: AsyncIBMQuantumClient, patience: FailureTolerance) -> dict[str, Any] | None:
-        try:
-            async with asyncio.timeout(max(_LAST_POLL_SECONDS, self.end_time - time.time())):
-                facts = await self.look(client)
-        except TimeoutError:
-            return None
-        except IBMQuantumError as error:
-            if not patience.tolerates(error):
-                raise
-            self.log.warning("%s. Waiting on; failure %d in a row", error, patience.count)
-            return None
-        patience.reset()
-        return facts
 
+def _run_in_event_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine from blocking code, also beside a running event loop, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    cancel: list[Any] = []
 
-class Waiting(Protocol):
-    """An operator that can wait in either way; it is resumed at ``execute_complete``."""
+    async def cancellable() -> T:
+        task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await task
 
-    deferrable: bool
-
-    @property
-    def hook(self) -> IBMQuantumHook:
-        """Its hook."""
-
-    @property
-    def defer(self) -> Callable[..., Any]:
-        """Airflow's."""
-
-
-def wait_for(task: Waiting, trigger: IBMQuantumTrigger) -> dict[str, Any]:
-    """
-    Wait until the trigger fires.
-
-    :returns: Its event; to a deferred task Airflow brings it.
-    """
-    if task.deferrable:
-        # No timeout here: the deadline inside of the trigger holds, and tells what was awaited.
-        task.defer(trigger=trigger, method_name="execute_complete", timeout=None)
-    trigger.hook = task.hook
-    return asyncio.run(_first_event(trigger))
-
-
-async def _first_event(trigger: IBMQuantumTrigger) -> dict[str, Any]:
-    async with aclosing(cast("AsyncGenerator[TriggerEvent]", trigger.run())) as events:
-        event = await anext(events)
-    return cast("dict[str, Any]", event.payload)
+    pool = ThreadPoolExecutor(1)
+    result = pool.submit(asyncio.run, cancellable())
+    try:
+        return result.result()
+    finally:
+        if not result.done():  # execution_timeout or a kill has struck
+            for each in cancel:
+                each()
+        pool.shutdown(wait=False)

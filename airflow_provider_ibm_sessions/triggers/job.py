@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits for jobs in the triggerer, without a worker slot; may cancel them when their task is killed."""
+"""Wait for jobs in the triggerer, without a worker slot; end them when their task is killed."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.triggers.base import TriggerEvent
-
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.flows import JobSet, drain, end_all
-from airflow_provider_ibm_sessions.lifecycle.kill import is_over
+from airflow_provider_ibm_sessions.client.flows import JobSet, close_and_cancel, drain
+from airflow_provider_ibm_sessions.lifecycle.kill import task_has_finished
+from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
-_ASK_AGAIN = (2.0, 4.0, 8.0, 0.0)
-"""Seconds to wait after each question without an answer, well within Airflow's 30."""
+_STATE_DELAYS = (2.0, 4.0, 8.0, 0.0)
+"""Seconds to wait after each question for the task's state without an answer, well within Airflow's 30."""
 
-_endings: set[asyncio.Task[None]] = set()
-"""What is under way: asyncio itself does not keep its tasks."""
+_cleanups: set[asyncio.Task[None]] = set()
+"""Cleanups that are running: asyncio itself does not keep its tasks."""
 
 
 class IBMQuantumJobTrigger(IBMQuantumTrigger):
     """
-    Fires when jobs are final, well or not, or the time is over.
+    Fire when jobs are final, well or not, or the time is over.
 
     :param job_ids: The jobs; none: all of the session.
     :param session_id: Their session, if they have one in common.
     :param cancel_on_kill: Cancel the jobs when a user ends the deferred task (Airflow 3.3+). Clearing it
-        does not: the task goes on with them.
+        does not: the task resumes with them.
     :param owns_session: Close the session as well then: only for the task that has opened it.
-    :param echo: What the task wants back with the event, as plain JSON.
-    :param waiting: ``end_time``, ``poll_interval`` and ``ibm_quantum_conn_id``.
+    :param resume_data: What the task wants back with the event, as plain JSON.
+    :param base: ``end_time``, ``poll_interval``, ``ibm_quantum_conn_id`` and ``created_at``.
     """
 
     def __init__(
@@ -41,94 +40,99 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         session_id: str | None = None,
         cancel_on_kill: bool = False,
         owns_session: bool = False,
-        echo: Any = None,
-        **waiting: Any,
+        resume_data: Any = None,
+        **base: Any,
     ) -> None:
-        super().__init__(**waiting)
+        super().__init__(**base)
         self.job_ids = tuple(job_ids)
         self.session_id = session_id
         self.cancel_on_kill = cancel_on_kill
         self.owns_session = owns_session
-        self.echo = echo
-        self._told: int | None = None
+        self.resume_data = resume_data
+        self._seen: int | None = None
 
     def trigger_kwargs(self) -> dict[str, Any]:
-        """The jobs, and what becomes of them when the task is killed."""
+        """Return the jobs, and what becomes of them when the task is killed."""
         return {
             "job_ids": list(self.job_ids),
             "session_id": self.session_id,
             "cancel_on_kill": self.cancel_on_kill,
             "owns_session": self.owns_session,
-            "echo": self.echo,
+            "resume_data": self.resume_data,
         }
 
-    async def look(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
-        """See how far they are, and log what has changed."""
-        progress = await client.run_flow(JobSet(self.job_ids, self.session_id).look(self._told))
-        if self._told != progress.count:
-            self._told = progress.count
+    async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
+        """Poll the jobs, and log what has changed."""
+        progress = await client.run_flow(JobSet(self.job_ids, self.session_id).poll(self._seen))
+        if self._seen != progress.final:
+            self._seen = progress.final
             self.log.info("%s", progress)
         if not progress.is_done:
             return None
-        return {"status": "success", "jobs": [job.to_json() for job in progress.jobs]}
+        return {
+            "status": "success",
+            "jobs": [job.to_json() for job in progress.jobs],
+            "session": progress.session.to_json() if progress.session else None,
+        }
 
-    def event(self, **facts: Any) -> TriggerEvent:
-        """What is told to the task, with what it wanted back."""
-        return super().event(**{**facts, "end_time": self.end_time, "echo": self.echo})
+    def payload(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Return the event as the task gets it, with what it wanted back."""
+        ids = {"job_ids": list(self.job_ids), "session_id": self.session_id}
+        return super().payload({**event, **ids, "resume_data": self.resume_data})
 
     def timeout_message(self) -> str:
-        """What to tell when the time is over."""
+        """Say which jobs were awaited in vain."""
         what = f"Job {', '.join(self.job_ids)}" if self.job_ids else f"Jobs of session {self.session_id}"
         return f"{what} not final in time"
 
     async def on_kill(self) -> None:
         """
-        End the jobs if the task is over. Called by Airflow 3.3+, which gives it 30 s.
+        End the jobs if the task has finished. Called by Airflow 3.3+, which gives it 30 s.
 
-        Airflow 3.3.2 cancels it as well, each second for as long as it runs: so the work is done beside it.
+        Airflow 3.3.2 cancels it as well, each second for as long as it runs: so the cleanup runs beside it.
         """
-        if not (self.cancel_on_kill or self._owned):
+        if not (self.cancel_on_kill or self.owns_session):
             return
-        ending = asyncio.create_task(self._end_unless_it_goes_on())
-        _endings.add(ending)
-        ending.add_done_callback(_endings.discard)
-        await asyncio.shield(ending)
+        cleanup = asyncio.create_task(self._clean_up_unless_active())
+        _cleanups.add(cleanup)
+        cleanup.add_done_callback(_cleanups.discard)
+        await asyncio.shield(cleanup)
 
-    async def _end_unless_it_goes_on(self) -> None:
-        goes_on = await self._goes_on()
-        if goes_on:
+    async def _clean_up_unless_active(self) -> None:
+        """
+        End what nobody waits for.
+
+        Airflow 3.3.2 calls ``on_kill`` whenever a trigger leaves a triggerer, for whatever reason. So while
+        the task is active, or Airflow does not answer, the jobs may well be waited for elsewhere.
+        """
+        has_finished = await self._task_has_finished()
+        owned = self.session_id if self.owns_session else None
+        if has_finished is False:
             return
-        if self.cancel_on_kill and goes_on is False:
-            self.log.info("The task was killed: ending what it has begun")
-            calls = end_all(self._owned, self.job_ids)
-        elif self._owned:
-            self.log.info("What was begun may run to its end, and its session takes nothing more")
-            calls = drain(self._owned)
+        if self.cancel_on_kill and has_finished:
+            self.log.info("The task was killed: ending its session and its jobs %s", ", ".join(self.job_ids))
+            cleanup = close_and_cancel(owned, self.job_ids)
+        elif owned:
+            self.log.info(
+                "The task may have been killed: draining its session %s, letting its jobs run", owned
+            )
+            cleanup = drain(owned)
         else:
             return
         async with self.hook.async_short_lived_client() as client:
-            for text in await client.run_flow(calls):
-                self.log.error("%s", text)
+            for error in await client.run_flow(cleanup):
+                self.log.error("%s. See %s", error, console_url(owned) if owned else CONSOLE_URL)
 
-    @property
-    def _owned(self) -> str | None:
-        """The session, if it is to end with the jobs."""
-        return self.session_id if self.owns_session else None
-
-    async def _goes_on(self) -> bool | None:
-        """
-        Whether the task is not over: another triggerer has taken it over, or it was cleared and runs anew.
-
-        Airflow 3.3.2 calls ``on_kill`` whenever a trigger leaves a triggerer, for whatever reason. So where
-        Airflow does not tell (None), the jobs may well be somebody's.
-        """
-        ti = self.task_instance
-        if ti is None:
-            return False
-        for pause in _ASK_AGAIN:
+    async def _task_has_finished(self) -> bool | None:
+        """Return True if the task is final, False if it is active, None if Airflow does not answer."""
+        if self.task_instance is None:
+            return True
+        for delay in _STATE_DELAYS:
             try:
-                return not await asyncio.to_thread(is_over, ti)
+                return await asyncio.to_thread(task_has_finished, self.task_instance)
             except Exception:
-                self.log.exception("Cannot read the state of the task")
-            await asyncio.sleep(pause)
+                self.log.exception(
+                    "Airflow does not answer whether the task of jobs %s is active", self.job_ids
+                )
+            await asyncio.sleep(delay)
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits for a session's state in the triggerer, without a worker slot."""
+"""Wait for a session's state in the triggerer, without a worker slot."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
 class IBMQuantumSessionTrigger(IBMQuantumTrigger):
     """
-    Fires when a session is in one of the wanted states, can no longer get there, or the time is over.
+    Fire when a session is in one of the wanted states, can no longer get there, or the time is over.
 
     :param session_id: The session.
     :param target_states: States that end the waiting.
-    :param waiting: ``end_time``, ``poll_interval`` and ``ibm_quantum_conn_id``.
+    :param base: ``end_time``, ``poll_interval``, ``ibm_quantum_conn_id`` and ``created_at``.
     """
 
-    def __init__(self, session_id: str, target_states: Sequence[str], **waiting: Any) -> None:
-        super().__init__(**waiting)
+    def __init__(self, session_id: str, target_states: Sequence[str], **base: Any) -> None:
+        super().__init__(**base)
         self.session_id = session_id
         self.target_states = tuple(target_states)
 
     def trigger_kwargs(self) -> dict[str, Any]:
-        """The session and its states."""
+        """Return the session and its target states."""
         return {"session_id": self.session_id, "target_states": list(self.target_states)}
 
-    async def look(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
+    async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
         """Read the session."""
         session = await client.get_session(self.session_id)
         if has_reached(session, self.target_states):
@@ -37,5 +37,5 @@ class IBMQuantumSessionTrigger(IBMQuantumTrigger):
         return None
 
     def timeout_message(self) -> str:
-        """What to tell when the time is over."""
+        """Say which state was awaited in vain."""
         return f"Session {self.session_id} was not {' or '.join(self.target_states)} in time"

@@ -51,7 +51,7 @@ def submit(ibm):
 
 
 def look(api, *job_ids, session_id=None):
-    return api.run_flow(JobSet(job_ids, session_id).look())
+    return api.run_flow(JobSet(job_ids, session_id).poll())
 
 
 def names(progress):

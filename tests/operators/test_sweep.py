@@ -59,7 +59,7 @@ def swept(run, name="sweeper", **kwargs):
 
 
 def verdicts(result):
-    return {each["session_id"]: each["verdict"] for each in result.xcom("sweep")}
+    return {each["session_id"]: each["decision"] for each in result.xcom("sweep")}
 
 
 @task
@@ -369,7 +369,7 @@ class TestCommand:
         [orphan] = owned_by_a_run_that_ended(run, ibm)
         foreign = ibm.plant_session(age=HOUR).id
         _, told = self.sweep()
-        assert told[orphan]["verdict"] == "belongs to nobody"
+        assert told[orphan]["decision"] == "belongs to nobody"
         assert is_open(ibm, orphan)
         _, told = self.sweep("--close")
         assert told[orphan]["closed"] in (True, "True")

@@ -18,7 +18,7 @@ from airflow_provider_ibm_sessions.client.operations import CLOSE_SESSION
 from airflow_provider_ibm_sessions.client.recovery import Opening
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.lifecycle import sweep
-from airflow_provider_ibm_sessions.lifecycle.sweep import Sweep
+from airflow_provider_ibm_sessions.lifecycle.sweep import SessionSweeper
 from airflow_provider_ibm_sessions.operators import session
 from tests.conftest import AIRFLOW_HOME
 
@@ -45,7 +45,7 @@ def _takes_any_session_for_its_own() -> None:
 
 
 def _sweeps_everything() -> None:
-    Sweep._verdict = lambda *_: sweep.Verdict.ORPHAN
+    SessionSweeper._verdict = lambda *_: sweep.Verdict.ORPHAN
 
 
 def _writes_no_session_down() -> None:

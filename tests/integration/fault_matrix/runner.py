@@ -18,7 +18,7 @@ from typing import Any
 from airflow_provider_ibm_sessions.client import client as client_module
 from airflow_provider_ibm_sessions.client._http import transport
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, Owner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
 from testing.fake_ibm import FakeIBM, Fault
 from testing.fake_ibm.settings import UNUSED_SECONDS
 from tests.conftest import connection_to
@@ -127,7 +127,7 @@ def run_cell(cell: Cell) -> Verdict:
 def _plant(ibm: FakeIBM) -> Planted:
     """What there is already: others' sessions, and one that a run of this Airflow has left behind."""
     orphan = ibm.plant_session(age=700).id
-    owner = Owner(CONN_ID, "faults", "gone", "create", dag_run_scoped=True)
+    owner = SessionOwner(CONN_ID, "faults", "gone", "create", dag_run_scoped=True)
     airflow_stub.variables[PREFIX + orphan] = json.dumps(asdict(owner))
     return Planted([ibm.plant_session(age=age).id for age in (100, 900)], orphan)
 
