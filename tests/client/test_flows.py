@@ -73,7 +73,7 @@ def test_jobs_are_in_the_order_in_which_they_were_named(ibm, api, submit):
     first, second, third = submit(3)
     progress = look(api, third, first, second)
     assert names(progress) == (third, first, second)
-    assert (progress.count, progress.is_done, progress.session) == (0, False, None)
+    assert (progress.final, progress.is_done, progress.session) == (0, False, None)
     assert lists(ibm) == 0
 
 
@@ -81,8 +81,8 @@ def test_jobs_end_one_after_the_other(ibm, api, submit):
     wanted = submit(3)
     for count in range(4):
         progress = look(api, *wanted)
-        assert (progress.count, progress.is_done) == (count, count == 3)
-        assert str(progress) == f"{count} of 3 done"
+        assert (progress.final, progress.is_done) == (count, count == 3)
+        assert str(progress) == f"{count} of 3 jobs completed"
         ibm.clock.advance(1)
 
 
@@ -93,12 +93,13 @@ def test_jobs_that_fail_or_are_cancelled_are_done_too(ibm, api, submit):
     ibm.clock.advance(60)
     progress = look(api, *wanted)
     assert progress.is_done
+    assert str(progress) == "0 of 3 jobs completed, 3 failed or cancelled"
     assert [job.final_status for job in progress.jobs] == ["Failed", "Cancelled", "Cancelled - Ran too long"]
 
 
 def test_a_state_never_seen_before_is_not_done(ibm, api):
     ibm.script(Fault("GET", f"{JOBS}/*", json={"id": "x", "state": {"status": "Cancelling"}}))
-    assert str(look(api, "x")) == "0 of 1 done"
+    assert str(look(api, "x")) == "0 of 1 jobs completed"
 
 
 @pytest.mark.parametrize("with_session", [False, True])
@@ -134,7 +135,7 @@ def test_a_session_whose_jobs_have_all_ended_takes_two_calls(ibm, api, session, 
     submit(30, session)
     ibm.clock.advance(30)
     before = len(ibm.journal)
-    assert str(look(api, session_id=session)).startswith("30 of 30 done, session active")
+    assert str(look(api, session_id=session)).startswith("30 of 30 jobs completed, session active")
     assert [entry.path for entry in ibm.journal[before:] if entry.path.startswith("/v1")] == [
         JOBS,
         f"/v1/sessions/{session}",
@@ -146,7 +147,7 @@ def test_more_jobs_than_a_page_holds(ibm, api, session, submit):
     ibm.clock.advance(20)
     progress = look(api, session_id=session)
     assert names(progress) == wanted
-    assert (progress.count, len(progress.jobs)) == (100, 230)
+    assert (progress.final, len(progress.jobs)) == (100, 230)
     assert lists(ibm) == 2
 
 
@@ -179,7 +180,7 @@ def test_an_unknown_session_is_not_found(ibm, api, submit):
 def test_a_session_without_jobs_is_done_when_it_closes(ibm, api, session):
     progress = look(api, session_id=session)
     assert (progress.jobs, progress.is_done) == ((), False)
-    assert str(progress) == "0 of 0 done, session open"
+    assert str(progress) == "0 of 0 jobs completed, session open"
     api.close_session(session)
     assert look(api, session_id=session).is_done
 
@@ -230,7 +231,7 @@ def test_jobs_of_no_session_or_another_are_read(ibm, api, session, submit):
     wanted = submit(1) + submit(1, session) + submit(1, ibm.plant_session().id)
     ibm.clock.advance(1)
     progress = look(api, *wanted, session_id=session)
-    assert (names(progress), progress.count) == (wanted, 3)
+    assert (names(progress), progress.final) == (wanted, 3)
     assert set(reads(ibm)) == {wanted[0], wanted[2]}
 
 
@@ -248,7 +249,7 @@ def test_a_list_that_lags_far_behind_costs_one_read(ibm, api, session, submit):
     wanted = submit(20, session)
     ibm.clock.advance(60)
     stale(ibm, wanted, ["Queued"] * 20)
-    assert look(api, session_id=session).count == 1
+    assert look(api, session_id=session).final == 1
     assert reads(ibm) == [wanted[0]]
     assert look(api, session_id=session).is_done
 
@@ -290,11 +291,30 @@ def told(progress_session, done=7, total=20):
     ],
 )
 def test_progress_in_words(facts, words):
-    assert told(Session(id="x", **facts)) == f"7 of 20 done, session {words}"
+    assert told(Session(id="x", **facts)) == f"7 of 20 jobs completed, session {words}"
 
 
 def test_progress_in_words_without_a_session():
-    assert told(None) == "7 of 20 done"
+    assert told(None) == "7 of 20 jobs completed"
+
+
+def test_progress_in_words_tells_failed_jobs_from_completed_ones():
+    states = ["Completed"] * 7 + ["Failed", "Cancelled"] + ["Queued"] * 11
+    jobs = tuple(Job(id=f"j{number}", status=state) for number, state in enumerate(states))
+    session = Session(id="x", state="active", elapsed_time=5, max_ttl=3600)
+    assert str(Progress(jobs, session)) == (
+        "7 of 20 jobs completed, 2 failed or cancelled, session active, active 5 s of at most 3600 s"
+    )
+
+
+def test_the_session_is_read_only_when_a_job_has_become_final(ibm, api, session, submit):
+    submit(3, session)
+    seen = look(api, session_id=session).final
+    reads_of_session = len(ibm.requests("GET", f"/v1/sessions/{session}"))
+    assert api.run_flow(JobSet((), session).poll(seen)).session is None
+    assert len(ibm.requests("GET", f"/v1/sessions/{session}")) == reads_of_session
+    ibm.clock.advance(60)
+    assert api.run_flow(JobSet((), session).poll(seen)).session.id == session
 
 
 def test_the_use_of_a_session_that_is_active(ibm, api, submit):
@@ -302,7 +322,8 @@ def test_the_use_of_a_session_that_is_active(ibm, api, submit):
     session = ibm.plant_session(state="active", age=212, max_ttl=3600).id
     submit(20, session)
     words = re.fullmatch(
-        r"0 of 20 done, session active, active (\d+) s of at most 3600 s", str(look(api, session_id=session))
+        r"0 of 20 jobs completed, session active, active (\d+) s of at most 3600 s",
+        str(look(api, session_id=session)),
     )
     assert 211 <= int(words[1]) <= 220
 
@@ -312,7 +333,7 @@ def test_the_use_of_a_session_that_is_closed(ibm, api, session, submit):
     ibm.clock.advance(10)
     api.close_session(session)
     ibm.clock.advance(1000)
-    words = "7 of 7 done, session closed, active 10 s of at most 28800 s"
+    words = "7 of 7 jobs completed, session closed, active 10 s of at most 28800 s"
     assert str(look(api, session_id=session)) == words
 
 

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, TaskSupersededError
-from airflow_provider_ibm_sessions.lifecycle import kill, task_mixin
+from airflow_provider_ibm_sessions.lifecycle import kill
 from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
 
 
 @pytest.fixture(autouse=True)
 def running(monkeypatch):
     """Airflow is in ``execute()``."""
-    monkeypatch.setattr(task_mixin, "get_current_context", lambda: {"ti": SimpleNamespace()})
+    monkeypatch.setattr(kill, "get_current_context", lambda: {"ti": SimpleNamespace()})
 
 
 class Task(IBMQuantumTaskMixin):
@@ -27,7 +27,7 @@ class Task(IBMQuantumTaskMixin):
         self.lock = lock
         self.ended = False
 
-    def end_all(self, *, at_once):
+    def cleanup_on_kill(self, *, fast):
         with self.lock:
             self.ended = True
 
@@ -54,11 +54,11 @@ def test_the_answer_to_who_goes_on_may_take_until_the_interrupted_thread_lets_go
 ):
     way = Lock()
 
-    def ask():
+    def ask(context):
         with way:
             return True
 
-    monkeypatch.setattr(task_mixin, "_goes_on_elsewhere", ask)
+    monkeypatch.setattr(kill, "another_try_is_active", ask)
     task = Task(Lock())
     with way:
         task.on_kill()
@@ -70,4 +70,4 @@ def test_the_answer_to_who_goes_on_may_take_until_the_interrupted_thread_lets_go
 
 def test_before_airflow_33_nobody_is_asked_who_goes_on(monkeypatch):
     monkeypatch.setattr(kill, "_states_of", lambda _: pytest.fail("asked"))
-    assert not kill.another_try_is_active({"ti": SimpleNamespace()})
+    assert not kill.another_try_is_active({"ti": SimpleNamespace(task_id="task"), "dag_run": None})
