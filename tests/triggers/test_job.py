@@ -252,11 +252,11 @@ def test_without_an_answer_the_jobs_run_on_and_the_session_takes_no_more(
         raise RuntimeError("Airflow's API: 503")
 
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", fail)
-    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._ASK_AGAIN", (0.0, 0.0))
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._STATE_DELAYS", (0.0, 0.0))
     asyncio.run(begun.trigger(task_instance("deferred")).on_kill())
     begun.assert_untouched()
     assert not begun.ibm.sessions[begun.session_id].accepting_jobs
-    assert "Cannot read the state of the task" in output()
+    assert "Airflow does not answer whether the task of jobs" in output()
 
 
 @pytest.mark.parametrize(("state", "accepts_jobs"), [("failed", False), ("running", True)])
@@ -279,7 +279,7 @@ def test_it_asks_again_for_the_state_of_the_task(begun, task_instance, monkeypat
         return ask(**query)
 
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", fail_twice)
-    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._ASK_AGAIN", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._STATE_DELAYS", (0.0, 0.0, 0.0))
     asyncio.run(begun.trigger(task_instance("failed")).on_kill())
     begun.assert_ended()
 
@@ -305,7 +305,7 @@ class TestThirtySeconds:
     @pytest.fixture(autouse=True)
     def short(self, monkeypatch):
         policy = RetryPolicy(max_elapsed=0.5, initial_backoff=0.05, max_backoff=0.1)
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._SHORT", policy)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._SHORT_RETRIES", policy)
 
     def test_a_session_that_cannot_be_closed_does_not_keep_its_jobs_running(
         self, begun, task_instance, output
@@ -332,4 +332,4 @@ class TestThirtySeconds:
 
         from airflow_provider_ibm_sessions.hooks import ibm_quantum
 
-        assert ibm_quantum._TRIGGER_SECONDS * 2 < _ON_CANCEL_TIMEOUT
+        assert ibm_quantum._TRIGGER_KILL_TIMEOUT * 2 < _ON_CANCEL_TIMEOUT

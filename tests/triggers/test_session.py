@@ -3,12 +3,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from airflow.sdk.module_loading import import_string
 
+from airflow_provider_ibm_sessions.client.errors import NotFoundError
 from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 from testing.fake_ibm import Fault
 from tests.conftest import connection_to
@@ -50,6 +54,7 @@ def test_serialized_form_restores_it_and_holds_no_secret(ibm):
         "end_time",
         "poll_interval",
         "ibm_quantum_conn_id",
+        "created_at",
     }
     assert ibm.api_key not in repr(original)
 
@@ -59,6 +64,7 @@ def test_tells_the_session(ibm):
     event = fire(trigger(session.id))
     assert event["status"] == "success"
     assert event["session"]["state"] == "closed"
+    assert event["end_time"] > time.time()
     json.dumps(event)
 
 
@@ -69,7 +75,7 @@ def test_may_run_twice(ibm):
         return await asyncio.gather(first_event(trigger(session.id)), first_event(trigger(session.id)))
 
     first, second = asyncio.run(twice())
-    assert first == second
+    assert first | {"end_time": None} == second | {"end_time": None}
 
 
 def test_after_the_deadline_the_session_still_comes_first(ibm):
@@ -85,6 +91,108 @@ def test_after_the_deadline_it_says_what_was_awaited(ibm):
     assert event["status"] == "timeout"
     assert session.id in event["message"]
     assert "closed" in event["message"]
+
+
+def test_an_event_is_held_back_while_the_scheduler_may_not_know_of_the_deferral(ibm, monkeypatch):
+    """The trigger of a task that has deferred long ago is not held back, though it starts later."""
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.MIN_DEFERRAL", 3600.0)
+    session = ibm.plant_session(state="closed", age=60)
+
+    async def both():
+        waiting, polled = trigger(session.id), asyncio.Event()
+        poll_once = waiting.poll_once
+
+        async def poll(client):
+            polled.set()
+            return await poll_once(client)
+
+        monkeypatch.setattr(waiting, "poll_once", poll)
+        new = asyncio.create_task(first_event(waiting))
+        await polled.wait()
+        old = await first_event(trigger(session.id, created_at=time.time() - 7200))
+        assert not new.done()
+        new.cancel()
+        return old
+
+    assert asyncio.run(both())["status"] == "success"
+
+
+def test_an_event_that_was_held_back_is_sent(ibm, monkeypatch):
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.MIN_DEFERRAL", 0.5)
+    sent = []
+    sleep = asyncio.sleep
+
+    async def note(seconds):
+        sent.append(("sleep", seconds > 0))
+        await sleep(seconds)
+
+    session = ibm.plant_session(state="closed", age=60)
+    waiting = trigger(session.id, poll_interval=0.01, created_at=time.time() + 0.5)
+    poll_once = waiting.poll_once
+
+    async def poll(client):
+        sent.append("poll")
+        return await poll_once(client)
+
+    monkeypatch.setattr(waiting, "poll_once", poll)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.asyncio.sleep", note)
+    sent.append(fire(waiting)["status"])
+    assert sent[sent.index("poll") :] == ["poll", ("sleep", True), "success"]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_worker_can_wait_inside_of_an_event_loop_as_well(ibm, inside):
+    session = ibm.plant_session(state="closed", age=60)
+    waiting = trigger(session.id)
+
+    async def wait_in_loop():
+        return waiting.run_here(), waiting.poll_once_here()
+
+    event, polled = asyncio.run(wait_in_loop()) if inside else (waiting.run_here(), waiting.poll_once_here())
+    assert event["session"]["id"] == session.id
+    assert event == polled
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_error_reaches_the_worker_that_polls(ibm, inside):
+    waiting = trigger("unknown")
+
+    async def poll_in_loop():
+        return waiting.poll_once_here()
+
+    with pytest.raises(NotFoundError, match="Session not found"):
+        asyncio.run(poll_in_loop()) if inside else waiting.poll_once_here()
+
+
+def test_a_worker_that_is_interrupted_inside_of_an_event_loop_polls_no_more(ibm):
+    """``execution_timeout`` is an exception that a signal's handler raises."""
+    session = ibm.plant_session(state="open", age=1)
+    waiting = trigger(session.id, seconds=3600)
+
+    class TimedOutError(Exception):
+        pass
+
+    def strike(*_):
+        raise TimedOutError
+
+    def strike_after_two_polls():
+        while len(ibm.requests("GET", f"/v1/sessions/{session.id}")) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    async def wait_in_loop():
+        threading.Thread(target=strike_after_two_polls, daemon=True).start()
+        waiting.run_here()
+
+    before, threads = signal.signal(signal.SIGUSR1, strike), set(threading.enumerate())
+    try:
+        with pytest.raises(TimedOutError):
+            asyncio.run(wait_in_loop())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_many_share_one_token_and_few_connections(ibm):
