@@ -150,11 +150,13 @@ class SessionSweeper:
         """Look at what IBM lists, and at what is registered besides, such as with another user's key."""
         listed = {workload.id: workload.created for workload in self._workloads()}
         for session_id in dict.fromkeys([*listed, *self._registry.list_ids()]):
-            owner, is_readable = self._owner(session_id)
+            owner, problem = self._owner(session_id)
             # Of sessions opened with other connections, IBM knows nothing here.
             if session_id not in listed and not (owner and owner.conn_id == self._hook.ibm_quantum_conn_id):
                 continue
-            session = self._read(session_id, is_registered=owner is not None or not is_readable)
+            if problem:
+                self._errors.append(problem)
+            session = self._read(session_id, is_registered=owner is not None or problem is not None)
             if isinstance(session, NotFoundError):
                 is_over = session_id not in listed and owner is not None and self._is_forgotten(owner)
             else:
@@ -165,7 +167,7 @@ class SessionSweeper:
                 continue
             created = listed.get(session_id)
             age = int(time.time() - _opened_at(owner, created))
-            decision = self._decide(session, owner, age) if is_readable else SweepDecision.UNKNOWN
+            decision = SweepDecision.UNKNOWN if problem else self._decide(session, owner, age)
             yield SweepRecord(
                 session_id=session.id,
                 backend=session.backend_name,
@@ -176,31 +178,23 @@ class SessionSweeper:
                 decision=decision,
             )
 
-    def _owner(self, session_id: str) -> tuple[SessionOwner | None, bool]:
-        """Return the session's owner, and False if there may be one that cannot be found out."""
+    def _owner(self, session_id: str) -> tuple[SessionOwner | None, IBMQuantumError | None]:
+        """Return the session's owner, and the error if it may have one that cannot be found out."""
         try:
             owner = self._registry.get_owner(session_id)
         except AirflowApiUnavailableError as error:
-            self._errors.append(error)
-            return None, False
+            return None, error
         except ValueError:
-            owner, problem = None, "is unreadable"
+            owner, defect = None, "is unreadable"
         else:
-            if (
-                owner is None
-                or owner.conn_id != self._hook.ibm_quantum_conn_id
-                or owner.is_signed(session_id, self._hook.credentials.api_key)
-            ):
-                return owner, True
-            problem = "was not written with this connection's API key"
-        self._errors.append(
-            IBMQuantumError(
-                f"The variable {PREFIX}{session_id} {problem}, so the sweep leaves session {session_id} "
-                f"open. "
-                "Delete the variable, and close the session if nobody uses it"
-            )
+            is_ours = owner is not None and owner.conn_id == self._hook.ibm_quantum_conn_id
+            if owner is None or not is_ours or owner.is_signed(session_id, self._hook.credentials.api_key):
+                return owner, None
+            defect = "was not written with this connection's API key"
+        return None, IBMQuantumError(
+            f"The variable {PREFIX}{session_id} {defect}, so the sweep leaves session {session_id} open. "
+            "Delete the variable, and close the session if nobody uses it"
         )
-        return None, False
 
     def _read(self, session_id: str, *, is_registered: bool) -> Session | NotFoundError | None:
         """Read the session, if that can be done; an error is collected for the end."""

@@ -79,11 +79,12 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         self.jobs = jobs
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
         self._submissions: list[dict[str, Any]] = []
+        self._job_ids: list[str] = []
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Submit what no earlier try has, drain, and wait."""
         state = TaskState.load(context, self.task_id)
-        self.session_id = state.session_id
+        self.session_id, self._submissions, self._job_ids = state.session_id, [], []
         try:
             with raise_as_airflow_errors():
                 self._submit_all(context, state)
@@ -130,7 +131,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         refused = {str(index): each["error"] for index, each in submissions if each["id"] is None}
         private = [each["id"] for each in self._submissions if each["id"] and each["private"]]
         return IBMQuantumJobTrigger(
-            job_ids=self._job_ids,
+            job_ids=[each["id"] for each in self._submissions if each["id"]],
             session_id=self.session_id,
             cancel_on_kill=self.cancel_on_kill,
             owns_session=True,
@@ -139,10 +140,6 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             poll_interval=self.poll_interval,
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,
         )
-
-    @property
-    def _job_ids(self) -> list[str]:
-        return [each["id"] for each in self._submissions if each["id"]]
 
     # -- submitting ----------------------------------------------------------------------------------
 
@@ -192,6 +189,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         tags = {state.job_tag(index): index for index in range(count)}
         found = resume_jobs(self.hook.get_conn(), list(tags), self.session_id)
         resumed = {tags[tag]: job for tag, job in found.items()}
+        self._job_ids = [job.id for job in resumed.values()]
         self.log.info("Earlier tries have submitted %d of %d jobs: resuming with them", len(resumed), count)
         return resumed
 
@@ -231,6 +229,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
                 raise
             self.log.error("jobs[%d] was refused: %s", index, error)  # noqa: TRY400
             return {"id": None, "error": str(error)}
+        self._job_ids.append(submitted.id)
         self.log.info("Submitted job %s: %s", submitted.id, console_url(submitted.id))
         return {"id": submitted.id}
 
@@ -256,6 +255,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
 
     def _restore_submissions(self, job_ids: Sequence[str], resume_data: Mapping[str, Any]) -> None:
         """Restore what was submitted, in the order of ``jobs``, from the trigger's event."""
+        self._job_ids = list(job_ids)
         refused, ids = resume_data["refused"], iter(job_ids)
         self._submissions = [
             {"id": None, "error": refused[str(index)], "private": False}

@@ -21,7 +21,7 @@ from airflow_provider_ibm_sessions.operators.session import (
 from testing.airflow_runs import next_try
 from testing.fake_ibm import FakeIBM
 from tests.conftest import connection_to, remember_secrets
-from tests.lifecycle.test_session_recovery import lost, not_done, posts
+from tests.lifecycle.test_session_recovery import lost, not_done, posts, same_fingerprint
 from tests.operators.test_job_retries import AT_ONCE
 from tests.operators.test_run_jobs import run_jobs
 from tests.operators.test_sweep import HOUR, is_open, own, sweep, verdicts
@@ -128,7 +128,7 @@ class TestNoConnection:
         self.create(dag)
         result = run(dag)
         assert result.tasks["create"].try_number == 2
-        assert "'typo', or the secrets backend does not give it" in output()
+        assert "'typo', or the secrets backend does not answer" in output()
 
     def test_a_database_that_fails_is_none_without_it(self, another_account, monkeypatch):
         def fail(*_, **__):
@@ -144,48 +144,48 @@ class TestVariables:
     @pytest.fixture(autouse=True)
     def _empty_ledger(self, airflow_db):
         ledger = MetastoreSessionRegistry()
-        for session_id in ledger.sessions():
-            ledger.strike(session_id)
+        for session_id in ledger.list_ids():
+            ledger.unregister(session_id)
 
     def test_a_sweep_leaves_alone_what_may_belong_to_a_live_run(self, ibm, run, airflow_fails, output):
         session_id = ibm.plant_session(age=HOUR).id
-        with DAG("live", schedule=None) as dag:
+        with DAG("live", schedule=None, default_args={"retries": 0}) as dag:
             own([session_id]) >> sweep(scope="user")
         airflow_fails("Variable")
         result = run(dag)
         assert result.state_of("sweep") == "failed"
         assert is_open(ibm, session_id)
-        assert "Airflow does not tell whether it has the variable" in output()
+        assert "Airflow does not" in output()
 
     def test_a_sweep_closes_the_rest(self, ibm, run, airflow_fails):
         unknown, orphan = (ibm.plant_session(age=age).id for age in (2 * HOUR, HOUR))
-        with DAG("alone", schedule=None) as dag:
+        with DAG("alone", schedule=None, default_args={"retries": 0}) as dag:
             sweep(scope="user")
         asked = airflow_fails("Variable", times=2)
         result = run(dag)
         assert result.state_of("sweep") == "failed"
         assert len(asked) == 4
-        assert sorted(verdicts(result).values()) == ["Airflow does not tell whose it is", "belongs to nobody"]
+        assert sorted(verdicts(result).values()) == ["its owner cannot be found out", "orphaned"]
         assert sorted([is_open(ibm, unknown), is_open(ibm, orphan)]) == [False, True]
 
     def test_a_sweep_leaves_alone_what_may_be_live(self, ibm, run, monkeypatch):
         planted = [ibm.plant_session(age=HOUR).id for _ in range(2)]
-        with DAG("ended", schedule=None) as dag:
+        with DAG("ended", schedule=None, default_args={"retries": 0}) as dag:
             own(planted)
         run(dag)
-        asks, answer = VariableSessionRegistry._goes_on, iter([True])
+        asks, answer = VariableSessionRegistry.is_owner_active, iter([True])
 
         def fails_once(self, owner):
             if next(answer, False):
-                raise RuntimeError("Airflow's API: 503")
+                raise AirflowApiUnavailableError("Airflow's API: 503")
             return asks(self, owner)
 
-        monkeypatch.setattr(VariableSessionRegistry, "_goes_on", fails_once)
-        with DAG("sweeper", schedule=None) as sweeper:
+        monkeypatch.setattr(VariableSessionRegistry, "is_owner_active", fails_once)
+        with DAG("sweeper", schedule=None, default_args={"retries": 0}) as sweeper:
             sweep()
         result = run(sweeper)
         assert result.state == "failed"
-        assert sorted(verdicts(result).values()) == ["Airflow does not tell whose it is", "belongs to nobody"]
+        assert sorted(verdicts(result).values()) == ["its owner cannot be found out", "orphaned"]
         assert sorted(is_open(ibm, session_id) for session_id in planted) == [False, True]
 
     def test_what_may_be_ours_is_not_opened_twice(self, ibm, dag, run, airflow_fails, output):
@@ -196,13 +196,13 @@ class TestVariables:
         first = run(dag)
         assert first.state == "failed"
         [name] = ibm.sessions
-        assert "Airflow does not tell whether it has the variable" in output()
+        assert "Airflow does not" in output()
         assert next_try(first, dag, "create").xcom("create") == name
         assert len(posts(ibm)) == 1
 
     def test_what_is_anothers_is_not_taken_up(self, ibm, dag, run, monkeypatch, airflow_fails):
-        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.session._start", lambda _: 7)
-        with DAG("other", schedule=None) as other:
+        same_fingerprint(monkeypatch)
+        with DAG("other", schedule=None, default_args={"retries": 0}) as other:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
         anothers = run(other).xcom("create")
         with dag:

@@ -97,7 +97,7 @@ class TestRetriesOfAFunction:
         ibm.script(Fault("PATCH", "/v1/sessions/*", status=403, times=None))
         assert next_try(first, dag, "work").state_of("work") == "failed"
         assert len(posts(ibm)) == 1
-        assert f"Session {name} may be open still" in output()
+        assert f"Session {name} may still be open" in output()
         assert name in entries()
 
 
@@ -110,7 +110,7 @@ class TestAnotherConnection:
             )
         assert run(dag).state == "failed"
         [name] = ibm.books()["accepting"]
-        assert f"session {name} was opened at 'ibm_quantum_default'" in output()
+        assert f"must be 'ibm_quantum_default', with which session {name} was opened" in output()
         assert name in entries()
         assert another_instance.requests("DELETE")
 
@@ -123,7 +123,7 @@ class TestAnotherConnection:
         operator.__dict__.pop("hook", None)
         assert next_try(first, dag, "create").state_of("create") == "failed"
         assert another_instance.sessions == {}
-        assert f"session {name} was opened at 'ibm_quantum_default'" in output()
+        assert f"must be 'ibm_quantum_default', with which session {name} was opened" in output()
 
 
 class TestAfterTheEnd:
@@ -196,7 +196,7 @@ class TestRunJobs:
         [name] = ibm.sessions
         assert ibm.requests("DELETE")
         assert ibm.sessions[name].state == "closed"
-        assert f"Session {name} may be open still: https://quantum.cloud.ibm.com" in output()
+        assert f"Session {name} may still be open: https://quantum.cloud.ibm.com" in output()
 
     def test_more_jobs_than_a_page_holds_are_cancelled(self, ibm):
         from airflow_provider_ibm_sessions.client import flows
@@ -207,5 +207,5 @@ class TestRunJobs:
         for _ in range(205):
             hook.submit_job("sampler", backend="ibm_fez", session_id=name, params=PARAMS)
         with hook.client() as client:
-            assert client.run_flow(flows.end_all(name, [])) == []
+            assert client.run_flow(flows.close_and_cancel(name, [])) == []
         assert {job.status for job in ibm.jobs.values()} == {"Cancelled"}

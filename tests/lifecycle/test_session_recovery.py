@@ -15,6 +15,7 @@ import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import task
 
+from airflow_provider_ibm_sessions.hooks import ibm_quantum
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
 from airflow_provider_ibm_sessions.operators.job import (
@@ -115,21 +116,13 @@ class TestTwentyAtOnce:
         assert sorted(ibm.books()["accepting"]) == sorted(owned)
         assert len(posts(ibm)) == 30
 
-    def test_two_runs_with_one_mark_do_not_take_up_the_same(self, ibm, airflow_db, dag, monkeypatch):
-        """Of two that find one session at the same moment, one takes it up; the other asks again."""
-        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.session._start", lambda _: 7)
-        ibm.script(lost(delay=1), not_done(delay=1))
-        opener = create(max_ttl="20m")
-        serialize(dag)
-        runs = [begin(dag, f"run_{day}", datetime(2026, 11, day, tzinfo=UTC)) for day in (1, 2)]
-        assert at_once(opener, dag) == [None] * 2
-        owned = [Run(each).xcom("create") for each in runs]
-        assert sorted(owned) == sorted(ibm.books()["accepting"]) == sorted(ibm.sessions)
-        assert len(set(owned)) == 2
-        assert len(posts(ibm)) == 3
+
+def same_fingerprint(monkeypatch):
+    """Let all tasks ask for the same max_ttl, as strangers may."""
+    monkeypatch.setattr(ibm_quantum, "_max_ttl_with_fingerprint", lambda _, max_ttl: (max_ttl - 7, True))
 
 
-class TestMarks:
+class TestFingerprints:
     def test_tasks_of_a_run_ask_for_different_sessions(self, ibm, dag, run):
         for number in range(6):
             create(task_id=f"create_{number}", max_ttl=7200 + number % 3)
@@ -174,7 +167,7 @@ class TestMarks:
         assert f"It may be {next(iter(ibm.sessions))}" in output()
 
     def test_strangers_with_the_same_mark_never_share_a_session(self, ibm, dag, run, monkeypatch):
-        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.session._start", lambda _: 7)
+        same_fingerprint(monkeypatch)
         create()
         owned = run(dag).xcom("create")
         ibm.script(not_done())
@@ -194,17 +187,15 @@ class TestMarks:
 
 
 def asked_for(started):
-    """The max_ttl of the only task of a run that has started in this second."""
-    from airflow_provider_ibm_sessions.lifecycle.session import _opening
-
+    """Return the max_ttl of the only task of a run that has started in this second."""
     names = {"dag_id": "nightly", "run_id": "scheduled__2026-11-22", "task_id": "create", "map_index": -1}
     context = {
-        "ti": SimpleNamespace(**names, get_ti_count=lambda **_: 1),
+        "ti": SimpleNamespace(**names),
         "dag": SimpleNamespace(tasks=[SimpleNamespace(task_id="create", template_fields=())]),
         "dag_run": SimpleNamespace(start_date=datetime(2026, 11, 22, 0, 0, started, tzinfo=UTC)),
     }
-    hook = SimpleNamespace(ibm_quantum_conn_id="quantum")
-    return _opening(hook, context, {"backend": "ibm_fez", "mode": "dedicated", "max_ttl": 28800}).max_ttl
+    seconds, _ = ibm_quantum._max_ttl_with_fingerprint(context, 28800)
+    return seconds
 
 
 class TestFunction:
@@ -281,16 +272,16 @@ class TestRetry:
         assert len(ibm.sessions) == 1
 
     def test_a_refusal_is_told_though_airflow_cannot_note_it(self, dag, run, ibm, monkeypatch):
-        from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+        from airflow.sdk.execution_time.context import TaskStateStoreAccessor
 
-        original = Attempt.remember
+        original = TaskStateStoreAccessor.set
 
-        def remember(self, name, value, **kwargs):
-            if not value:
+        def put(self, key, value, **kwargs):
+            if not value["pending_create"]:
                 raise RuntimeError("the state store is down")
-            original(self, name, value, **kwargs)
+            original(self, key, value, **kwargs)
 
-        monkeypatch.setattr(Attempt, "remember", remember)
+        monkeypatch.setattr(TaskStateStoreAccessor, "set", put)
         ibm.settings.plan = "open"
         create()
         assert "1352" in failures_of(dag, run)["create"]
@@ -309,18 +300,23 @@ class TestRetry:
     def test_jobs_are_run_in_the_session_of_the_attempt_before_and_it_is_on_the_list(
         self, ibm, dag, run, monkeypatch
     ):
-        fails_once(monkeypatch, IBMQuantumRunJobsOperator, "_keep")
+        fails_once(monkeypatch, IBMQuantumRunJobsOperator, "take_session")
         vanishes(monkeypatch)
         listed = []
-        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_leave", lambda *_: None)
-        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_drain", lambda _: listed.append(entries()))
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_clean_up_after_error", lambda *_: None)
+        drain = IBMQuantumHook.update_session
+        monkeypatch.setattr(
+            IBMQuantumHook,
+            "update_session",
+            lambda self, *args, **kwargs: listed.append(entries()) or drain(self, *args, **kwargs),
+        )
         run_jobs(retries=1, poll_interval=0.1, timeout=20, **AT_ONCE)
         run(dag)
         assert len(ibm.sessions) == 1
         assert set(ibm.sessions) <= set(*listed)
 
     def test_after_an_id_that_could_not_be_stored_the_session_is_closed(self, ibm, dag, run, monkeypatch):
-        fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "_keep")
+        fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "take_session")
         create(retries=1, **AT_ONCE)
         result = run(dag)
         assert result.state == "success"
@@ -348,7 +344,7 @@ class TestOlderAirflow:
         assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
 
     def test_a_retry_takes_up_the_session_that_has_no_job(self, ibm, dag, run, monkeypatch):
-        fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "_keep")
+        fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "take_session")
         vanishes(monkeypatch)
         create(retries=1, **AT_ONCE)
         result = run(dag)
@@ -371,7 +367,7 @@ class TestOlderAirflow:
 
 def vanishes(monkeypatch):
     """Who fails gets to nothing else, as if it were killed."""
-    monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.session.close_quietly", lambda *_: None)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.operators.base.close_quietly", lambda *_: None)
 
 
 BEGUN = ["later attempt", "other session"]
@@ -532,17 +528,11 @@ def note(dag, why):
         ti.state, ti.try_number = "running", 2
         query = select(TaskStateStoreModel).where(TaskStateStoreModel.dag_id == dag.dag_id)
         rows = {row.key: row for row in session.scalars(query)}
-        record = json.loads(rows["ibm_quantum_attempt"].value)
-        rows["ibm_quantum_attempt"].value = json.dumps({**record, "tried": 2})
+        record = json.loads(rows["ibm_quantum_task_state"].value)
+        rows["ibm_quantum_task_state"].value = json.dumps({**record, "try_number": 2})
         if why == "other session":
-            like = rows["ibm_quantum_attempt"]
-            names = ("dag_run_id", "dag_id", "run_id", "task_id", "map_index")
-            row = TaskStateStoreModel(
-                key=f"ibm_quantum_{record['key']}_session_id",
-                value=json.dumps("the-next-attempts"),
-                **{name: getattr(like, name) for name in names},
-            )
-            session.add(row)
+            stored = {**record, "try_number": 2, "session_id": "the-next-attempts"}
+            rows["ibm_quantum_task_state"].value = json.dumps(stored)
             owner = {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
             entry = json.dumps({"conn_id": "ibm_quantum_default", **owner})
             session.add(Variable(PREFIX + "the-next-attempts", entry))

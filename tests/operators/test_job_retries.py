@@ -14,15 +14,15 @@ from airflow.sdk import task
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.submission import validate_job
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.links import IBMQuantumLink
 from airflow_provider_ibm_sessions.operators import _job_results
+from airflow_provider_ibm_sessions.operators.base import WaitingOperator
 from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumRunJobsOperator,
     IBMQuantumSubmitJobOperator,
 )
-from airflow_provider_ibm_sessions.triggers import base as triggers_base
-from testing.airflow_runs import cleared, fails_once, serialize
+from testing.airflow_runs import cleared, fails_once
 from testing.fake_ibm import Fault, Outcome
 from tests.operators.test_session import impatient
 
@@ -84,7 +84,7 @@ def tries(result):
 
 def dies(monkeypatch, owner, name, *, at=1, before=True):
     """The worker vanishes once, before or after the method's ``at``-th work: it gets to nothing else."""
-    original, leave, calls = getattr(owner, name), IBMQuantumRunJobsOperator._leave, []
+    original, leave, calls = getattr(owner, name), IBMQuantumRunJobsOperator._clean_up_after_error, []
     killed = RuntimeError("as if it were killed")
 
     def method(*args, **kwargs):
@@ -96,12 +96,12 @@ def dies(monkeypatch, owner, name, *, at=1, before=True):
             raise killed
         return result
 
-    def leave_unless_killed(self, error, attempt):
+    def leave_unless_killed(self, error, state):
         if error is not killed:
-            leave(self, error, attempt)
+            leave(self, error, state)
 
     monkeypatch.setattr(owner, name, method)
-    monkeypatch.setattr(IBMQuantumRunJobsOperator, "_leave", leave_unless_killed)
+    monkeypatch.setattr(IBMQuantumRunJobsOperator, "_clean_up_after_error", leave_unless_killed)
 
 
 class TestChangedInput:
@@ -113,7 +113,7 @@ class TestChangedInput:
     def test_other_jobs_are_run_and_what_the_old_ones_have_is_not_told(
         self, ibm, dag, run, monkeypatch, change
     ):
-        fails_once(monkeypatch, Attempt, "delivered")
+        fails_once(monkeypatch, TaskState, "mark_finished")
         operator = run_jobs(jobs=[job(1), job(2)])
         first = run(dag)
         assert first.state == "failed"
@@ -128,7 +128,7 @@ class TestChangedInput:
 
     def test_a_session_that_runs_the_old_jobs_still_is_ended(self, ibm, dag, run, monkeypatch):
         ibm.next_jobs([LONG] * 3)
-        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        dies(monkeypatch, IBMQuantumHook, "update_session")
         operator = run_jobs()
         first = run(dag)
         assert states(ibm) == ["active"], "with all of its jobs running"
@@ -143,7 +143,7 @@ class TestChangedInput:
         ibm.next_jobs([LONG] * 3)
         operator = run_jobs()
         with monkeypatch.context() as dying:
-            dies(dying, IBMQuantumRunJobsOperator, "_drain")
+            dies(dying, IBMQuantumHook, "update_session")
             first = run(dag)
         operator.jobs = [job(5)]
         ibm.script(Fault("DELETE", "*", status=403, times=10), Fault("PATCH", "*", status=403, times=10))
@@ -163,7 +163,7 @@ class TestChangedInput:
     )
     def test_a_job_of_its_own_is_cancelled_and_run_anew(self, ibm, dag, run, monkeypatch, change):
         ibm.next_jobs([LONG])
-        dies(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        dies(monkeypatch, IBMQuantumSubmitJobOperator, "_take_job")
         operator = submit()
         first = run(dag)
         assert statuses(ibm) == ["Running"]
@@ -179,7 +179,7 @@ class TestChangedInput:
 
     def test_a_job_of_its_own_that_cannot_be_cancelled_is_not_forgotten(self, ibm, dag, run, monkeypatch):
         ibm.next_jobs([LONG])
-        dies(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        dies(monkeypatch, IBMQuantumSubmitJobOperator, "_take_job")
         operator = submit()
         first = run(dag)
         operator.program_params = job(7)["params"]
@@ -190,7 +190,7 @@ class TestChangedInput:
         assert statuses(ibm) == ["Cancelled", "Completed"]
 
     def test_a_completed_job_of_its_own_is_run_anew(self, ibm, dag, run, monkeypatch):
-        fails_once(monkeypatch, Attempt, "delivered")
+        fails_once(monkeypatch, TaskState, "mark_finished")
         operator = submit()
         first = run(dag)
         operator.program_params = job(7)["params"]
@@ -199,7 +199,7 @@ class TestChangedInput:
         assert len(posts(ibm)) == 2
 
     def test_the_same_input_is_adopted(self, ibm, dag, run, monkeypatch):
-        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        dies(monkeypatch, IBMQuantumHook, "update_session")
         operator = run_jobs()
         first = run(dag)
         operator.poll_interval, operator.timeout = 0.2, 100
@@ -211,7 +211,7 @@ class TestChangedInput:
 
     def test_input_that_each_retry_renders_anew_is_new_input(self, ibm, dag, run, monkeypatch):
         ibm.next_jobs([LONG])
-        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        dies(monkeypatch, IBMQuantumHook, "update_session")
         circuit = "OPENQASM 3.0; bit[{{ ti.try_number }}] meas;"
         run_jobs(jobs=[{"program_id": "sampler", "params": {"pubs": [[circuit]]}}], retries=1, **AT_ONCE)
         result = run(dag)
@@ -298,17 +298,19 @@ class TestPrivateResults:
     @pytest.fixture
     def store_fails(self, monkeypatch):
         """Airflow's state store takes no results: ``store_fails(times)``."""
+        from airflow.sdk.execution_time.context import TaskStateStoreAccessor
+
         monkeypatch.setattr(_job_results, "time", SimpleNamespace(sleep=lambda _: None))
-        original, failed = Attempt._set, []
+        original, failed = TaskStateStoreAccessor.set, []
 
         def arrange(times, what=lambda value: "results" in value):
-            def put(self, name, value, **kwargs):
+            def put(self, key, value, **kwargs):
                 if isinstance(value, dict) and what(value) and len(failed) < times:
-                    failed.append(name)
+                    failed.append(key)
                     raise RuntimeError("Airflow's API: 503")
-                return original(self, name, value, **kwargs)
+                return original(self, key, value, **kwargs)
 
-            monkeypatch.setattr(Attempt, "_set", put)
+            monkeypatch.setattr(TaskStateStoreAccessor, "set", put)
             return failed
 
         return arrange
@@ -323,7 +325,7 @@ class TestPrivateResults:
     def test_jobs_of_which_ibm_does_not_say_that_they_are_private(
         self, ibm, dag, run, monkeypatch, secretive
     ):
-        fails_once(monkeypatch, Attempt, "delivered")
+        fails_once(monkeypatch, TaskState, "mark_finished")
         run_jobs(jobs=[job(1, private=True), job(2), job(3, private=True)], retries=1, **AT_ONCE)
         result = run(dag)
         assert result.state == "success"
@@ -335,7 +337,7 @@ class TestPrivateResults:
     def test_a_job_of_its_own_of_which_ibm_does_not_say_it(
         self, ibm, dag, run, monkeypatch, secretive, deferrable
     ):
-        fails_once(monkeypatch, Attempt, "delivered")
+        fails_once(monkeypatch, TaskState, "mark_finished")
         submit(private=True, deferrable=deferrable, retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag), tries_made=2)
 
@@ -345,7 +347,7 @@ class TestPrivateResults:
 
     def test_a_store_that_fails_once_is_tried_again(self, ibm, dag, run, monkeypatch, store_fails):
         assert store_fails(1) == []
-        fails_once(monkeypatch, Attempt, "delivered")
+        fails_once(monkeypatch, TaskState, "mark_finished")
         submit(private=True, retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag), tries_made=2)
 
@@ -356,23 +358,23 @@ class TestPrivateResults:
         submit(private=True, retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag))
         assert len(failed) > 1
-        assert "Cannot keep the results of private job" in output()
+        assert "The results of private job" in output()
 
     def test_a_store_that_takes_nothing_any_more_does_not_either(self, ibm, dag, run, store_fails):
-        store_fails(99, lambda value: "results" in value or value.get("delivered"))
+        store_fails(99, lambda value: "results" in value or value.get("finished"))
         submit(private=True, retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag))
 
     def test_a_timeout_between_reading_and_keeping_strikes_after_it(self, ibm, dag, run, monkeypatch):
-        remember, slow = Attempt.remember, []
+        save, slow = TaskState.save_results, []
 
-        def slowly(self, name, value, **kwargs):
-            if isinstance(value, dict) and not slow:
-                slow.append(name)
+        def slowly(self, job_id, results):
+            if not slow:
+                slow.append(job_id)
                 time.sleep(7)
-            return remember(self, name, value, **kwargs)
+            return save(self, job_id, results)
 
-        monkeypatch.setattr(Attempt, "remember", slowly)
+        monkeypatch.setattr(TaskState, "save_results", slowly)
         submit(private=True, deferrable=False, execution_timeout=timedelta(seconds=5), retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag), tries_made=2)
 
@@ -382,7 +384,7 @@ class TestPrivateResults:
         def store(*_):
             raise OSError("the disk is full")
 
-        monkeypatch.setattr(_job_results.Storage, "store", store)
+        monkeypatch.setattr(_job_results.ResultStorage, "store", store)
         submit(private=True, results_threshold=10, results_path=f"file://{tmp_path}/o", retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag))
         assert "XCom carries the results of private job" in output()
@@ -428,12 +430,12 @@ class TestLastSubmissionThatShowsLate:
     def test_of_several_jobs_in_a_session_each_is_left_once(self, ibm, dag, run, monkeypatch):
         ibm.settings.lanes = 3
         ibm.next_jobs([Outcome(seconds=1)] * 3)
-        ibm.script(self.lagging(skip=2))
+        ibm.script(self.lagging())
         dies(monkeypatch, IBMQuantumHook, "submit_job_once", at=3, before=False)
         run_jobs(retries=1, **AT_ONCE)
         result = run(dag)
         assert result.state == "success"
-        assert statuses(ibm) == ["Completed"] * 3 + ["Cancelled"]
+        assert statuses(ibm) == ["Completed"] * 3 + ["Cancelled"] * 3
         assert [report["id"] for report in result.xcom("run")] == list(ibm.jobs)[:3]
         assert widths(result.xcom("run")) == [1, 2, 3]
         assert states(ibm) == ["closed"]
@@ -446,15 +448,15 @@ class TestTimeout:
         self, ibm, dag, run, monkeypatch, output, path, deferrable
     ):
         impatient(monkeypatch)
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
         ibm.settings.job_seconds = 600
-        conclude = IBMQuantumRunJobsOperator._conclude
+        ensure_closed = IBMQuantumRunJobsOperator._ensure_closed
 
         def away(*args):
             ibm.script(Fault(path=path, status=503, times=None))
-            return conclude(*args)
+            return ensure_closed(*args)
 
-        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_conclude", away)
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_ensure_closed", away)
         run_jobs(timeout=0.5, deferrable=deferrable, retries=2, **AT_ONCE)
         result = run(dag)
         assert result.state == "failed"
@@ -572,7 +574,7 @@ class TestAirflowThatFailsOnce:
     def adopted(self, ibm, monkeypatch):
         """The first worker vanishes while it waits; the second adopts, and its button is not taken."""
         ibm.settings.queue_seconds = 1.5
-        dies(monkeypatch, IBMQuantumRunJobsOperator, "_wait")
+        dies(monkeypatch, IBMQuantumRunJobsOperator, "wait")
         persist, calls = IBMQuantumLink.persist.__func__, []
 
         def failing(cls, context, workload_id):
@@ -606,10 +608,11 @@ class TestAirflowThatFailsOnce:
     @pytest.mark.parametrize(
         ("owner", "name"),
         [
-            (Attempt, "remember"),
-            (Attempt, "begin"),
-            (Attempt, "recall"),
-            (IBMQuantumRunJobsOperator, "_keep"),
+            (TaskState, "load"),
+            (TaskState, "resume_or_start"),
+            (TaskState, "save_pending_create"),
+            (TaskState, "save_session"),
+            (IBMQuantumRunJobsOperator, "take_session"),
         ],
         ids=lambda value: getattr(value, "__name__", value),
     )
@@ -623,15 +626,22 @@ class TestAirflowThatFailsOnce:
         assert statuses(ibm) == ["Completed"] * 3
         assert ibm.books()["accepting"] == []
 
-    def test_a_clear_after_fewer_retries_starts_anew(self, ibm, dag, run):
-        operator = run_jobs(retries=2, **AT_ONCE)
+    def test_clearing_a_success_collects_and_runs_nothing_again(self, ibm, dag, run):
+        run_jobs()
         first = run(dag)
         assert first.state == "success"
-        operator.retries = 1
-        serialize(dag)
         again = cleared(first, dag, "run")
         assert again.state_of("run") == "success"
-        assert len(posts(ibm)) == 6
+        assert len(posts(ibm)) == 3
+        assert again.xcom("run") == first.xcom("run")
+
+    def test_clearing_a_failure_runs_the_jobs_again(self, ibm, dag, run):
+        ibm.next_jobs([Outcome(status="Failed")])
+        run_jobs()
+        first = run(dag)
+        assert first.state == "failed"
+        again = cleared(first, dag, "run")
+        assert again.state_of("run") == "success"
         assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)[3:]
 
 
@@ -643,21 +653,19 @@ class TestTriggerThatBreaks:
         """The first trigger breaks, as one does that cannot be loaded."""
         from airflow.sdk.definitions import dag as in_line
 
-        from airflow_provider_ibm_sessions.triggers import base
+        wait_for, run_trigger, waited = WaitingOperator.wait, in_line._run_inline_trigger, []
 
-        wait_for, run_trigger, waited = base.wait_for, in_line._run_inline_trigger, []
-
-        def wait(task, trigger):
-            waited.append(trigger)
+        def wait(task, end_time):
+            waited.append(task)
             if len(waited) == 1:
                 failure = {"error": "Trigger failure", "traceback": ["as if it could not be loaded"]}
-                task.defer(trigger=trigger, method_name="__fail__", kwargs=failure)
-            return wait_for(task, trigger)
+                task.defer(trigger=task.trigger(end_time), method_name="__fail__", kwargs=failure)
+            return wait_for(task, end_time)
 
         def run_in_line(trigger, ti):
             return None if len(waited) == 1 else run_trigger(trigger, ti)
 
-        monkeypatch.setattr(triggers_base, "wait_for", wait)
+        monkeypatch.setattr(WaitingOperator, "wait", wait)
         monkeypatch.setattr(in_line, "_run_inline_trigger", run_in_line)
 
     def test_without_a_retry_the_session_is_ended(self, ibm, dag, run, broken, output):
@@ -677,14 +685,14 @@ class TestTriggerThatBreaks:
 
     def test_with_a_retry_the_session_is_drained(self, ibm, dag, run, broken, monkeypatch):
         ibm.settings.job_seconds = 0.5
-        original, drained = IBMQuantumRunJobsOperator._drain, []
+        original, drained = IBMQuantumHook.update_session, []
 
-        def drain(self):
+        def drain(self, session_id, **kwargs):
             if drained:
-                original(self)
-            drained.append(self.session_id)
+                original(self, session_id, **kwargs)
+            drained.append(session_id)
 
-        monkeypatch.setattr(IBMQuantumRunJobsOperator, "_drain", drain)
+        monkeypatch.setattr(IBMQuantumHook, "update_session", drain)
         run_jobs(deferrable=True, retries=1, **AT_ONCE)
         result = run(dag)
         assert result.state == "success"
@@ -709,7 +717,7 @@ class TestBadInputInALaterAttempt:
     @pytest.mark.parametrize("wrong", WRONG, ids=["jobs", "backend", "path"])
     def test_the_session_of_the_attempt_before_is_ended(self, ibm, dag, run, monkeypatch, wrong):
         ibm.settings.job_seconds = 600
-        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        dies(monkeypatch, IBMQuantumHook, "update_session")
         operator = run_jobs()
         first = run(dag)
         assert states(ibm) == ["active"]
@@ -722,7 +730,7 @@ class TestBadInputInALaterAttempt:
 
     def test_a_retry_that_renders_it_ends_the_session_of_the_attempt_before(self, ibm, dag, run, monkeypatch):
         ibm.settings.job_seconds = 600
-        dies(monkeypatch, IBMQuantumRunJobsOperator, "_drain")
+        dies(monkeypatch, IBMQuantumHook, "update_session")
         run_jobs(max_ttl="{{ 600 if ti.try_number == 1 else 'soon' }}", retries=2, **AT_ONCE)
         result = run(dag)
         assert result.state == "failed"
@@ -751,8 +759,8 @@ class TestResultsThatAreTooLarge:
         assert tries(result) == 1
         reports = result.xcom("run")
         assert ["results" in report for report in reports] == [True, False, True], "only the largest"
-        assert "more than 3000 bytes: set results_path" in reports[1]["error"]
-        assert "more than 3000 bytes: set results_path" in output()
+        assert "Set results_path" in reports[1]["error"]
+        assert "more than 3000 bytes" in output()
         assert len(posts(ibm)) == 3
 
     def test_only_the_largest_go_to_a_file(self, ibm, dag, run, tmp_path):

@@ -11,7 +11,11 @@ from airflow.sdk import DAG, get_current_context, task
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, VariableSessionRegistry, enter
+from airflow_provider_ibm_sessions.hooks.session_registry import (
+    PREFIX,
+    SessionOwner,
+    VariableSessionRegistry,
+)
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
@@ -23,6 +27,7 @@ from tests.conftest import connection_to
 
 CONN = "ibm_quantum_default"
 HOUR = 3600
+NO_RETRIES = {"retries": 0}
 JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0;"]]}}
 
 
@@ -53,7 +58,7 @@ def sweep(**kwargs):
 
 
 def swept(run, name="sweeper", **kwargs):
-    with DAG(name, schedule=None) as dag:
+    with DAG(name, schedule=None, default_args=NO_RETRIES) as dag:
         sweep(**kwargs)
     return run(dag)
 
@@ -65,13 +70,15 @@ def verdicts(result):
 @task
 def own(session_ids, dag_run_scoped=True, conn_id=CONN):
     """Stands for a task that opened these sessions, and has not closed them."""
+    context, api_key = get_current_context(), IBMQuantumHook(CONN).credentials.api_key
     for session_id in session_ids:
-        enter(get_current_context(), session_id, conn_id, dag_run_scoped=dag_run_scoped)
+        owner = SessionOwner.of(context, conn_id, dag_run_scoped=dag_run_scoped)
+        VariableSessionRegistry(context).register(session_id, owner.signed(session_id, api_key))
 
 
 def owned_by_a_run_that_ended(run, ibm, count=1, conn_id=CONN, **kwargs):
     planted = [ibm.plant_session(**{"age": HOUR, **kwargs}).id for _ in range(count)]
-    with DAG("ended", schedule=None) as dag:
+    with DAG("ended", schedule=None, default_args=NO_RETRIES) as dag:
         own(planted, conn_id=conn_id)
     assert run(dag).state == "success"
     return planted
@@ -83,7 +90,7 @@ def is_open(ibm, session_id):
 
 class TestOrphans:
     def test_what_a_run_has_left_is_closed(self, ibm, run):
-        with DAG("forgetful", schedule=None) as dag:
+        with DAG("forgetful", schedule=None, default_args=NO_RETRIES) as dag:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
         assert run(dag).state == "success"
         [session_id] = entries()
@@ -104,10 +111,10 @@ class TestOrphans:
 
     def test_a_dry_run_closes_nothing_and_is_the_default(self, ibm, run, output):
         [orphan] = owned_by_a_run_that_ended(run, ibm)
-        with DAG("dry", schedule=None) as dag:
+        with DAG("dry", schedule=None, default_args=NO_RETRIES) as dag:
             IBMQuantumSweepSessionsOperator(task_id="sweep")
         result = run(dag)
-        assert verdicts(result) == {orphan: "belongs to nobody"}
+        assert verdicts(result) == {orphan: "orphaned"}
         assert is_open(ibm, orphan)
         assert entries() == [orphan]
         assert ibm.requests("DELETE") == []
@@ -123,14 +130,14 @@ class TestOrphans:
 class TestLeftAlone:
     def test_the_session_of_a_live_run(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR).id
-        with DAG("live", schedule=None) as dag:
+        with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id]) >> sweep()
-        assert verdicts(run(dag)) == {session_id: "belongs to a live run"}
+        assert verdicts(run(dag)) == {session_id: "belongs to an active run"}
         assert is_open(ibm, session_id)
 
     def test_not_that_of_a_task_that_is_over_in_a_live_run(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR).id
-        with DAG("live", schedule=None) as dag:
+        with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id], dag_run_scoped=False) >> sweep()
         run(dag)
         assert not is_open(ibm, session_id)
@@ -142,7 +149,7 @@ class TestLeftAlone:
 
     def test_what_is_young(self, ibm, run):
         [orphan] = owned_by_a_run_that_ended(run, ibm, age=100)
-        assert verdicts(swept(run, min_age="2m")) == {orphan: "too young"}
+        assert verdicts(swept(run, min_age="2m")) == {orphan: "too recent"}
         assert is_open(ibm, orphan)
 
     def test_what_drains(self, ibm, run):
@@ -150,7 +157,7 @@ class TestLeftAlone:
         hook, ibm.settings.job_seconds = IBMQuantumHook(), 600
         hook.submit_job("sampler", backend="ibm_fez", params=JOB["params"], session_id=draining)
         hook.update_session(draining, accepting_jobs=False)
-        assert verdicts(swept(run)) == {draining: "takes no more jobs, and closes itself"}
+        assert verdicts(swept(run)) == {draining: "accepts no more jobs, and closes itself"}
         assert is_open(ibm, draining)
 
     def test_other_users_sessions(self, ibm, run):
@@ -172,7 +179,7 @@ class TestScope:
 
     def test_no_scope_takes_what_is_live(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR).id
-        with DAG("live", schedule=None) as dag:
+        with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id]) >> sweep(scope="instance")
         run(dag)
         assert is_open(ibm, session_id)
@@ -180,7 +187,7 @@ class TestScope:
 
 class TestTrouble:
     def test_one_that_stays_open_does_not_keep_the_others_and_is_told(self, ibm, run, quick, monkeypatch):
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
         stuck, *others = owned_by_a_run_that_ended(run, ibm, 3, state="active")
         for method in ("DELETE", "PATCH"):
             ibm.script(Fault(method, f"/v1/sessions/{stuck}*", status=403, times=1000))
@@ -238,12 +245,15 @@ class TestEntriesOfOthers:
         ("scope", "text"),
         [*[("user", text) for text in UNREADABLE], ("airflow", "10m"), ("instance", "10m")],
     )
-    def test_a_session_of_whom_nobody_can_tell_whose_it_is_stays_open(self, ibm, run, scope, text):
+    def test_a_session_whose_entry_is_unreadable_stays_open_and_fails_the_sweep(
+        self, ibm, run, scope, text, output
+    ):
         session_id = ibm.plant_session(age=HOUR).id
         write(session_id, text)
         result = swept(run, scope=scope)
-        assert result.state == "success"
-        assert verdicts(result) == {session_id: "Airflow does not tell whose it is"}
+        assert result.state == "failed"
+        assert verdicts(result) == {session_id: "its owner cannot be found out"}
+        assert f"The variable ibm_quantum_session_{session_id} is unreadable" in output()
         assert is_open(ibm, session_id)
         assert entries() == [session_id]
 
@@ -257,9 +267,27 @@ class TestEntriesOfOthers:
 
     def test_an_entry_of_a_newer_version_is_read(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR).id
-        write(session_id, json.dumps({**WHOSE, "colour": "blue"}))
+        entry = json.loads(signed(ibm, session_id))
+        write(session_id, json.dumps({**entry, "colour": "blue"}))
         swept(run)
         assert not is_open(ibm, session_id)
+
+    @pytest.mark.parametrize("how", ["no signature", "another session's", "another run"])
+    def test_a_forged_entry_makes_no_sweep_close_a_strangers_session(self, ibm, run, how, output):
+        stranger = ibm.plant_session(age=HOUR).id
+        entry = json.loads(signed(ibm, "x" if how == "another session's" else stranger))
+        changes = {"no signature": {"signature": ""}, "another run": {"run_id": "another"}}
+        write(stranger, json.dumps({**entry, **changes.get(how, {})}))
+        result = swept(run)
+        assert result.state == "failed"
+        assert verdicts(result) == {stranger: "its owner cannot be found out"}
+        assert is_open(ibm, stranger)
+        assert "was not written with this connection's API key" in output()
+
+
+def signed(ibm, session_id, **fields):
+    """The entry of a session that a run has opened which is gone."""
+    return SessionOwner(**WHOSE, **fields).signed(session_id, ibm.api_key).to_json()
 
 
 def write(name, text):
@@ -273,7 +301,7 @@ class TestUnlisted:
 
     def unlisted(self, ibm, age):
         session_id = ibm.plant_session(age=HOUR, user="theirs").id
-        write(session_id, json.dumps({**WHOSE, "opened": time.time() - age}))
+        write(session_id, signed(ibm, session_id, opened=time.time() - age))
         return session_id
 
     def test_it_is_closed_as_well(self, ibm, run):
@@ -286,14 +314,14 @@ class TestUnlisted:
 
     def test_unless_it_is_young(self, ibm, run):
         session_id = self.unlisted(ibm, age=0)
-        assert verdicts(swept(run, min_age="1h")) == {session_id: "too young"}
+        assert verdicts(swept(run, min_age="1h")) == {session_id: "too recent"}
         assert is_open(ibm, session_id)
 
     def test_unless_it_is_live(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR, user="theirs").id
-        with DAG("live", schedule=None) as dag:
+        with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id]) >> sweep()
-        assert verdicts(run(dag)) == {session_id: "belongs to a live run"}
+        assert verdicts(run(dag)) == {session_id: "belongs to an active run"}
         assert is_open(ibm, session_id)
 
 
@@ -309,7 +337,7 @@ class TestLedger:
     def test_one_whose_owner_comes_back_to_life_is_left_alone(self, ibm, run, monkeypatch, output):
         [orphan] = owned_by_a_run_that_ended(run, ibm)
         answers = [True, False]
-        monkeypatch.setattr(VariableSessionRegistry, "is_live", lambda *_: answers.pop())
+        monkeypatch.setattr(VariableSessionRegistry, "is_owner_active", lambda *_: answers.pop())
         swept(run)
         assert answers == []
         assert is_open(ibm, orphan)
@@ -318,7 +346,7 @@ class TestLedger:
     @pytest.mark.parametrize("is_live", [True, False])
     def test_a_session_that_ibm_does_not_show_yet_stays_entered(self, ibm, run, is_live):
         """IBM may list it late, or the connection lead elsewhere for a while."""
-        with DAG("slow", schedule=None) as dag:
+        with DAG("slow", schedule=None, default_args=NO_RETRIES) as dag:
             opened = IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
             if is_live:
                 opened >> sweep()
@@ -346,6 +374,7 @@ class TestLedger:
         entry = json.loads(Variable.get(PREFIX + session_id))
         assert entry.pop("run_id").startswith("manual__")
         assert time.time() - 60 < entry.pop("opened") <= time.time()
+        assert len(entry.pop("signature")) == 64
         assert entry == {
             "conn_id": CONN,
             "dag_id": "ended",
@@ -369,7 +398,7 @@ class TestCommand:
         [orphan] = owned_by_a_run_that_ended(run, ibm)
         foreign = ibm.plant_session(age=HOUR).id
         _, told = self.sweep()
-        assert told[orphan]["decision"] == "belongs to nobody"
+        assert told[orphan]["decision"] == "orphaned"
         assert is_open(ibm, orphan)
         _, told = self.sweep("--close")
         assert told[orphan]["closed"] in (True, "True")

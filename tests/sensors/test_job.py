@@ -56,7 +56,7 @@ def test_waits_for_all_jobs_of_a_session(session, dag, run, way, output):
     result = run(dag)
     assert [job["id"] for job in result.xcom("wait")] == jobs
     assert {job["state"] for job in result.xcom("wait")} == {"Completed"}
-    assert "3 of 3 done" in output()
+    assert "3 of 3 jobs completed" in output()
 
 
 @ways
