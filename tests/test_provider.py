@@ -93,7 +93,7 @@ def test_the_client_needs_no_airflow():
         "        if name.split('.')[0] == 'airflow': raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
         "from airflow_provider_ibm_sessions.client import IBMQuantumClient, AsyncIBMQuantumClient\n"
-        "from airflow_provider_ibm_sessions.client import sharing, waiting\n"
+        "from airflow_provider_ibm_sessions.client import polling, shared\n"
         "print('airflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,7 +19,8 @@ from airflow_provider_ibm_sessions.client.errors import (
     ConflictError,
     IBMQuantumError,
 )
-from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter, JobPaging
+from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter
+from airflow_provider_ibm_sessions.client.models.paging import JobPaging
 from airflow_provider_ibm_sessions.client.models.sessions import Session
 from airflow_provider_ibm_sessions.client.operations import (
     CANCEL_JOB,
@@ -28,9 +29,8 @@ from airflow_provider_ibm_sessions.client.operations import (
     GET_SESSION,
     LIST_JOBS,
     UPDATE_SESSION,
-    Calls,
-    alone,
-    checked,
+    Flow,
+    validate,
 )
 from airflow_provider_ibm_sessions.client.validation import validate_id
 
@@ -81,7 +81,7 @@ class JobSet:
         if self.session_id is not None:
             validate_id(self.session_id)
 
-    def look(self, seen: int | None = None) -> Calls[Progress]:
+    def look(self, seen: int | None = None) -> Flow[Progress]:
         """
         Look once. Fails if there is no such job or session: IBM lists nothing for an unknown session.
 
@@ -103,18 +103,17 @@ class JobSet:
         return replace(progress, session=(yield GET_SESSION.call(self.session_id)))
 
 
-def list_session_jobs(session_id: str) -> Calls[list[Job]]:
+def list_session_jobs(session_id: str) -> Flow[list[Job]]:
     """All jobs of a session, as IBM lists them."""
     found: list[Job] = []
-    pages = JobPaging(checked(JobFilter, {"session_id": session_id}))
-    while pages.query:
-        page = yield LIST_JOBS.call(**pages.query.model_dump(exclude_none=True))
-        found += page.jobs
-        pages.advance(page)
+    paging = JobPaging(validate(JobFilter, {"session_id": session_id}))
+    while paging.query:
+        page = yield LIST_JOBS.call(**paging.parameters)
+        found += paging.take(page)
     return found
 
 
-def _read(job_ids: Iterable[str]) -> Calls[list[Job]]:
+def _read(job_ids: Iterable[str]) -> Flow[list[Job]]:
     found = []
     for job_id in job_ids:
         job = yield GET_JOB.call(job_id)
@@ -137,7 +136,7 @@ def _use_of(session: Session | None) -> str:
     )
 
 
-def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
+def end_all(session_id: str | None, job_ids: Iterable[str]) -> Flow[list[str]]:
     """
     Close a session, so that what is queued never runs, and cancel jobs: closing does not stop those that run.
 
@@ -149,28 +148,28 @@ def end_all(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
     """
     trouble: list[str] = []
     if session_id:
-        yield from _tried(alone(CLOSE_SESSION.call(session_id)), trouble)
+        yield from _tried(CLOSE_SESSION.call(session_id).as_flow(), trouble)
         listed = (yield from _tried(list_session_jobs(session_id), trouble)) or []
         ended = {job.id for job in listed if job.is_final}
         names = dict.fromkeys([*[job.id for job in listed], *job_ids])
         job_ids = [name for name in names if name not in ended]
     for job_id in job_ids:
-        yield from _tried(alone(CANCEL_JOB.call(job_id)), trouble)
+        yield from _tried(CANCEL_JOB.call(job_id).as_flow(), trouble)
     return trouble
 
 
-def drain(session_id: str) -> Calls[list[str]]:
+def drain(session_id: str) -> Flow[list[str]]:
     """
     Let a session take no more jobs: it closes itself with its last one. Follow it with a client.
 
     :returns: What went wrong, in words.
     """
     trouble: list[str] = []
-    yield from _tried(alone(UPDATE_SESSION.call(session_id, accepting_jobs=False)), trouble)
+    yield from _tried(UPDATE_SESSION.call(session_id, accepting_jobs=False).as_flow(), trouble)
     return trouble
 
 
-def _tried(calls: Calls[Any], trouble: list[str]) -> Calls[Any]:
+def _tried(calls: Flow[Any], trouble: list[str]) -> Flow[Any]:
     try:
         return (yield from calls)
     except ConflictError:

@@ -18,9 +18,10 @@ from typing import Final
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
-from airflow_provider_ibm_sessions.client.models.instance import Paging, Workload, WorkloadFilter
+from airflow_provider_ibm_sessions.client.models.instance import Workload, WorkloadFilter
+from airflow_provider_ibm_sessions.client.models.paging import WorkloadPaging
 from airflow_provider_ibm_sessions.client.models.sessions import Session
-from airflow_provider_ibm_sessions.client.operations import GET_SESSION, LIST_JOBS, LIST_WORKLOADS, Calls
+from airflow_provider_ibm_sessions.client.operations import GET_SESSION, LIST_JOBS, LIST_WORKLOADS, Flow
 from airflow_provider_ibm_sessions.client.submission import pauses
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class Opening:
             raise unknown
         return found[0] if found else None
 
-    def candidates(self) -> Calls[list[Session]]:
+    def candidates(self) -> Flow[list[Session]]:
         """All sessions that it may have been, which nobody has used yet. Follow it with a client."""
         found = []
         for workload in (yield from _listed(self._filters())):
@@ -175,17 +176,16 @@ def name_candidates(unknown: OutcomeUnknownError, found: Iterable[Session]) -> N
         unknown.message += f". It may be {' or '.join(unknown.candidates)}; without jobs that is free"
 
 
-def _listed(query: WorkloadFilter) -> Calls[list[Workload]]:
+def _listed(query: WorkloadFilter) -> Flow[list[Workload]]:
     """All pages."""
-    pages, found = Paging(query), list[Workload]()
-    while pages.query:
-        page = yield LIST_WORKLOADS.call(**pages.query.model_dump(exclude_none=True))
-        found += page.workloads
-        pages.advance(page)
+    paging, found = WorkloadPaging(query), list[Workload]()
+    while paging.query:
+        page = yield LIST_WORKLOADS.call(**paging.parameters)
+        found += paging.take(page)
     return found
 
 
-def _read(session_id: str) -> Calls[Session | None]:
+def _read(session_id: str) -> Flow[Session | None]:
     try:
         session: Session = yield GET_SESSION.call(session_id)
     except NotFoundError:

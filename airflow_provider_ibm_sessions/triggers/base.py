@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
-from airflow_provider_ibm_sessions.client.polling import FailureTolerance, first_pause, is_transient, jittered
+from airflow_provider_ibm_sessions.client.polling import (
+    FailureTolerance,
+    initial_jitter,
+    is_transient,
+    jittered,
+)
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
@@ -82,7 +87,7 @@ class IBMQuantumTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is something to tell, then tell it once."""
         # Before anything else: a thousand that start together shall not ask for a connection together.
-        await self._sleep(first_pause(self.poll_interval))
+        await self._sleep(initial_jitter(self.poll_interval))
         try:
             await self._find_connection()
             async with self.hook.async_client() as client:
@@ -116,7 +121,7 @@ class IBMQuantumTrigger(BaseTrigger):
                 return facts
             if time.time() >= self.end_time:
                 return {"status": "timeout", "message": self.timeout_message()}
-            await self._sleep(max(jittered(self.poll_interval), patience.pause))
+            await self._sleep(max(jittered(self.poll_interval), patience.delay))
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but not beyond the deadline."""

@@ -296,7 +296,7 @@ def test_the_life_of_a_job(ibm, api):
     assert (job.program.id, job.backend, job.tags, job.cost) == ("sampler", "ibm_fez", ["a"], 100)
     assert job.created.tzinfo
     ibm.clock.advance(5)
-    assert api.get_job(name).outcome == JobState.RUNNING
+    assert api.get_job(name).final_status == JobState.RUNNING
     ibm.clock.advance(1)
     job = api.get_job(name)
     assert (job.final_status, job.is_final, job.is_completed) == (JobState.COMPLETED, True, True)
@@ -525,7 +525,7 @@ def test_a_job_has_no_logs_before_its_end(ibm, api):
 
 def test_a_web_page_is_no_log(ibm, api):
     ibm.script(Fault("GET", f"{JOBS}/*/logs", html=True))
-    with pytest.raises(BadResponseError, match="no plain text"):
+    with pytest.raises(BadResponseError, match="not plain text"):
         api.job_logs("x")
 
 

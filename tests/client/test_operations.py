@@ -260,14 +260,29 @@ NO_LINKS = ["http://[", "http://[::1", "http://\u2100/", f"?next={'x' * 70_000}"
 def test_a_next_link_that_is_none_is_a_bad_reply(ibm, api, link):
     """To take it for the end of the list would hide what is on the pages after it."""
     ibm.script(Fault("GET", "/v1/workloads", json=_page("a", {"href": link})))
-    with pytest.raises(BadResponseError):
-        api.list_workloads()
+    with pytest.raises(BadResponseError, match="cursor"):
+        api.list_workloads(limit=1)
 
 
-@pytest.mark.parametrize("link", [{"url": "?next=b"}, {"href": None}, ["?next=b"], 7], ids=str)
-def test_a_link_of_another_shape_is_a_bad_reply(ibm, api, link):
+@pytest.mark.parametrize("link", [{}, {"url": "?next=b"}, {"href": None}, ["?next=b"], 7], ids=str)
+def test_a_link_of_another_shape_on_a_full_page_is_a_bad_response(ibm, api, link):
     ibm.script(Fault("GET", "/v1/workloads", json=_page("a", link)))
     with pytest.raises(BadResponseError, match="next"):
+        api.list_workloads(limit=1)
+
+
+@pytest.mark.parametrize("link", [{}, {"href": None}, {"href": "https://x/y?limit=10"}], ids=str)
+@pytest.mark.parametrize("facts", [{"limit": 50}, {"limit": 1, "total_count": 1}], ids=["short", "counted"])
+def test_a_link_without_a_cursor_ends_a_list_that_is_complete(ibm, api, link, facts):
+    """By IBM's schema the last page may have an empty link."""
+    ibm.script(Fault("GET", "/v1/workloads", json=_page("a", link) | facts))
+    assert [each.id for each in api.list_workloads(limit=facts["limit"])] == ["a"]
+    assert len(ibm.requests("GET")) == 1
+
+
+def test_a_page_that_the_server_made_shorter_is_no_last_page(ibm, api):
+    ibm.script(Fault("GET", "/v1/workloads", json=_page("a", {}) | {"limit": 1}))
+    with pytest.raises(BadResponseError, match="cursor"):
         api.list_workloads()
 
 
