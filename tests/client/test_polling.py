@@ -20,8 +20,8 @@ from airflow_provider_ibm_sessions.client.errors import (
 from airflow_provider_ibm_sessions.client.polling import (
     TOLERATED_FAILURES,
     FailureTolerance,
-    initial_jitter,
     has_reached,
+    initial_jitter,
     jittered,
 )
 
