@@ -94,7 +94,7 @@ def test_a_compressed_token_is_refused(ibm, connect, canned):
 def test_a_description_is_at_most_one_mebibyte(api, canned):
     canned.reply = http(padded(b'{"id":"x","new":[', b"{},", MB + 9))
     for call in (api.get_session, api.get_job, api.job_metrics):
-        with pytest.raises(BadResponseError, match="Get a .*longer than 1,048,576 bytes"):
+        with pytest.raises(BadResponseError, match=r"Get a .*longer than 1,048,576 bytes"):
             call("x")
     with pytest.raises(OutcomeUnknownError, match="longer than"):
         api.submit_job("sampler", backend="ibm_fez", params={"pubs": ["OPENQASM 3.0;"]})

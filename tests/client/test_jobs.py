@@ -646,3 +646,11 @@ def test_job_calls_say_who_asks(ibm, api):
 def test_a_job_made_by_hand_is_one_too():
     job = Job(id="x", state="Failed")
     assert (job.is_final, str(job.to_error())) == (True, "Job x: Failed")
+
+
+def test_a_metric_with_a_fraction_is_kept(ibm, api):
+    metrics = {"circuits_execution_time_ns": 1.5, "usage": {"qpu_charge_time_seconds": 2.5}}
+    ibm.script(Fault("GET", f"{JOBS}/*/metrics", json=metrics))
+    found = api.job_metrics("x")
+    assert found.circuits_execution_time_ns == 1.5
+    assert found.usage.qpu_charge_time_seconds == 2.5
