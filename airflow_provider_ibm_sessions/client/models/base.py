@@ -65,6 +65,9 @@ is then reported as unknown, with the id in the message, in place of a session t
 Line: TypeAlias = Annotated[str, AfterValidator(single_line)]
 """A string of IBM's that ends up in log lines and errors: a state, a reason."""
 
+Text: TypeAlias = Annotated[str, AfterValidator(lambda value: value.encode(errors="replace").decode())]
+"""A string of IBM's for programs: JSON can hold half characters, which nothing can write again."""
+
 Time: TypeAlias = Annotated[datetime, AfterValidator(as_utc)]
 """A point in time, always with a zone."""
 

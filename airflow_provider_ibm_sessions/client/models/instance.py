@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     RequestModel,
     ResponseModel,
     ResponsePart,
+    Text,
     Time,
 )
 
@@ -44,9 +45,9 @@ class Workload(ResponseModel):
     created: Time | None = None
     ended: Time | None = None
     accepting_jobs: bool | None = None
-    instance: str | None = None
-    user_id: str | None = None
-    tags: list[str] | None = None
+    instance: Text | None = None
+    user_id: Text | None = None
+    tags: list[Text] | None = None
     usage: Usage | None = None
 
 
@@ -94,7 +95,7 @@ class WorkloadPage(ResponseModel):
 class Version(ResponseModel):
     """One version of the API: a date, ``live`` or ``deprecated``, and when it ends."""
 
-    version: str
+    version: Line
     status: Line | None = None
     sunset_date: Line | None = None
 

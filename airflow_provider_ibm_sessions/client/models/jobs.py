@@ -31,6 +31,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     ResourceId,
     ResponseModel,
     ResponsePart,
+    Text,
     Time,
 )
 from airflow_provider_ibm_sessions.client.models.instance import Usage
@@ -111,7 +112,7 @@ class JobStateDetail(ResponsePart):
 class Program(ResponsePart):
     """The program that a job runs."""
 
-    id: str | None = None
+    id: Text | None = None
 
 
 class Job(ResponseModel):
@@ -122,10 +123,10 @@ class Job(ResponseModel):
     state: JobStateDetail | Line | None = None
     status: Line | None = None
     program: Program | None = None
-    session_id: str | None = None
+    session_id: Text | None = None
     created: Time | None = None
     cost: float | None = None
-    tags: list[str] | None = None
+    tags: list[Text] | None = None
     private: bool | None = None
     usage: Usage | None = None
     estimated_running_time_seconds: float | None = None
@@ -238,6 +239,6 @@ class JobMetrics(ResponseModel):
 
     timestamps: JobTimes | None = None
     usage: Usage | None = None
-    caller: str | None = None
+    caller: Text | None = None
     qiskit_version: Any = None
     circuits_execution_time_ns: Number | None = None

@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     ResourceId,
     ResponseModel,
     ResponsePart,
+    Text,
     Time,
 )
 from airflow_provider_ibm_sessions.client.validation import BACKEND_PATTERN, DEFAULT_MAX_TTL
@@ -90,7 +91,7 @@ class Session(ResponseModel):
     last_job_started: Time | None = Field(default=None, description="When its last job started")
     last_job_completed: Time | None = Field(default=None, description="When its last job ended")
     elapsed_time: float | None = Field(default=None, description="What is billed of it so far")
-    user_id: str | None = Field(default=None, description="Who opened it")
+    user_id: Text | None = Field(default=None, description="Who opened it")
     timestamps: list[StateChange] | None = Field(
         default=None, max_length=_MAX_TIMESTAMPS, description="Its states so far"
     )
