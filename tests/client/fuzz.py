@@ -264,7 +264,7 @@ class Spoiler:
             changed = list(value)
             place = self.random.randrange(len(changed))
             changed[place] = self._changed(changed[place])
-            return changed * pick([1, 1, 1, 2, 300])
+            return changed * (pick([1, 1, 2, 300]) if len(changed) == 1 else 1)
         return pick(ODD_VALUES)
 
 
