@@ -10,7 +10,7 @@ SPECTRAL ?= 6.16.3
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test lint types contract pytest faults kill-tests spectral bench env clean
+.PHONY: help demo test lint types contract pytest faults fuzz kill-tests spectral bench env clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +36,9 @@ pytest: env  ## All tests (COVER=1: and what of the package they run, which take
 faults: env  ## Every operation under every fault: a table of sessions lost (ONLY='create | 503': these cells)
 	@$(if $(ONLY),,$(BIN)/python -m tests.integration.fault_matrix.mutation_check)
 	@$(BIN)/python -m tests.integration.fault_matrix $(if $(ONLY),"$(ONLY)")
+
+fuzz: env  ## Read 10,000 random responses in each way (COUNT=500 SEED=1: so many, of that seed)
+	@$(BIN)/python -m tests.client.fuzz $(or $(COUNT),10000) $(SEED)
 
 kill-tests: env  ## Kill workers, schedulers and triggerers under airflow standalone
 	@$(BIN)/python -m tests.integration.process_kills

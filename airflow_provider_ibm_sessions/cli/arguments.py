@@ -8,7 +8,7 @@ from typing import Any, Final, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from airflow_provider_ibm_sessions.client.operations import Operation, checked
+from airflow_provider_ibm_sessions.client.operations import Operation, validate
 from airflow_provider_ibm_sessions.client.validation import to_seconds
 from airflow_provider_ibm_sessions.server.texts import reading_texts
 
@@ -40,7 +40,7 @@ def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> di
     if _MAX_TTL in given:
         given[_MAX_TTL] = to_seconds(given[_MAX_TTL], _MAX_TTL)
     model = operation.body or operation.query
-    values = checked(reading_texts(model), given).model_dump(exclude_none=True) if model else {}
+    values = validate(reading_texts(model), given).model_dump(exclude_none=True) if model else {}
     arguments = {"body": values} if operation.body else values
     return {"id": options.id, **arguments} if operation.has_id else arguments
 

@@ -205,7 +205,11 @@ def _carry_out(options: argparse.Namespace) -> None:
         async with Desk(_source(options)) as desk:
             try:
                 answer = await desk.carry_out(call, caller)
-                _print(lambda: show(answer) if operation.reply else show({"id": call.path_id, "done": True}))
+                _print(
+                    lambda: (
+                        show(answer) if operation.response_model else show({"id": call.path_id, "done": True})
+                    )
+                )
                 caller.got_it()
             finally:
                 # What could not be printed, nobody knows of.

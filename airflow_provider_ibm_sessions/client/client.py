@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The client, sync and async. Thin: what is sent and how replies are read stands in the operations table, when
-to send again in the retry policy, who may in the auth. Only here do the two differ: in who moves the bytes.
+The two clients, blocking and async, which differ in who moves the bytes.
+
+What is sent and how responses are read stands in the table of operations, when to send again in the retry
+policy, and the token in the authentication.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, Self, TypeVar, cast
 
@@ -17,32 +19,31 @@ from tenacity import AsyncRetrying, Retrying
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client import operations
 from airflow_provider_ibm_sessions.client._http import transport
-from airflow_provider_ibm_sessions.client._http.pool import POOL_SHARDS, ShardedPool
-from airflow_provider_ibm_sessions.client._http.timeouts import install_total_timeout, within
-from airflow_provider_ibm_sessions.client.auth import HAND_OVER, SENT, IAMAuth
+from airflow_provider_ibm_sessions.client._http.pool import POOL_SHARDS, ExclusivePool, ShardedPool
+from airflow_provider_ibm_sessions.client._http.timeouts import total_timeout
+from airflow_provider_ibm_sessions.client.auth import IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import ConflictError, IBMQuantumError, NotFoundError
-from airflow_provider_ibm_sessions.client.models.instance import (
-    Backend,
-    Paging,
-    Version,
-    Workload,
-    WorkloadFilter,
-)
-from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter, JobMetrics, JobPaging
+from airflow_provider_ibm_sessions.client.exchange import Exchange
+from airflow_provider_ibm_sessions.client.models.instance import Backend, Version, Workload, WorkloadFilter
+from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter, JobMetrics
+from airflow_provider_ibm_sessions.client.models.paging import JobPaging, WorkloadPaging
 from airflow_provider_ibm_sessions.client.models.sessions import Session
-from airflow_provider_ibm_sessions.client.operations import Call, Calls, Operation, advanced
+from airflow_provider_ibm_sessions.client.operations import Flow, Operation, OperationCall
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy, flag_unknown_outcome
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds
 
 APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
 
-ReplyT = TypeVar("ReplyT")
+MAX_READ_IN_LOOP = 2**19
+"""Bytes of a response that an event loop reads by itself: 60 ms at worst, where a session takes 0.1 ms."""
+
+ResponseT = TypeVar("ResponseT")
 
 
 class _BaseClient:
-    """What both clients know: whom they speak for, and what stands on every request."""
+    """Credentials, retry policy and headers of both clients."""
 
     def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
         self.credentials = credentials
@@ -55,38 +56,44 @@ class _BaseClient:
             "User-Agent": APPLICATION,
             "X-Qx-Client-Application": APPLICATION,
         }
+        transport.load_tls_context(credentials)  # a certificate file that is gone is reported here
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.credentials.url})"
 
-    def _build(self, operation: Operation[Any], path_id: object, values: dict[str, Any]) -> httpx.Request:
-        return operation.build(self.credentials.url, self._headers, path_id=path_id, **values)
+    def _build(self, call: OperationCall) -> tuple[httpx.Request, Exchange]:
+        operation = call.operation
+        request = operation.build(self.credentials.url, self._headers, path_id=call.path_id, **call.values)
+        exchange = Exchange(
+            operation.summary,
+            "the API",
+            self.credentials,
+            large_payload=operation.large_payload,
+            max_bytes=operation.max_bytes,
+        )
+        return exchange.attach(request), exchange
 
-    def _seconds(self, request: httpx.Request) -> float:
-        return transport.seconds_for(request, self.credentials)
 
-    def _auth_for(self, operation: Operation[Any], request: httpx.Request) -> IAMAuth | None:
-        if operation.authenticated:
-            return self._auth
-        request.extensions[SENT] = True
-        return None
+def _advance_flow(step: Callable[[Any], OperationCall], value: Any) -> tuple[OperationCall | None, Any]:
+    """Return the flow's next call, or None and its result; ``step`` is its method ``send`` or ``throw``."""
+    try:
+        return step(value), None
+    except StopIteration as end:
+        return None, end.value
 
 
 class IBMQuantumClient(_BaseClient):
     """
     IBM Quantum's sessions and jobs, blocking. Use it as a context manager, or call ``close()``.
 
-    :param credentials: Whom to speak for, and where.
+    :param credentials: API key, instance, and how to reach IBM.
     :param retry: How long to try; see :class:`RetryPolicy`.
     :raises IBMQuantumError: Every method raises one of this tree, and nothing else.
     """
 
     def __init__(self, credentials: Credentials, retry: RetryPolicy | None = None) -> None:
         super().__init__(credentials, retry)
-        options = transport.options(credentials)
-        self._http = install_total_timeout(
-            httpx.Client(**options, event_hooks={"response": [transport.bound]})
-        )
+        self._pool = ExclusivePool(lambda: transport.open_client(credentials))
 
     def create_session(
         self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
@@ -97,7 +104,7 @@ class IBMQuantumClient(_BaseClient):
         :param backend: Name of the QPU.
         :param mode: ``dedicated`` (billed while active) or ``batch``.
         :param max_ttl: Longest life from the first job's start: seconds, a timedelta or ``"2h 30m"``.
-            IBM silently lowers it to the plan's limit: compare the session's.
+            IBM silently lowers it to the plan's limit: compare the session's own.
         """
         return self._call(
             operations.CREATE_SESSION, backend=backend, mode=mode, max_ttl=to_seconds(max_ttl, "max_ttl")
@@ -108,7 +115,7 @@ class IBMQuantumClient(_BaseClient):
         return self._call(operations.GET_SESSION, session_id)
 
     def update_session(self, session_id: str, *, accepting_jobs: bool) -> None:
-        """Drain a session (False: queued jobs run, then it closes itself), or let it take jobs again."""
+        """Drain a session (False: queued jobs run, then it closes itself), or let it take jobs (True)."""
         self._call(operations.UPDATE_SESSION, session_id, accepting_jobs=accepting_jobs)
 
     def close_session(self, session_id: str) -> None:
@@ -116,12 +123,11 @@ class IBMQuantumClient(_BaseClient):
         self._call(operations.CLOSE_SESSION, session_id)
 
     def list_workloads(self, **filters: Any) -> Iterator[Workload]:
-        """Walk through all pages of jobs, sessions and batches; see :class:`WorkloadFilter`."""
-        pages = Paging(operations.checked(WorkloadFilter, filters))
-        while pages.query:
-            page = self._call(operations.LIST_WORKLOADS, **pages.query.model_dump(exclude_none=True))
-            yield from page.workloads
-            pages.advance(page)
+        """Iterate over all pages of jobs, sessions and batches; see :class:`WorkloadFilter`."""
+        paging = WorkloadPaging(operations.validate(WorkloadFilter, filters))
+        while paging.query:
+            page = self._call(operations.LIST_WORKLOADS, **paging.parameters)
+            yield from paging.take(page)
 
     def submit_job(self, program_id: str, *, backend: str, params: Mapping[str, Any], **optional: Any) -> Job:
         """
@@ -140,16 +146,15 @@ class IBMQuantumClient(_BaseClient):
         return self._call(operations.GET_JOB, job_id)
 
     def list_jobs(self, **filters: Any) -> Iterator[Job]:
-        """Walk through all pages of jobs, oldest first; see :class:`JobFilter`."""
-        pages = JobPaging(operations.checked(JobFilter, filters))
-        while pages.query:
-            page = self._call(operations.LIST_JOBS, **pages.query.model_dump(exclude_none=True))
-            yield from page.jobs
-            pages.advance(page)
+        """Iterate over all pages of jobs, oldest first; see :class:`JobFilter`."""
+        paging = JobPaging(operations.validate(JobFilter, filters))
+        while paging.query:
+            page = self._call(operations.LIST_JOBS, **paging.parameters)
+            yield from paging.take(page)
 
     def job_results(self, job_id: str) -> Any:
         """
-        A job's results as IBM sends them, or None if there are none; ``results.decode`` reads them.
+        Return a job's results as IBM sends them, or None if there are none; see ``decode_results``.
 
         Those of a private job can be read once only.
 
@@ -158,11 +163,11 @@ class IBMQuantumClient(_BaseClient):
         return self._call(operations.JOB_RESULTS, job_id)
 
     def job_metrics(self, job_id: str) -> JobMetrics:
-        """When a job ran and what it used."""
+        """Read when a job ran and what it used."""
         return self._call(operations.JOB_METRICS, job_id)
 
     def job_logs(self, job_id: str) -> str:
-        """What a job has logged. A job that has not ended has no logs: ``NotFoundError``."""
+        """Read what a job has logged. A job that has not ended has no logs: ``NotFoundError``."""
         return self._call(operations.JOB_LOGS, job_id)
 
     def cancel_job(self, job_id: str) -> bool:
@@ -182,37 +187,40 @@ class IBMQuantumClient(_BaseClient):
         return True
 
     def list_versions(self) -> list[Version]:
-        """The API versions that IBM serves. Needs no token."""
+        """List the API versions that IBM serves. Needs no token."""
         return self._call(operations.LIST_VERSIONS).versions
 
     def list_backends(self) -> list[Backend]:
-        """The QPUs of the instance."""
+        """List the QPUs of the instance."""
         return self._call(operations.LIST_BACKENDS).devices
 
-    def run_flow(self, calls: Calls[ReplyT]) -> ReplyT:
-        """Make calls one after another; returns what follows from their replies."""
-        step = advanced(calls.send, None)
-        while isinstance(step, Call):
+    def run_flow(self, flow: Flow[ResponseT]) -> ResponseT:
+        """Make the calls of a flow one after another, and return its result."""
+        call, result = _advance_flow(flow.send, None)
+        while call is not None:
             try:
-                reply = self._call(step.operation, step.path_id, **step.values)
+                response = self._run(call)
             except IBMQuantumError as error:
-                step = advanced(calls.throw, error)
+                call, result = _advance_flow(flow.throw, error)
             else:
-                step = advanced(calls.send, reply)
-        return cast("ReplyT", step.value)
+                call, result = _advance_flow(flow.send, response)
+        return cast("ResponseT", result)
 
     def authorization(self) -> str:
-        """The ``Authorization`` header for a request that somebody else sends (Qiskit does)."""
-        header: str = Retrying(**self.retry.options(operations.LIST_BACKENDS))(self._authorize)
+        """Return the ``Authorization`` header for a request that somebody else sends (Qiskit does)."""
+        request, _ = self._build(operations.LIST_BACKENDS.call())
+        header: str = Retrying(**self.retry.tenacity_options(operations.LIST_BACKENDS))(
+            self._authorize, request
+        )
         return header
 
-    def refuse(self, authorization: str) -> None:
-        """Forget a token that IBM answered with 401, so that the next header holds a new one."""
+    def invalidate_token(self, authorization: str) -> None:
+        """Forget the token of a header that IBM answered with 401, so that the next one holds a new one."""
         self._auth.discard(authorization.removeprefix("Bearer "))
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -220,47 +228,54 @@ class IBMQuantumClient(_BaseClient):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _call(self, operation: Operation[ReplyT], path_id: object = None, **values: Any) -> ReplyT:
-        request = self._build(operation, path_id, values)
-        with flag_unknown_outcome(operation):
-            reply: ReplyT = Retrying(**self.retry.options(operation))(self._exchange, operation, request)
-            return reply
+    def _call(self, operation: Operation[ResponseT], path_id: object = None, **values: Any) -> ResponseT:
+        response: ResponseT = self._run(operation.call(path_id, **values))
+        return response
 
-    def _authorize(self) -> str:
-        request = self._build(operations.LIST_BACKENDS, None, {})
+    def _run(self, call: OperationCall) -> Any:
+        request, exchange = self._build(call)
+        with flag_unknown_outcome(call.operation):
+            return Retrying(**self.retry.tenacity_options(call.operation))(
+                self._send, call, request, exchange
+            )
+
+    def _send(self, call: OperationCall, request: httpx.Request, exchange: Exchange) -> Any:
+        operation = call.operation
+        with (
+            transport.translate_errors(request, operation.summary),
+            self._pool.client(self.credentials.timeout) as http,
+            total_timeout(transport.total_seconds(exchange)) as exchange.restart_timeout,
+        ):
+            exchange.sent = not operation.authenticated
+            response = http.send(request, auth=self._auth if operation.authenticated else None)
+            return operation.read(response, call.path_id)
+
+    def _authorize(self, request: httpx.Request) -> str:
         flow = self._auth.sync_auth_flow(request)
         with (
             transport.translate_errors(request, "Get a token"),
-            within(self.credentials.timeout),
+            self._pool.client(self.credentials.timeout) as http,
+            total_timeout(self.credentials.timeout),
             closing(flow),
         ):
             step = next(flow)
             while step is not request:
-                step = flow.send(self._http.send(step, auth=None))
+                step = flow.send(http.send(step, auth=None))
         return request.headers["Authorization"]
-
-    def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
-        with (
-            transport.translate_errors(request, operation.summary),
-            within(self._seconds(request)) as restart,
-        ):
-            request.extensions[HAND_OVER] = restart
-            return operation.read(self._http.send(request, auth=self._auth_for(operation, request)))
 
 
 class AsyncIBMQuantumClient(_BaseClient):
     """
     The same as :class:`IBMQuantumClient`, for an event loop. One instance belongs to one loop.
 
-    :param lanes: How many times ten requests may be in flight.
+    :param pool_shards: How many times ten requests may be in flight.
     """
 
     def __init__(
         self, credentials: Credentials, retry: RetryPolicy | None = None, *, pool_shards: int = POOL_SHARDS
     ) -> None:
         super().__init__(credentials, retry)
-        self._options = transport.options(credentials)
-        self._pool = ShardedPool(self._open, pool_shards)
+        self._pool = ShardedPool(lambda: transport.open_async_client(credentials), pool_shards)
 
     async def create_session(
         self, backend: str, *, mode: str = SessionMode.DEDICATED, max_ttl: Any = DEFAULT_MAX_TTL
@@ -284,12 +299,11 @@ class AsyncIBMQuantumClient(_BaseClient):
 
     async def list_workloads(self, **filters: Any) -> AsyncIterator[Workload]:
         """See :meth:`IBMQuantumClient.list_workloads`."""
-        pages = Paging(operations.checked(WorkloadFilter, filters))
-        while pages.query:
-            page = await self._call(operations.LIST_WORKLOADS, **pages.query.model_dump(exclude_none=True))
-            for workload in page.workloads:
+        paging = WorkloadPaging(operations.validate(WorkloadFilter, filters))
+        while paging.query:
+            page = await self._call(operations.LIST_WORKLOADS, **paging.parameters)
+            for workload in paging.take(page):
                 yield workload
-            pages.advance(page)
 
     async def submit_job(
         self, program_id: str, *, backend: str, params: Mapping[str, Any], **optional: Any
@@ -304,12 +318,11 @@ class AsyncIBMQuantumClient(_BaseClient):
 
     async def list_jobs(self, **filters: Any) -> AsyncIterator[Job]:
         """See :meth:`IBMQuantumClient.list_jobs`."""
-        pages = JobPaging(operations.checked(JobFilter, filters))
-        while pages.query:
-            page = await self._call(operations.LIST_JOBS, **pages.query.model_dump(exclude_none=True))
-            for job in page.jobs:
+        paging = JobPaging(operations.validate(JobFilter, filters))
+        while paging.query:
+            page = await self._call(operations.LIST_JOBS, **paging.parameters)
+            for job in paging.take(page):
                 yield job
-            pages.advance(page)
 
     async def job_results(self, job_id: str) -> Any:
         """See :meth:`IBMQuantumClient.job_results`."""
@@ -347,17 +360,17 @@ class AsyncIBMQuantumClient(_BaseClient):
         """See :meth:`IBMQuantumClient.list_backends`."""
         return (await self._call(operations.LIST_BACKENDS)).devices
 
-    async def run_flow(self, calls: Calls[ReplyT]) -> ReplyT:
-        """See :meth:`IBMQuantumClient.follow`."""
-        step = advanced(calls.send, None)
-        while isinstance(step, Call):
+    async def run_flow(self, flow: Flow[ResponseT]) -> ResponseT:
+        """See :meth:`IBMQuantumClient.run_flow`."""
+        call, result = _advance_flow(flow.send, None)
+        while call is not None:
             try:
-                reply = await self._call(step.operation, step.path_id, **step.values)
+                response = await self._run(call)
             except IBMQuantumError as error:
-                step = advanced(calls.throw, error)
+                call, result = _advance_flow(flow.throw, error)
             else:
-                step = advanced(calls.send, reply)
-        return cast("ReplyT", step.value)
+                call, result = _advance_flow(flow.send, response)
+        return cast("ResponseT", result)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -369,18 +382,27 @@ class AsyncIBMQuantumClient(_BaseClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _call(self, operation: Operation[ReplyT], path_id: object = None, **values: Any) -> ReplyT:
-        request = self._build(operation, path_id, values)
-        with flag_unknown_outcome(operation):
-            return await AsyncRetrying(**self.retry.options(operation))(self._exchange, operation, request)
+    async def _call(
+        self, operation: Operation[ResponseT], path_id: object = None, **values: Any
+    ) -> ResponseT:
+        response: ResponseT = await self._run(operation.call(path_id, **values))
+        return response
 
-    async def _exchange(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
-        seconds, now = self._seconds(request), asyncio.get_running_loop().time
+    async def _run(self, call: OperationCall) -> Any:
+        request, exchange = self._build(call)
+        retrying = AsyncRetrying(**self.retry.tenacity_options(call.operation))
+        with flag_unknown_outcome(call.operation):
+            return await retrying(self._send, call, request, exchange)
+
+    async def _send(self, call: OperationCall, request: httpx.Request, exchange: Exchange) -> Any:
+        operation = call.operation
+        seconds, now = transport.total_seconds(exchange), asyncio.get_running_loop().time
         with transport.translate_errors(request, operation.summary):
             async with asyncio.timeout(seconds) as time, self._pool.client() as http:
-                request.extensions[HAND_OVER] = lambda: time.reschedule(now() + seconds)
-                response = await http.send(request, auth=self._auth_for(operation, request))
-            return operation.read(response)
-
-    def _open(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**self._options, event_hooks={"response": [transport.alimit_response_size]})
+                exchange.restart_timeout = lambda: time.reschedule(now() + seconds)
+                exchange.sent = not operation.authenticated
+                response = await http.send(request, auth=self._auth if operation.authenticated else None)
+            exchange.in_thread = len(response.content) > MAX_READ_IN_LOOP
+            if exchange.in_thread:
+                return await asyncio.to_thread(operation.read, response, call.path_id)
+            return operation.read(response, call.path_id)

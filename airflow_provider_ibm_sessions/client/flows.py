@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_ibm_sessions.client.errors import (
-    BadResponseError,
     ConfigurationError,
     ConflictError,
     IBMQuantumError,
 )
-from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter, JobPaging
+from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter
+from airflow_provider_ibm_sessions.client.models.paging import JobPaging
 from airflow_provider_ibm_sessions.client.models.sessions import Session
 from airflow_provider_ibm_sessions.client.operations import (
     CANCEL_JOB,
@@ -27,9 +27,8 @@ from airflow_provider_ibm_sessions.client.operations import (
     GET_SESSION,
     LIST_JOBS,
     UPDATE_SESSION,
-    Call,
-    Calls,
-    checked,
+    Flow,
+    validate,
 )
 from airflow_provider_ibm_sessions.client.validation import validate_id
 
@@ -106,7 +105,7 @@ class JobSet:
         if self.session_id is not None:
             validate_id(self.session_id)
 
-    def poll(self, seen: int | None = None) -> Calls[Progress]:
+    def poll(self, seen: int | None = None) -> Flow[Progress]:
         """
         Poll once. Fail if a job or the session does not exist: IBM lists no jobs for an unknown session.
 
@@ -126,18 +125,17 @@ class JobSet:
         return replace(progress, session=(yield GET_SESSION.call(self.session_id)))
 
 
-def list_session_jobs(session_id: str) -> Calls[list[Job]]:
+def list_session_jobs(session_id: str) -> Flow[list[Job]]:
     """List all jobs of a session."""
     found: list[Job] = []
-    pages = JobPaging(checked(JobFilter, {"session_id": session_id}))
-    while pages.query:
-        page = yield LIST_JOBS.call(**pages.query.model_dump(exclude_none=True))
-        found += page.jobs
-        pages.advance(page)
+    paging = JobPaging(validate(JobFilter, {"session_id": session_id}))
+    while paging.query:
+        page = yield LIST_JOBS.call(**paging.parameters)
+        found += paging.take(page)
     return found
 
 
-def close_and_cancel(session_id: str | None, job_ids: Iterable[str]) -> Calls[list[str]]:
+def close_and_cancel(session_id: str | None, job_ids: Iterable[str]) -> Flow[list[str]]:
     """
     Close a session and cancel its jobs: closing stops what is queued, and not what runs.
 
@@ -149,46 +147,39 @@ def close_and_cancel(session_id: str | None, job_ids: Iterable[str]) -> Calls[li
     """
     errors: list[str] = []
     if session_id:
-        yield from _attempt(_single(CLOSE_SESSION.call(session_id)), errors)
+        yield from _attempt(CLOSE_SESSION.call(session_id).as_flow(), errors)
         listed = (yield from _attempt(list_session_jobs(session_id), errors)) or []
         final = {job.id for job in listed if job.is_final}
         job_ids = [
             name for name in dict.fromkeys([*(job.id for job in listed), *job_ids]) if name not in final
         ]
     for job_id in job_ids:
-        yield from _attempt(_single(CANCEL_JOB.call(job_id)), errors)
+        yield from _attempt(CANCEL_JOB.call(job_id).as_flow(), errors)
     return errors
 
 
-def drain(session_id: str) -> Calls[list[str]]:
+def drain(session_id: str) -> Flow[list[str]]:
     """
     Let a session accept no more jobs, so that it closes itself with its last one.
 
     :returns: The errors, as text.
     """
     errors: list[str] = []
-    yield from _attempt(_single(UPDATE_SESSION.call(session_id, accepting_jobs=False)), errors)
+    yield from _attempt(UPDATE_SESSION.call(session_id, accepting_jobs=False).as_flow(), errors)
     return errors
 
 
-def _read_jobs(job_ids: Iterable[str]) -> Calls[list[Job]]:
+def _read_jobs(job_ids: Iterable[str]) -> Flow[list[Job]]:
     found = []
     for job_id in job_ids:
-        job = yield GET_JOB.call(job_id)
-        if job.id != job_id:
-            raise BadResponseError(f"Get a job: asked for {job_id}, got a response about another job")
-        found.append(job)
+        found.append((yield GET_JOB.call(job_id)))
     return found
 
 
-def _single(call: Call) -> Calls[Any]:
-    return (yield call)
-
-
-def _attempt(calls: Calls[Any], errors: list[str]) -> Calls[Any]:
+def _attempt(flow: Flow[Any], errors: list[str]) -> Flow[Any]:
     """Run a flow; collect its error, unless that says that the job or session is final already."""
     try:
-        return (yield from calls)
+        return (yield from flow)
     except ConflictError:
         return None
     except IBMQuantumError as error:

@@ -2,8 +2,8 @@
 """
 The one table of REST operations: method, path, models, and how safe each is to send again.
 
-Pure: an operation builds an ``httpx.Request`` and reads an ``httpx.Response``; moving bytes is the client's
-work, and whether to send again is the retry policy's.
+Pure: an operation builds an ``httpx.Request`` and reads an ``httpx.Response``. The client moves the bytes,
+and the retry policy decides about sending again.
 """
 
 from __future__ import annotations
@@ -20,20 +20,38 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from airflow_provider_ibm_sessions.client import exposure, responses
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
-from airflow_provider_ibm_sessions.client.models import instance, jobs, sessions
-from airflow_provider_ibm_sessions.client.models.base import PathId, Request
+from airflow_provider_ibm_sessions.client.exchange import (
+    MAX_LIST_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_RESPONSE_BYTES,
+)
+from airflow_provider_ibm_sessions.client.models.base import PathId, RequestModel
+from airflow_provider_ibm_sessions.client.models.instance import (
+    Backends,
+    Versions,
+    WorkloadFilter,
+    WorkloadPage,
+)
+from airflow_provider_ibm_sessions.client.models.jobs import (
+    GetJob,
+    Job,
+    JobFilter,
+    JobMetrics,
+    JobPage,
+    SubmitJob,
+)
+from airflow_provider_ibm_sessions.client.models.sessions import CreateSession, Session, UpdateSession
 from airflow_provider_ibm_sessions.client.validation import validate_id
 
-_NO_OBJECT: Final = ("model_type", "model_attributes_type")
-LARGE_PAYLOAD: Final = "ibm_quantum_bulky"
-"""Name of the request's extension that says so."""
+_MAX_ERRORS: Final = 5
+_NOT_AN_OBJECT: Final = ("model_type", "model_attributes_type")
 
-ReplyT = TypeVar("ReplyT")
+ResponseT = TypeVar("ResponseT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Safety(Enum):
-    """What sending a request a second time does."""
+    """Effect of sending a request a second time, in the words of RFC 9110."""
 
     SAFE = "changes nothing"
     IDEMPOTENT = "leaves the same state as sending it once"
@@ -41,21 +59,22 @@ class Safety(Enum):
 
 
 @dataclass(frozen=True)
-class Operation(Generic[ReplyT]):
+class Operation(Generic[ResponseT]):
     """
     One REST operation.
 
-    :param name: Its name in the capability this project implements (``create-session``).
+    :param name: IBM's name of it (``create-session``).
     :param summary: What it does, in a few words; begins every error message about it.
-    :param reply: Model of the reply's JSON, or None for 204.
-    :param reader: Reads the reply where it is neither.
+    :param response_model: Model of the response's JSON, or None for 204.
+    :param reader: Reads the response where it is neither.
     :param accept: The media type that is asked for.
-    :param id_field: What the id in the path is called, for errors about it.
-    :param authenticated: False for the one call that needs no token.
-    :param bulky: Whether the request or the reply carries a user's data, which may be large.
+    :param id_field: Name of the id in the path, for errors about it.
+    :param authenticated: False for the one operation that needs no token.
+    :param large_payload: True if the request or the response carries a user's data, which may take long.
+    :param max_bytes: Most bytes that a response may have.
     :param face: How it is offered to callers outside of Airflow; None if it is not.
-    :param undo: The operation on the reply's id that takes its effect back.
-    :param seen_through: Whether it goes on when the one who asked for it has left; true for what has an undo.
+    :param undo: The operation on the response's id that takes its effect back.
+    :param seen_through: True if it goes on when the caller has left; true for what has an undo.
     """
 
     name: str
@@ -65,12 +84,13 @@ class Operation(Generic[ReplyT]):
     safety: Safety
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
-    reply: type[BaseModel] | None = None
-    reader: Callable[[httpx.Response, str], ReplyT] | None = None
+    response_model: type[BaseModel] | None = None
+    reader: Callable[[httpx.Response, str], ResponseT] | None = None
     accept: str = "application/json"
     id_field: str = "session_id"
     authenticated: bool = True
     large_payload: bool = False
+    max_bytes: int = MAX_RESPONSE_BYTES
     face: exposure.Face | None = None
     undo: Operation[Any] | None = None
     seen_through: bool = False
@@ -94,34 +114,38 @@ class Operation(Generic[ReplyT]):
 
     @property
     def has_id(self) -> bool:
-        """Whether its path holds an id."""
+        """Return True if the path holds an id."""
         return "{id}" in self.path
 
     @property
     def id_description(self) -> str:
-        """What the id in its path is."""
+        """Return a description of the id in the path."""
         return f"The {self.id_field.removesuffix('_id')}'s id"
 
     @cached_property
     def arguments(self) -> type[BaseModel]:
-        """Model of all that it takes: ``id``, the query's fields, ``body``."""
+        """Return the model of all arguments: ``id``, the fields of the query, ``body``."""
         fields: dict[str, Any] = (
             {"id": (PathId, Field(description=self.id_description))} if self.has_id else {}
         )
         if self.body:
             fields["body"] = (self.body, ...)
         name = "".join(word.title() for word in self.name.split("-"))
-        return create_model(f"{name}Arguments", __base__=self.query or Request, **fields)
+        return create_model(f"{name}Arguments", __base__=self.query or RequestModel, **fields)
 
-    def parse_arguments(self, arguments: Mapping[str, Any]) -> Call:
+    def parse_arguments(self, arguments: Mapping[str, Any]) -> OperationCall:
         """
-        The operation with the arguments of the model above.
+        Return a call with the arguments of the model above.
 
         :raises ConfigurationError: Naming the argument that is wrong.
         """
-        given = checked(self.arguments, arguments).model_dump(exclude_none=True)
+        given = validate(self.arguments, arguments).model_dump(exclude_none=True)
         path_id, body = given.pop("id", None), given.pop("body", None)
-        return Call(self, path_id, given if body is None else body)
+        return OperationCall(self, path_id, given if body is None else body)
+
+    def call(self, path_id: object = None, **values: Any) -> OperationCall:
+        """Return a call with these arguments, for ``client.run_flow``."""
+        return OperationCall(self, path_id, values)
 
     def build(
         self, base_url: str, headers: Mapping[str, str], *, path_id: object = None, **values: Any
@@ -136,244 +160,169 @@ class Operation(Generic[ReplyT]):
         path = self.path
         if self.has_id:
             path = path.replace("{id}", quote(validate_id(path_id, self.id_field), safe=""))
+        fields = {
+            model: validate(model, values).model_dump(mode="json", exclude_none=True)
+            for model in (self.body, self.query)
+            if model
+        }
         return httpx.Request(
             self.method,
             base_url + path,
             headers={**headers, "Accept": self.accept},
-            json=_dump(self.body, values) if self.body else None,
+            json=fields[self.body] if self.body else None,
             # httpx repeats a key for each item of a list, which is the only array style IBM reads.
-            params=_dump(self.query, values) if self.query else None,
-            extensions={LARGE_PAYLOAD: self.large_payload},
+            params=fields[self.query] if self.query else None,
         )
 
-    def call(self, path_id: object = None, **values: Any) -> Call:
-        """The operation with its arguments, for ``client.follow``."""
-        return Call(self, path_id, values)
-
-    def read(self, response: httpx.Response) -> ReplyT:
+    def read(self, response: httpx.Response, path_id: object = None) -> ResponseT:
         """
-        Read the reply.
+        Read the response.
 
-        :raises IBMQuantumError: The one that fits the reply, if it is not the documented answer.
+        :param path_id: The id that was asked for: a response about another one is refused.
+        :raises IBMQuantumError: The one that fits the response, if it is not as documented.
         """
         if self.reader is not None:
             return self.reader(response, self.summary)
-        if self.reply is None:
-            return cast("ReplyT", responses.read_empty(response, self.summary))
+        if self.response_model is None:
+            return cast("ResponseT", responses.read_empty(response, self.summary))
         body = responses.read_json(response, self.summary)
         try:
-            return cast("ReplyT", self.reply.model_validate(body))
+            model = self.response_model.model_validate(body)
         except ValidationError as error:
             raise BadResponseError(
-                f"{self.summary}: the reply is not as documented: {format_errors(error.errors())}",
+                f"{self.summary}: the response is not as documented: {format_errors(error)}",
                 status=response.status_code,
             ) from error
+        if path_id is not None and getattr(model, "id", path_id) != path_id:
+            mixed_up = BadResponseError(
+                f"{self.summary}: the response is about another id than {path_id}",
+                status=response.status_code,
+            )
+            mixed_up.retryable = True  # responses were mixed up on their way
+            raise mixed_up
+        return cast("ResponseT", model)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """An operation and what to call it with."""
+class OperationCall:
+    """An operation and its arguments."""
 
     operation: Operation[Any]
     path_id: object
     values: Mapping[str, Any]
 
-
-Calls: TypeAlias = Generator[Call, Any, ReplyT]
-"""Calls one after another, each made in the knowledge of the replies so far, and what follows from them."""
-
-
-def alone(call: Call) -> Calls[Any]:
-    """One call and its reply, for ``client.follow``."""
-    return (yield call)
+    def as_flow(self) -> Flow[Any]:
+        """Return the flow of this one call, which returns its response."""
+        return (yield self)
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[ReplyT]):
-    """What follows, when there is nothing more to call."""
+Flow: TypeAlias = Generator[OperationCall, Any, ResponseT]
+"""
+Calls that belong together, written once for the blocking and the async client.
 
-    value: ReplyT
-
-
-def advanced(step: Callable[[Any], Call], with_: Any) -> Call | Done[Any]:
-    """The next call after a reply (``calls.send``) or an error (``calls.throw``), or the end."""
-    try:
-        return step(with_)
-    except StopIteration as end:
-        return Done(end.value)
+A generator: it yields a call, is sent the response (or thrown the error), and returns the flow's result.
+"""
 
 
-def _dump(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    return checked(model, values).model_dump(mode="json", exclude_none=True)
-
-
-def checked(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
+def validate(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
     """Return the values as a model, or raise ``ConfigurationError`` naming the field that is wrong."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        items = error.errors()
-        raise ConfigurationError(format_errors(items), field=field_path(items[0])) from error
+        field = field_path(error.errors(include_url=False, include_input=False)[0])
+        raise ConfigurationError(format_errors(error), field=field) from error
 
 
-def format_errors(items: Iterable[Mapping[str, Any]]) -> str:
-    """Say what is wrong where, for at most five of pydantic's errors."""
-    return "; ".join([f"{field_path(item) or 'the body'}: {_said(item)}" for item in items][:5])
+def format_errors(errors: ValidationError | Iterable[Mapping[str, Any]]) -> str:
+    """Return at most five of pydantic's errors in words: the field, and what is wrong with it."""
+    if isinstance(errors, ValidationError):
+        errors = errors.errors(include_url=False, include_input=False)
+    parts = []
+    for item, _ in zip(errors, range(_MAX_ERRORS), strict=False):
+        # Our own validators' words stay as they are, pydantic's get the style of an error message.
+        ours, message = item.get("ctx", {}).get("error"), str(item["msg"])
+        if item["type"] in _NOT_AN_OBJECT:
+            message = "must be a JSON object"
+        elif ours:
+            message = str(ours)
+        else:
+            message = message[:1].lower() + message[1:]
+        parts.append(f"{field_path(item) or 'the body'}: {message}")
+    return "; ".join(parts)
 
 
 def field_path(item: Mapping[str, Any]) -> str:
-    """The name of the field that one of pydantic's errors is about."""
+    """Return the name of the field that one of pydantic's errors is about."""
     return ".".join(map(str, item["loc"]))
 
 
-def _said(item: Mapping[str, Any]) -> str:
-    """Our own validators' words as they are, pydantic's in the style of an error message."""
-    if item["type"] in _NO_OBJECT:
-        return "must be a JSON object"
-    ours, message = item.get("ctx", {}).get("error"), str(item["msg"])
-    return str(ours) if ours else message[:1].lower() + message[1:]
+SAFE, IDEMPOTENT, NON_IDEMPOTENT = Safety.SAFE, Safety.IDEMPOTENT, Safety.NON_IDEMPOTENT
 
-
+# fmt: off
 CLOSE_SESSION: Final = Operation[None](
-    name="delete-session-close",
-    method="DELETE",
-    path="/v1/sessions/{id}/close",
-    summary="Close a session",
-    safety=Safety.IDEMPOTENT,
+    "delete-session-close", "DELETE", "/v1/sessions/{id}/close", "Close a session", IDEMPOTENT,
     face=exposure.CLOSE_SESSION,
     seen_through=True,
 )
-CREATE_SESSION: Final = Operation[sessions.Session](
-    name="create-session",
-    method="POST",
-    path="/v1/sessions",
-    summary="Create a session",
-    safety=Safety.NON_IDEMPOTENT,
-    body=sessions.CreateSession,
-    reply=sessions.Session,
+CREATE_SESSION: Final = Operation[Session](
+    "create-session", "POST", "/v1/sessions", "Create a session", NON_IDEMPOTENT,
+    body=CreateSession, response_model=Session,
     face=exposure.CREATE_SESSION,
     undo=CLOSE_SESSION,
 )
-GET_SESSION: Final = Operation[sessions.Session](
-    name="get-session",
-    method="GET",
-    path="/v1/sessions/{id}",
-    summary="Get a session",
-    safety=Safety.SAFE,
-    reply=sessions.Session,
+GET_SESSION: Final = Operation[Session](
+    "get-session", "GET", "/v1/sessions/{id}", "Get a session", SAFE, response_model=Session,
     face=exposure.GET_SESSION,
 )
 UPDATE_SESSION: Final = Operation[None](
-    name="update-session",
-    method="PATCH",
-    path="/v1/sessions/{id}",
-    summary="Update a session",
-    safety=Safety.IDEMPOTENT,
-    body=sessions.UpdateSession,
+    "update-session", "PATCH", "/v1/sessions/{id}", "Update a session", IDEMPOTENT, body=UpdateSession,
     face=exposure.UPDATE_SESSION,
 )
-LIST_WORKLOADS: Final = Operation[instance.WorkloadPage](
-    name="list-workloads",
-    method="GET",
-    path="/v1/workloads",
-    summary="List workloads",
-    safety=Safety.SAFE,
-    query=instance.WorkloadFilter,
-    reply=instance.WorkloadPage,
+LIST_WORKLOADS: Final = Operation[WorkloadPage](
+    "list-workloads", "GET", "/v1/workloads", "List workloads", SAFE,
+    query=WorkloadFilter, response_model=WorkloadPage, max_bytes=MAX_LIST_BYTES,
 )
-LIST_VERSIONS: Final = Operation[instance.Versions](
-    name="list-versions",
-    method="GET",
-    path="/v1/versions",
-    summary="List API versions",
-    safety=Safety.SAFE,
-    reply=instance.Versions,
-    authenticated=False,
+LIST_VERSIONS: Final = Operation[Versions](
+    "list-versions", "GET", "/v1/versions", "List API versions", SAFE,
+    response_model=Versions, authenticated=False,
 )
-LIST_BACKENDS: Final = Operation[instance.Backends](
-    name="list-backends",
-    method="GET",
-    path="/v1/backends",
-    summary="List backends",
-    safety=Safety.SAFE,
-    reply=instance.Backends,
+LIST_BACKENDS: Final = Operation[Backends](
+    "list-backends", "GET", "/v1/backends", "List backends", SAFE,
+    response_model=Backends, max_bytes=MAX_LIST_BYTES,
 )
-SUBMIT_JOB: Final = Operation[jobs.Job](
-    name="create-job",
-    method="POST",
-    path="/v1/jobs",
-    summary="Submit a job",
-    safety=Safety.NON_IDEMPOTENT,
-    body=jobs.SubmitJob,
-    reply=jobs.Job,
-    large_payload=True,
+SUBMIT_JOB: Final = Operation[Job](
+    "create-job", "POST", "/v1/jobs", "Submit a job", NON_IDEMPOTENT,
+    body=SubmitJob, response_model=Job, large_payload=True,
 )
-GET_JOB: Final = Operation[jobs.Job](
-    name="get-job",
-    method="GET",
-    path="/v1/jobs/{id}",
-    summary="Get a job",
-    safety=Safety.SAFE,
-    query=jobs.GetJob,
-    reply=jobs.Job,
-    id_field="job_id",
+GET_JOB: Final = Operation[Job](
+    "get-job", "GET", "/v1/jobs/{id}", "Get a job", SAFE,
+    query=GetJob, response_model=Job, id_field="job_id",
 )
-LIST_JOBS: Final = Operation[jobs.JobPage](
-    name="list-jobs",
-    method="GET",
-    path="/v1/jobs",
-    summary="List jobs",
-    safety=Safety.SAFE,
-    query=jobs.JobFilter,
-    reply=jobs.JobPage,
+LIST_JOBS: Final = Operation[JobPage](
+    "list-jobs", "GET", "/v1/jobs", "List jobs", SAFE,
+    query=JobFilter, response_model=JobPage, max_bytes=MAX_LIST_BYTES,
 )
 JOB_RESULTS: Final = Operation[Any](
-    name="get-job-results",
-    method="GET",
-    path="/v1/jobs/{id}/results",
-    summary="Get a job's results",
-    safety=Safety.SAFE,
-    reader=responses.read_results,
-    accept="application/json, text/plain",
-    id_field="job_id",
-    large_payload=True,
+    "get-job-results", "GET", "/v1/jobs/{id}/results", "Get a job's results", SAFE, id_field="job_id",
+    reader=responses.read_results, accept="application/json, text/plain",
+    large_payload=True, max_bytes=MAX_PAYLOAD_BYTES,
 )
-JOB_METRICS: Final = Operation[jobs.JobMetrics](
-    name="get-job-metrics",
-    method="GET",
-    path="/v1/jobs/{id}/metrics",
-    summary="Get a job's metrics",
-    safety=Safety.SAFE,
-    reply=jobs.JobMetrics,
-    id_field="job_id",
+JOB_METRICS: Final = Operation[JobMetrics](
+    "get-job-metrics", "GET", "/v1/jobs/{id}/metrics", "Get a job's metrics", SAFE, id_field="job_id",
+    response_model=JobMetrics,
 )
 JOB_LOGS: Final = Operation[str](
-    name="get-job-logs",
-    method="GET",
-    path="/v1/jobs/{id}/logs",
-    summary="Get a job's logs",
-    safety=Safety.SAFE,
-    reader=responses.read_text,
-    accept="text/plain, application/json",
-    id_field="job_id",
-    large_payload=True,
+    "get-job-logs", "GET", "/v1/jobs/{id}/logs", "Get a job's logs", SAFE, id_field="job_id",
+    reader=responses.read_text, accept="text/plain, application/json",
+    large_payload=True, max_bytes=MAX_PAYLOAD_BYTES,
 )
 CANCEL_JOB: Final = Operation[None](
-    name="cancel-job",
-    method="POST",
-    path="/v1/jobs/{id}/cancel",
-    summary="Cancel a job",
-    safety=Safety.IDEMPOTENT,
-    id_field="job_id",
+    "cancel-job", "POST", "/v1/jobs/{id}/cancel", "Cancel a job", IDEMPOTENT, id_field="job_id",
 )
 DELETE_JOB: Final = Operation[None](
-    name="delete-job",
-    method="DELETE",
-    path="/v1/jobs/{id}",
-    summary="Delete a job",
-    safety=Safety.IDEMPOTENT,
-    id_field="job_id",
+    "delete-job", "DELETE", "/v1/jobs/{id}", "Delete a job", IDEMPOTENT, id_field="job_id",
 )
+# fmt: on
 
 PUBLIC: Final[tuple[Operation[Any], ...]] = (CREATE_SESSION, GET_SESSION, UPDATE_SESSION, CLOSE_SESSION)
 """What is offered outside of Airflow. An operation with a face that is added here appears there."""

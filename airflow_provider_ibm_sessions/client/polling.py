@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for a session, without the waiting itself: what a poll's answer, or its failure, means."""
+"""Rules of polling, without the waiting itself: what a poll's response, or its failure, means."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.sessions import Session
 
 TOLERATED_FAILURES = 5
-"""Polls in a row that may fail, each after the client's own attempts, before waiting is given up."""
+"""Failed polls in a row that are tolerated, each after the client's own retries."""
+
+MAX_DELAY = 300.0
+"""Seconds by which a ``Retry-After`` of IBM's may delay the next poll: a session may be billed meanwhile."""
 
 
 def has_reached(session: Session, target_states: Collection[str]) -> bool:
     """
-    Whether the session is in one of the wanted states. States never seen before are waited through.
+    Return True if the session is in one of the target states. States never seen before are waited through.
 
-    :raises SessionClosedError: If it closed while another state was awaited; it will never get there.
+    :raises SessionClosedError: If it closed while another state was awaited, which it will never reach.
     """
     if session.state in target_states:
         return True
@@ -39,21 +42,20 @@ def has_reached(session: Session, target_states: Collection[str]) -> bool:
 
 def is_transient(error: IBMQuantumError) -> bool:
     """
-    Whether waiting on may get past a failed poll: not with a bad key or an unknown session.
+    Return True if another poll may succeed: not with a bad key or an unknown session.
 
-    A web page in place of an answer is passing trouble for who has had an answer before.
+    After one valid response, a web page counts as transient too.
     """
     return error.retryable or isinstance(error, BadResponseError)
 
 
 class FailureTolerance:
     """
-    Decides which failed polls are waited through.
+    Decides which failed polls are tolerated.
 
     :param failures: How many in a row are tolerated.
-    :param answered: Whether there has been an answer: without one, a web page means a wrong URL.
-    :param honours_retry_after: Whether the caller makes the pauses that IBM asks for; such failures do not
-        count.
+    :param answered: True after a valid response; without one, a web page means a wrong URL.
+    :param honours_retry_after: True if the caller waits for ``delay`` seconds; such failures do not count.
     """
 
     def __init__(
@@ -65,29 +67,29 @@ class FailureTolerance:
     ) -> None:
         self.failures = failures
         self.count = 0
-        self.pause = 0.0
+        self.delay = 0.0
         self._answered = answered
-        self._makes_pauses = honours_retry_after
+        self._honours_retry_after = honours_retry_after
 
     def tolerates(self, error: IBMQuantumError) -> bool:
-        """Count one failure; False if it is one too many. ``pause`` is what IBM asked for, in seconds."""
-        self.pause = error.retry_after or 0.0
-        self.count += not (self._makes_pauses and self.pause)
-        passing = is_transient(error) if self._answered else error.retryable
-        return passing and self.count <= self.failures
+        """Count one failure; False if it is one too many. ``delay`` is what IBM asked for, in seconds."""
+        self.delay = min(error.retry_after or 0.0, MAX_DELAY)
+        self.count += not (self._honours_retry_after and self.delay)
+        transient = is_transient(error) if self._answered else error.retryable
+        return transient and self.count <= self.failures
 
     def reset(self) -> None:
-        """There was an answer: forget the failures."""
+        """Forget the failures, after a valid response."""
         self.count = 0
-        self.pause = 0.0
+        self.delay = 0.0
         self._answered = True
 
 
 def jittered(seconds: float) -> float:
-    """The pause before the next poll: within a fifth of ``seconds``, so that many waiters spread out."""
+    """Return the delay before the next poll: ``seconds``, give or take a fifth, so that polls spread out."""
     return seconds * random.uniform(0.8, 1.2)
 
 
-def first_pause(seconds: float) -> float:
-    """The pause before the first poll: anywhere within ``seconds``, for waiters that start together."""
+def initial_jitter(seconds: float) -> float:
+    """Return the delay before the first poll: up to ``seconds``, for tasks that start together."""
     return random.uniform(0, seconds)

@@ -19,9 +19,10 @@ from typing import Any, Final, Self
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
-from airflow_provider_ibm_sessions.client.models.instance import Paging, WorkloadFilter
+from airflow_provider_ibm_sessions.client.models.instance import WorkloadFilter
+from airflow_provider_ibm_sessions.client.models.paging import WorkloadPaging
 from airflow_provider_ibm_sessions.client.models.sessions import Session
-from airflow_provider_ibm_sessions.client.operations import GET_SESSION, LIST_JOBS, LIST_WORKLOADS, Calls
+from airflow_provider_ibm_sessions.client.operations import GET_SESSION, LIST_JOBS, LIST_WORKLOADS, Flow
 from airflow_provider_ibm_sessions.client.submission import backoff_delays
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class PendingCreate:
         log.info("Found session %s, whose create response was lost", found[0].id)
         return found[0]
 
-    def candidates(self) -> Calls[list[Session]]:
+    def candidates(self) -> Flow[list[Session]]:
         """Find all sessions that this request may have created and that nobody has used yet."""
         listed = WorkloadFilter(
             user="me",
@@ -157,10 +158,10 @@ class PendingCreate:
             created_after=self.created_after - _CLOCK_SKEW,
         )
         found = []
-        pages = Paging(listed)
-        while pages.query:
-            page = yield LIST_WORKLOADS.call(**pages.query.model_dump(exclude_none=True))
-            for workload in page.workloads:
+        paging = WorkloadPaging(listed)
+        while paging.query:
+            page = yield LIST_WORKLOADS.call(**paging.parameters)
+            for workload in paging.take(page):
                 try:
                     session: Session = yield GET_SESSION.call(workload.id)
                 except NotFoundError:
@@ -170,7 +171,6 @@ class PendingCreate:
                 if session.mode in (self.mode, None):
                     jobs = yield LIST_JOBS.call(session_id=session.id, limit=1)
                     found += [] if jobs.jobs else [session]
-            pages.advance(page)
         return found
 
 

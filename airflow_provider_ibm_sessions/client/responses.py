@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads IBM's replies: the content type, the JSON, and every shape of error it is known to send."""
+"""Reads IBM's responses: the content type, the JSON, and every shape of error it is known to send."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, quote_plus
 
 import httpx
 
+from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
     BadResponseError,
@@ -28,9 +28,13 @@ from airflow_provider_ibm_sessions.client.errors import (
     ServerError,
     SessionClosedError,
 )
+from airflow_provider_ibm_sessions.client.exchange import exchange_of
+from airflow_provider_ibm_sessions.client.models.base import single_line
 
+_BACKEND_RESERVED: Final = "1233"
 _BY_CODE: Final[Mapping[str, type[IBMQuantumError]]] = {
     "1217": SessionClosedError,
+    _BACKEND_RESERVED: RequestRejectedError,
     # Not a NotFoundError: the instance is missing, which says nothing of the session that was asked for.
     "1279": PermissionDeniedError,
     "1352": PlanError,
@@ -44,176 +48,120 @@ _BY_STATUS: Final[Mapping[int, type[IBMQuantumError]]] = {
     423: ConflictError,
     429: RateLimitedError,
 }
-_ADVICE: Final[Mapping[str, str]] = {
-    "1241": "Check the connection's crn.",
-    "1279": "This host does not know the crn: its region decides the host, its account must be the key's.",
-    "1348": "Check the connection's crn.",
-    "1352": "The Open plan has no dedicated sessions: use mode='batch' or an instance of a paid plan.",
-}
 _MAX_MESSAGE: Final = 500
+_MAX_DEPTH: Final = 100
+"""Levels of JSON in a response. IBM's have five; from 250 on, pydantic cannot write it as JSON again."""
 _ERROR_KEYS: Final = frozenset(
     {"errors", "error", "message", "code", "trace", "status_code", "errorCode", "errorMessage", "context"}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What an error reply says, whatever its shape."""
+class ErrorDetails:
+    """What an error response says, whatever its shape."""
 
     message: str
     code: str | None = None
     trace: str | None = None
 
+    @classmethod
+    def find_in(cls, body: object) -> ErrorDetails | None:
+        """Read ``errors``, one ``error``, IAM's ``errorMessage`` or a bare ``message``; None without any."""
+        if not isinstance(body, Mapping):
+            return None
+        errors = body.get("errors")
+        first = errors[0] if isinstance(errors, list) and errors else body.get("error")
+        if isinstance(first, Mapping):
+            entry: Mapping[str, Any] = first
+        elif "errorMessage" in body:
+            entry = {"message": body["errorMessage"], "code": body.get("errorCode")}
+        elif first is not None or ("message" in body and "id" not in body):
+            entry = {"message": body.get("message") or first, "code": body.get("code")}
+        else:
+            return None
+        sentences = [_plain(entry.get(key)).rstrip(".") for key in ("message", "solution")]
+        return cls(
+            ". ".join(sentence for sentence in sentences if sentence) or "no message",
+            _plain(entry.get("code")) or None,
+            _plain(body.get("trace")) or None,
+        )
 
-def read_json(response: httpx.Response, doing: str) -> Any:
-    """
-    Return the JSON of a successful reply.
 
-    :param doing: The operation's summary, for messages.
-    :raises IBMQuantumError: The one that fits, if the reply is an error or is not JSON.
+def read_json(response: httpx.Response, action: str) -> Any:
     """
-    body = _parsed(response, doing)
-    problem = _problem_in(body) if isinstance(body, Mapping) else None
-    if problem and "id" not in body:
-        raise _error(response, problem, doing)
+    Return the JSON of a successful response.
+
+    :param action: The operation's summary, for messages.
+    :raises IBMQuantumError: The one that fits, if the response is an error, no JSON or nested too deep.
+    """
+    body = _parse_json(response, action)
+    details = ErrorDetails.find_in(body)
+    if details and "id" not in body:
+        raise _error(response, details, action)
+    if _is_deeper_than(body, _MAX_DEPTH):
+        raise BadResponseError(
+            f"{action}: the response is nested more than {_MAX_DEPTH} levels deep",
+            status=response.status_code,
+        )
     return body
 
 
-def read_results(response: httpx.Response, doing: str) -> Any:
+def read_results(response: httpx.Response, action: str) -> Any:
     """
     Return the JSON of a job's results as it came, or None if there are none (204).
 
-    :raises JobFailedError: If there is a text in their place: the traceback of a job that failed.
+    :raises JobFailedError: If there is plain text in their place: the traceback of a job that failed.
     """
     if response.status_code == httpx.codes.NO_CONTENT:
         return None
-    if response.is_success and _content_type(response).lower() == "text/plain":
+    if response.is_success and _media_type(response) == "text/plain":
         # The last lines of a traceback say most.
-        raise JobFailedError(f"{doing}: {clean(response.text, response.request, most=None)[-_MAX_MESSAGE:]}")
-    body = _parsed(response, doing)
-    if isinstance(body, Mapping) and set(body) <= _ERROR_KEYS and (problem := _problem_in(body)):
-        raise _error(response, problem, doing)
+        text = _text(response)[-10 * _MAX_MESSAGE :]
+        raise JobFailedError(f"{action}: {redact(text, response.request, None)[-_MAX_MESSAGE:]}")
+    body = _parse_json(response, action)
+    if isinstance(body, Mapping) and set(body) <= _ERROR_KEYS and (details := ErrorDetails.find_in(body)):
+        raise _error(response, details, action)
     return body
 
 
-def read_text(response: httpx.Response, doing: str) -> str:
-    """Return a reply of plain text."""
-    raise_for_status(response, doing)
-    if _content_type(response).lower() not in ("text/plain", ""):
-        raise BadResponseError(f"{doing}: the reply is no plain text", status=response.status_code)
-    return response.text
+def read_text(response: httpx.Response, action: str) -> str:
+    """Return a response of plain text."""
+    raise_for_status(response, action)
+    if _media_type(response) not in ("text/plain", ""):
+        raise BadResponseError(f"{action}: the response is not plain text", status=response.status_code)
+    return _text(response)
 
 
-def _parsed(response: httpx.Response, doing: str) -> Any:
-    raise_for_status(response, doing)
-    if not _is_json(response):
-        raise _not_json(response, doing)
-    try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError) as error:
-        broken = BadResponseError(
-            f"{doing}: the reply is broken JSON ({len(response.content)} bytes)", status=response.status_code
-        )
-        broken.retryable = True  # unlike a web page or a wrong shape, it was cut on its way
-        raise broken from error
+def read_empty(response: httpx.Response, action: str) -> None:
+    """Accept a successful response without content (204), or with an object of JSON; not a web page."""
+    raise_for_status(response, action)
+    if response.content and not isinstance(read_json(response, action), Mapping):
+        raise BadResponseError(f"{action}: the response is not a JSON object", status=response.status_code)
 
 
-def read_empty(response: httpx.Response, doing: str) -> None:
-    """Accept a successful reply that carries no answer (204). A web page is not one."""
-    raise_for_status(response, doing)
-    if response.content and not isinstance(read_json(response, doing), Mapping):
-        raise BadResponseError(f"{doing}: the reply is JSON of another shape", status=response.status_code)
-
-
-def raise_for_status(response: httpx.Response, doing: str) -> None:
-    """Raise the error that an unsuccessful reply stands for."""
+def raise_for_status(response: httpx.Response, action: str) -> None:
+    """Raise the error that an unsuccessful response stands for."""
     if response.is_success:
         return
     if response.status_code == 404 and not _is_json(response):
         # IBM says "no such session" in JSON. A proxy's or load balancer's 404 proves nothing.
-        raise _not_json(response, doing)
+        raise _not_json_error(response, action)
     if response.status_code < 400:
-        raise BadResponseError(f"{doing}: unexpected redirect or status", status=response.status_code)
-    raise _error(response, problem_of(response), doing)
-
-
-def problem_of(response: httpx.Response) -> Problem:
-    """Read an error reply in any of the shapes IBM uses; else say what came instead."""
+        raise BadResponseError(f"{action}: unexpected redirect or status", status=response.status_code)
     try:
-        body = json.loads(response.content) if _is_json(response) else None
+        details = ErrorDetails.find_in(json.loads(response.content)) if _is_json(response) else None
     except (ValueError, RecursionError):
-        body = None
-    problem = _problem_in(body) if isinstance(body, Mapping) else None
-    if problem is None:
-        kind = _content_type(response) or "no content type"
-        problem = Problem(f"no explanation in the reply ({kind}, {len(response.content)} bytes)")
-    return problem
-
-
-def _problem_in(body: Mapping[str, Any]) -> Problem | None:
-    """``errors`` list, single ``error``, IAM's ``errorMessage``, or a bare ``message``."""
-    errors = body.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors else body.get("error")
-    if isinstance(first, Mapping):
-        entry: Mapping[str, Any] = first
-    elif "errorMessage" in body:
-        entry = {"message": body["errorMessage"], "code": body.get("errorCode")}
-    elif first is not None or ("message" in body and "id" not in body):
-        entry = {"message": body.get("message") or first, "code": body.get("code")}
-    else:
-        return None
-    texts = [str(entry[key]) for key in ("message", "solution") if entry.get(key)]
-    code, trace = entry.get("code"), body.get("trace")
-    return Problem(
-        ". ".join(text.rstrip(".") for text in texts) or "no message",
-        None if code is None else str(code),
-        trace if isinstance(trace, str) else None,
-    )
-
-
-def _error(response: httpx.Response, problem: Problem, doing: str) -> IBMQuantumError:
-    status = response.status_code
-    kind = _BY_CODE.get(problem.code or "") if status < 500 else ServerError
-    if kind is None:
-        kind = _BY_STATUS.get(status, RequestRejectedError if status >= 400 else BadResponseError)
-    advice = _ADVICE.get(problem.code or "", "")
-    message = clean(problem.message, response.request)
-    return kind(
-        f"{doing}: {message}{'. ' + advice if advice else ''}",
-        status=status,
-        code=problem.code and clean(problem.code, response.request, 64),
-        trace=problem.trace and clean(problem.trace, response.request, 64),
-        retry_after=retry_after(response),
-    )
-
-
-def _not_json(response: httpx.Response, doing: str) -> BadResponseError:
-    kind = _content_type(response) or "nothing"
-    return BadResponseError(
-        f"{doing}: answered with {clean(kind, response.request, 64)} instead of JSON. "
-        f"Is {_host(response)} the right host? The base URL of IBM Quantum's API ends in /api",
-        status=response.status_code,
-    )
-
-
-def _host(response: httpx.Response) -> str:
-    url = response.request.url
-    return f"{url.scheme}://{url.netloc.decode('ascii')}"
-
-
-def _content_type(response: httpx.Response) -> str:
-    """The type without its parameters; empty if there is none."""
-    kind: str = response.headers.get("content-type", "").split(";")[0]
-    return kind.strip()
-
-
-def _is_json(response: httpx.Response) -> bool:
-    kind = _content_type(response).lower()
-    return kind == "application/json" or kind.endswith("+json")
+        details = None
+    if details is None:
+        media_type = _media_type(response) or "no content type"
+        details = ErrorDetails(
+            f"no explanation in the response ({media_type}, {len(response.content)} bytes)"
+        )
+    raise _error(response, details, action)
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Seconds of the ``Retry-After`` header, given as a number or as a date."""
+    """Return the seconds of the ``Retry-After`` header, given as a number or as a date."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)
@@ -223,17 +171,108 @@ def retry_after(response: httpx.Response) -> float | None:
         return None
 
 
-def clean(text: str, request: httpx.Request, most: int | None = _MAX_MESSAGE) -> str:
-    """One line, of bounded length, without the secrets of the request that it answers."""
-    for secret in _secrets_of(request):
-        text = text.replace(secret, "***")
-    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()[:most]
-
-
-def _secrets_of(request: httpx.Request) -> list[str]:
-    """The token in a request's header, or the API key in IAM's form, also as the form encodes it."""
+def redact(text: str, request: httpx.Request, max_length: int | None = _MAX_MESSAGE) -> str:
+    """Return the text on one line, cut, and without the secrets that were sent with a request."""
     secrets = [request.headers.get("authorization", "").partition(" ")[2]]
-    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        keys = parse_qs(request.content.decode("ascii", "replace")).get("apikey", [])
-        secrets += [form for key in keys for form in (key, quote_plus(key), quote(key, safe=""))]
-    return [secret for secret in secrets if secret]
+    if exchange := exchange_of(request):
+        secrets += exchange.secrets
+    for secret in secrets:
+        text = text.replace(secret, "***") if secret else text
+    return single_line(text)[:max_length]
+
+
+class _SharingDecoder(json.JSONDecoder):
+    """
+    JSON decoder that lets other threads run meanwhile.
+
+    The one of the standard library is written in C and holds Python's global lock until it is done, so that
+    in a thread it blocks an event loop all the same. Its Python counterpart is five to ten times as slow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scan_once = py_make_scanner(self)
+
+
+def _parse_json(response: httpx.Response, action: str) -> Any:
+    raise_for_status(response, action)
+    if not _is_json(response):
+        raise _not_json_error(response, action)
+    exchange = exchange_of(response.request)
+    try:
+        return json.loads(response.content, cls=_SharingDecoder if exchange and exchange.in_thread else None)
+    except RecursionError as error:
+        raise BadResponseError(
+            f"{action}: the response is nested too deep to be read", status=response.status_code
+        ) from error
+    except ValueError as error:
+        broken = BadResponseError(
+            f"{action}: the response is broken JSON ({len(response.content)} bytes)",
+            status=response.status_code,
+        )
+        broken.retryable = True  # unlike a web page or a wrong shape, it was cut on its way
+        raise broken from error
+
+
+def _plain(value: object) -> str:
+    """Return a string or a number, or a list of them, as one string; nothing for anything else."""
+    items = value if isinstance(value, list) else [value]
+    return ", ".join(str(item) for item in items if isinstance(item, str | int | float))
+
+
+def _is_deeper_than(value: object, depth: int) -> bool:
+    level: list[Any] = [value] if isinstance(value, dict | list) else []
+    for _ in range(depth):
+        if not level:
+            return False
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+    return bool(level)
+
+
+def _error(response: httpx.Response, details: ErrorDetails, action: str) -> IBMQuantumError:
+    status, code, request = response.status_code, details.code or "", response.request
+    kind = _BY_CODE.get(code) if status < 500 else ServerError
+    if kind is None:
+        kind = _BY_STATUS.get(status, RequestRejectedError if status >= 400 else BadResponseError)
+    hint = f". {ERROR_HINTS[code]}" if code in ERROR_HINTS else ""
+    error = kind(
+        f"{action}: {redact(details.message, request)}{hint}",
+        status=status,
+        code=details.code and redact(details.code, request, 64),
+        trace=details.trace and redact(details.trace, request, 64),
+        retry_after=retry_after(response),
+    )
+    error.retryable = error.retryable or code == _BACKEND_RESERVED
+    return error
+
+
+def _not_json_error(response: httpx.Response, action: str) -> BadResponseError:
+    media_type = redact(_media_type(response), response.request, 64) or "nothing"
+    url = response.request.url
+    host = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    return BadResponseError(
+        f"{action}: answered with {media_type} instead of JSON. Is {host} the right host? The base URL of "
+        "IBM Quantum's API ends in /api",
+        status=response.status_code,
+    )
+
+
+def _media_type(response: httpx.Response) -> str:
+    """Return the content type in lower case without its parameters; empty if there is none."""
+    content_type: str = response.headers.get("content-type", "")
+    return content_type.split(";")[0].strip().lower()
+
+
+def _is_json(response: httpx.Response) -> bool:
+    media_type = _media_type(response)
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def _text(response: httpx.Response) -> str:
+    """Return the content as UTF-8: a charset that a server names may be any of Python's codecs, even zip."""
+    return response.content.decode("utf-8", "replace")

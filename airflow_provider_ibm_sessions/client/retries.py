@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-When a request may be sent again: one policy, read off the operation's safety.
+The one retry policy, read off the operation's safety.
 
-============  =====================================================================
-``SAFE``        again on connect errors, timeouts, drops, broken replies, 429 and 5xx
-``IDEMPOTENT``  the same
-``NON_IDEMPOTENT``again only if it surely was not carried out: never sent, or 429
-============  =====================================================================
+==================  ======================================================================
+``SAFE``            retried on connect errors, timeouts, drops, broken responses, 429, 5xx
+``IDEMPOTENT``      the same
+``NON_IDEMPOTENT``  retried only if it was surely not carried out: never sent, or 429
+==================  ======================================================================
 
-Pauses grow and are jittered, ``Retry-After`` is obeyed, and the whole is bounded by ``max_elapsed`` seconds.
+Delays grow and are jittered, ``Retry-After`` is obeyed, and the whole is bounded by ``max_elapsed`` seconds.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """
-    How long and how fast to try.
+    How long and how often to try.
 
-    :param max_elapsed: Seconds from the first attempt during which another may begin. 0: one attempt only.
-    :param initial_backoff: Upper bound in seconds of the first pause; each further bound is twice the last.
-    :param max_backoff: Upper bound in seconds of any pause that IBM did not ask for.
-    :param list_lag: Seconds within which IBM lists a session or a job whose creation went unanswered.
+    :param max_elapsed: Seconds from the first attempt during which another may start. 0: one attempt only.
+    :param initial_backoff: Upper bound in seconds of the first delay; each further bound is twice the last.
+    :param max_backoff: Upper bound in seconds of any delay that IBM did not ask for.
+    :param list_lag: Seconds within which IBM lists a session or a job whose create response was lost.
     """
 
     max_elapsed: float = 90.0
@@ -49,38 +49,32 @@ class RetryPolicy:
     max_backoff: float = 15.0
     list_lag: float = 15.0
 
-    def options(self, operation: Operation[Any]) -> dict[str, Any]:
-        """Arguments for tenacity's ``Retrying`` and ``AsyncRetrying`` alike."""
+    def tenacity_options(self, operation: Operation[Any]) -> dict[str, Any]:
+        """Return the arguments for tenacity's ``Retrying`` and ``AsyncRetrying``."""
+        grow = wait_random_exponential(multiplier=self.initial_backoff, max=self.max_backoff)
+        is_over = stop_before_delay(self.max_elapsed)
+
+        def wait(state: RetryCallState) -> float:
+            error = _error_of(state)
+            asked = 0.0 if error.retry_immediately else error.retry_after
+            # A little more than asked, so that clients which were asked the same do not come back together.
+            return grow(state) if asked is None else asked + random.uniform(0, self.initial_backoff)
+
         return {
             "retry": retry_if_exception(lambda error: is_retryable(operation, error)),
-            "wait": self._pause(),
-            "stop": self._stop(),
-            "before_sleep": _announce,
+            "wait": wait,
+            "stop": lambda state: not _error_of(state).retry_immediately and is_over(state),
+            "before_sleep": _log_retry,
             "reraise": True,
         }
 
-    def _pause(self) -> Callable[[RetryCallState], float]:
-        grow = wait_random_exponential(multiplier=self.initial_backoff, max=self.max_backoff)
-
-        def pause(state: RetryCallState) -> float:
-            error = _error_of(state)
-            asked = 0.0 if error.retry_immediately else error.retry_after
-            # A little more than asked, so that those who were told the same do not come back together.
-            return grow(state) if asked is None else asked + random.uniform(0, self.initial_backoff)
-
-        return pause
-
-    def _stop(self) -> Callable[[RetryCallState], bool]:
-        over = stop_before_delay(self.max_elapsed)
-        return lambda state: not _error_of(state).retry_immediately and over(state)
-
 
 NO_RETRY = RetryPolicy(max_elapsed=0.0, list_lag=0.0)
-"""One attempt; for callers that have seconds to live."""
+"""One attempt; for a task that is being killed."""
 
 
 def is_retryable(operation: Operation[Any], error: BaseException) -> bool:
-    """Whether the policy allows the operation to be sent again after this error."""
+    """Return True if the policy allows the operation to be sent again after this error."""
     if not isinstance(error, IBMQuantumError):
         return False
     if error.retry_immediately or not error.retryable:
@@ -95,7 +89,7 @@ def _not_carried_out(error: IBMQuantumError) -> bool:
 @contextmanager
 def flag_unknown_outcome(operation: Operation[Any]) -> Iterator[None]:
     """
-    Tell an error that leaves the outcome of a request open from one that does not.
+    Turn an error that leaves the outcome of a request open into an ``OutcomeUnknownError``.
 
     :raises OutcomeUnknownError: If a request that must be sent once only may have been carried out.
     """
@@ -105,19 +99,21 @@ def flag_unknown_outcome(operation: Operation[Any]) -> Iterator[None]:
         if operation.safety is not Safety.NON_IDEMPOTENT or _not_carried_out(error):
             raise
         raise OutcomeUnknownError(
-            f"{error.message}. It may have been carried out all the same, so it is not sent again",
+            f"{error.message}. It may have been carried out, so it is not sent again",
             status=error.status,
             code=error.code,
             trace=error.trace,
         ) from error
 
 
-def _announce(state: RetryCallState) -> None:
+def _log_retry(state: RetryCallState) -> None:
     error = _error_of(state)
-    log.warning("%s. Attempt %d; next one in %.1f s", error, state.attempt_number, state.upcoming_sleep)
+    log.warning(
+        "%s. Attempt %d failed; the next one is in %.1f s", error, state.attempt_number, state.upcoming_sleep
+    )
 
 
 def _error_of(state: RetryCallState) -> IBMQuantumError:
-    """The error of the last attempt; there is one, and ours, wherever the policy is asked."""
+    """Return the error of the last attempt; there is one, and ours, wherever tenacity asks."""
     error = state.outcome.exception() if state.outcome else None
     return error if isinstance(error, IBMQuantumError) else IBMQuantumError(str(error))

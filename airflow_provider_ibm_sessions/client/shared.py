@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One async client, and so one set of connections, for all that wait in one event loop."""
+"""One async client, and so one set of connections, for all tasks of one event loop."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _shared: dict[tuple[asyncio.AbstractEventLoop, Credentials, int], _Shared] = {}
 async def shared_client(
     credentials: Credentials, *, pool_shards: int = POOL_SHARDS
 ) -> AsyncIterator[AsyncIBMQuantumClient]:
-    """Lend the running loop's client for these credentials; the last user closes it."""
+    """Lend the running loop's client for these credentials; its last user closes it."""
     key = (asyncio.get_running_loop(), credentials, pool_shards)
     if key not in _shared:
-        await asyncio.to_thread(transport.options, credentials)  # may read a file: not in the loop
+        await asyncio.to_thread(transport.load_tls_context, credentials)  # may read a file: not in the loop
     if key not in _shared:
         _shared[key] = _Shared(AsyncIBMQuantumClient(credentials, pool_shards=pool_shards))
     entry = _shared[key]

@@ -21,7 +21,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     OutcomeUnknownError,
 )
 from airflow_provider_ibm_sessions.client.models.jobs import Job, SubmitJob
-from airflow_provider_ibm_sessions.client.operations import checked
+from airflow_provider_ibm_sessions.client.operations import validate
 from airflow_provider_ibm_sessions.client.validation import MAX_TAG_LENGTH, MAX_TAGS, short_repr, to_seconds
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def _validate_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     fields["tags"] = _validate_tags(fields.get("tags", ()))
     if "cost" in fields:
         fields["cost"] = _validate_cost(fields["cost"])
-    checked(SubmitJob, {**fields, "backend": "any"})
+    validate(SubmitJob, {**fields, "backend": "any"})
     return fields
 
 

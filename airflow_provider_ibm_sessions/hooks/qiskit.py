@@ -66,7 +66,7 @@ class BearerAuth(AuthBase):
         _ = response.content  # read to its end, so that the connection can be used again
         response.close()
         again = response.request.copy()
-        self._client.refuse(str(again.headers["Authorization"]))
+        self._client.invalidate_token(str(again.headers["Authorization"]))
         self._authorize(again)
         reply: Response = response.connection.send(again, **options)
         reply.history.append(response)

@@ -76,7 +76,7 @@ def tool_for(operation: Operation[Any]) -> Tool:
         title=operation.summary,
         description=face.description,
         input_schema=operation.arguments.model_json_schema(),
-        output_schema=(operation.reply or Done).model_json_schema(mode="serialization"),
+        output_schema=(operation.response_model or Done).model_json_schema(mode="serialization"),
         annotations=ToolAnnotations(
             title=operation.summary,
             read_only_hint=operation.safety is Safety.SAFE,
@@ -177,7 +177,7 @@ async def _result(
     except Exception:  # a bug: the SDK would tell its text, whatever that holds
         log.exception("%s failed", operation.summary)
         return CallToolResult(content=[_text("The service failed; its log says how")], is_error=True)
-    if operation.reply is None:
+    if operation.response_model is None:
         answer = Done(id=str(arguments.get("id"))).model_dump()
     return CallToolResult(content=[_text(json.dumps(answer))], structured_content=answer)
 

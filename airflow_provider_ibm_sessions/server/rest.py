@@ -75,7 +75,7 @@ def rest_app(
 
 def _add(app: FastAPI, operation: Operation[Any], desk: Desk) -> None:
     """Offer one operation, under its path and the doubled one."""
-    success = HTTPStatus.OK if operation.reply else HTTPStatus.NO_CONTENT
+    success = HTTPStatus.OK if operation.response_model else HTTPStatus.NO_CONTENT
     for prefix in ("", _DOUBLED):
         app.add_api_route(
             prefix + operation.path,
@@ -86,8 +86,8 @@ def _add(app: FastAPI, operation: Operation[Any], desk: Desk) -> None:
             description=operation.offered_as.description,
             tags=[openapi.OPERATIONS],
             status_code=success,
-            response_model=operation.reply,
-            response_description="IBM's answer" if operation.reply else "IBM has done it",
+            response_model=operation.response_model,
+            response_description="IBM's answer" if operation.response_model else "IBM has done it",
             responses=openapi.failures(operation),
             include_in_schema=not prefix,
         )
@@ -101,7 +101,7 @@ def _endpoint(operation: Operation[Any], desk: Desk) -> Endpoint:
         query = given.pop("query", None)
         arguments = {**given, **(query.model_dump(exclude_none=True) if query else {})}
         answer = await desk.carry_out(operation.parse_arguments(arguments), caller_of(request.scope))
-        return _answer(answer, empty=operation.reply is None)
+        return _answer(answer, empty=operation.response_model is None)
 
     parameters = [Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request)]
     for name, kind in _parameters(operation).items():

@@ -22,9 +22,8 @@ from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoun
 from airflow_provider_ibm_sessions.client.operations import (
     CREATE_SESSION,
     LIST_BACKENDS,
-    Call,
     Operation,
-    alone,
+    OperationCall,
 )
 from airflow_provider_ibm_sessions.client.recovery import PendingCreate, attach_candidates
 from airflow_provider_ibm_sessions.client.results import to_strict_json
@@ -101,7 +100,7 @@ class Desk:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
 
-    async def carry_out(self, call: Call, caller: Caller) -> Any:
+    async def carry_out(self, call: OperationCall, caller: Caller) -> Any:
         """
         Make a call, for as long as the caller stays.
 
@@ -134,13 +133,13 @@ class Desk:
     async def _reaches_ibm(self) -> bool:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self._client.run_flow(alone(LIST_BACKENDS.call()))
+                await self._client.run_flow(LIST_BACKENDS.call().as_flow())
         except (IBMQuantumError, TimeoutError) as error:
             log.warning("Not ready: %s", str(error) or f"no answer within {PROBE_SECONDS:g} s")
             return False
         return True
 
-    def _begun(self, call: Call) -> asyncio.Task[Any]:
+    def _begun(self, call: OperationCall) -> asyncio.Task[Any]:
         """What is seen through is under way once, however many ask for it."""
         if not call.operation.seen_through:
             return asyncio.create_task(self._work(call, self._places))
@@ -155,11 +154,11 @@ class Desk:
         if not working.cancelled() and (error := working.exception()):
             log.warning("%s %s: %s", *key, error)  # whoever asked may have left
 
-    async def _work(self, call: Call, places: asyncio.Semaphore) -> Any:
+    async def _work(self, call: OperationCall, places: asyncio.Semaphore) -> Any:
         await self._take_place(places)
         began = datetime.now(UTC)
         try:
-            return await self._client.run_flow(alone(call))
+            return await self._client.run_flow(call.as_flow())
         except OutcomeUnknownError as error:
             if call.operation is CREATE_SESSION:
                 await self._look(PendingCreate(**call.values, created_after=began), error)
@@ -233,7 +232,7 @@ class Desk:
 
     async def _undone(self, operation: Operation[Any], name: str) -> bool:
         try:
-            await self._client.run_flow(alone(operation.call(name)))
+            await self._client.run_flow(operation.call(name).as_flow())
         except NotFoundError as error:
             log.warning("%s", error)
         except IBMQuantumError as error:

@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
 from airflow_provider_ibm_sessions.client.polling import (
     FailureTolerance,
-    first_pause,
+    initial_jitter,
     is_transient,
     jittered,
 )
@@ -100,7 +100,7 @@ class IBMQuantumTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is an event, then send it once. Called by the triggerer."""
         # Before anything else: a thousand that start together shall not ask for a connection together.
-        await self._sleep(first_pause(self.poll_interval))
+        await self._sleep(initial_jitter(self.poll_interval))
         event = await self._wait()
         await asyncio.sleep(self.created_at + MIN_DEFERRAL - time.time())
         yield TriggerEvent(self.payload(event))  # type: ignore[no-untyped-call]
@@ -151,7 +151,7 @@ class IBMQuantumTrigger(BaseTrigger):
                 return event
             if time.time() >= self.end_time:
                 return {"status": "timeout", "message": self.timeout_message()}
-            await self._sleep(max(jittered(self.poll_interval), tolerance.pause))
+            await self._sleep(max(jittered(self.poll_interval), tolerance.delay))
 
     async def _poll_tolerantly(
         self, client: AsyncIBMQuantumClient, tolerance: FailureTolerance

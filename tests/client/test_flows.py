@@ -263,7 +263,9 @@ def test_a_list_that_is_still_empty_is_not_the_end(ibm, api, session, submit):
 @pytest.mark.parametrize("in_session", [False, True])
 def test_a_reply_about_another_job_is_an_error_of_ours(ibm, api, session, submit, in_session):
     (wanted,) = submit(1)
-    ibm.script(Fault("GET", f"{JOBS}/*", json={"id": "another", "state": {"status": "Completed"}}))
+    ibm.script(
+        Fault("GET", f"{JOBS}/*", json={"id": "another", "state": {"status": "Completed"}}, times=None)
+    )
     with pytest.raises(IBMQuantumError):
         look(api, wanted, session_id=session if in_session else None)
 

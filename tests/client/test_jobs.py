@@ -296,7 +296,7 @@ def test_the_life_of_a_job(ibm, api):
     assert (job.program.id, job.backend, job.tags, job.cost) == ("sampler", "ibm_fez", ["a"], 100)
     assert job.created.tzinfo
     ibm.clock.advance(5)
-    assert api.get_job(name).outcome == JobState.RUNNING
+    assert api.get_job(name).final_status == JobState.RUNNING
     ibm.clock.advance(1)
     job = api.get_job(name)
     assert (job.final_status, job.is_final, job.is_completed) == (JobState.COMPLETED, True, True)
@@ -525,7 +525,7 @@ def test_a_job_has_no_logs_before_its_end(ibm, api):
 
 def test_a_web_page_is_no_log(ibm, api):
     ibm.script(Fault("GET", f"{JOBS}/*/logs", html=True))
-    with pytest.raises(BadResponseError, match="no plain text"):
+    with pytest.raises(BadResponseError, match="not plain text"):
         api.job_logs("x")
 
 
@@ -646,3 +646,11 @@ def test_job_calls_say_who_asks(ibm, api):
 def test_a_job_made_by_hand_is_one_too():
     job = Job(id="x", state="Failed")
     assert (job.is_final, str(job.to_error())) == (True, "Job x: Failed")
+
+
+def test_a_metric_with_a_fraction_is_kept(ibm, api):
+    metrics = {"circuits_execution_time_ns": 1.5, "usage": {"qpu_charge_time_seconds": 2.5}}
+    ibm.script(Fault("GET", f"{JOBS}/*/metrics", json=metrics))
+    found = api.job_metrics("x")
+    assert found.circuits_execution_time_ns == 1.5
+    assert found.usage.qpu_charge_time_seconds == 2.5

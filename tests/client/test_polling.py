@@ -20,8 +20,8 @@ from airflow_provider_ibm_sessions.client.errors import (
 from airflow_provider_ibm_sessions.client.polling import (
     TOLERATED_FAILURES,
     FailureTolerance,
-    first_pause,
     has_reached,
+    initial_jitter,
     jittered,
 )
 
@@ -90,13 +90,13 @@ def test_a_bad_certificate_is_not_waited_for():
 @given(MANY)
 def test_pauses_spread_but_stay_near(seconds):
     assert 0.79 * seconds <= jittered(seconds) <= 1.21 * seconds
-    assert 0 <= first_pause(seconds) <= seconds
+    assert 0 <= initial_jitter(seconds) <= seconds
 
 
 def test_a_pause_that_is_made_is_not_counted():
     patience = FailureTolerance(0, honours_retry_after=True)
     assert patience.tolerates(RateLimitedError("slowly", retry_after=7))
-    assert (patience.pause, patience.count) == (7, 0)
+    assert (patience.delay, patience.count) == (7, 0)
     assert not FailureTolerance(0).tolerates(RateLimitedError("slowly", retry_after=7)), (
         "nobody makes it here"
     )

@@ -397,3 +397,19 @@ def test_a_token_for_somebody_else_is_not_waited_for_longer(ibm):
     ):
         client.authorization()
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("status", [423, 400, 409])
+def test_a_reserved_qpu_is_free_again_later(ibm, connect, status):
+    """IBM's code 1233. Nothing was carried out, so that a POST may be sent again as well."""
+    busy = {"errors": [{"code": 1233, "message": "Backend is reserved"}]}
+    for call in (CREATE, GET):
+        ibm.script(call.fault(status=status, json=busy, times=2))
+    session = CREATE(connect(QUICK), None)
+    assert (CREATE.seen(ibm), len(ibm.sessions)) == (3, 1)
+    assert GET(connect(QUICK), session.id).id == session.id
+    ibm.script(CREATE.fault(status=status, json=busy, times=None))
+    with pytest.raises(RequestRejectedError, match="reserved for others for now") as caught:
+        CREATE(connect(BRIEF))
+    assert (caught.value.retryable, caught.value.code, caught.value.status) == (True, "1233", status)
+    assert not isinstance(caught.value, ConflictError), "which would mean that it has ended already"

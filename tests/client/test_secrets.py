@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import traceback
 
 import pytest
 
+from airflow_provider_ibm_sessions.client import Job, Session, auth
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.models.instance import Backend, Workload
 from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF, ONE_TRY, TOKEN, assert_hidden
 
@@ -77,3 +80,93 @@ def test_the_key_is_in_no_request_but_the_one_to_iam(ibm, connect):
     for entry in ibm.journal:
         text = f"{entry.path}{entry.query}{entry.headers}{entry.body!r}"
         assert (ibm.api_key in text) == (entry.path == TOKEN)
+
+
+# -- proxies -------------------------------------------------------------------------------------------------
+
+PROXY_USERS = {
+    "password": ("me:hunter2-of-the-proxy", ["hunter2-of-the-proxy"]),
+    "encoded": ("me:p%40ss%2Fword%21", ["p%40ss%2Fword%21", "p@ss/word!"]),
+    "token as user": ("proxy-token-0123456789", ["proxy-token-0123456789"]),
+}
+
+
+@pytest.mark.parametrize(("user", "secrets"), PROXY_USERS.values(), ids=PROXY_USERS)
+def test_a_proxy_that_echoes_its_credentials_gives_nothing_away(ibm, connect, canned, caplog, user, secrets):
+    def refuse(request):
+        sent = [line for line in request.splitlines() if line.lower().startswith(b"proxy-authorization")]
+        decoded = base64.b64decode(sent[0].split()[-1])
+        reason = b"407 No: " + sent[0] + b" is " + decoded + b" of " + user.encode()
+        return b"HTTP/1.1 " + reason + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+    canned.reply = refuse
+    proxy = canned.url.removesuffix("/api").replace("//", f"//{user}@")
+    api = connect(BRIEF, url="https://api.example/api", iam_url="https://iam.example", proxy=proxy)
+    with pytest.raises(IBMQuantumError) as caught:
+        api.list_backends()
+    text = f"{caught.value}{caught.value!r}{vars(caught.value)}{caplog.text}"
+    assert "No: " in text
+    assert "***" in text
+    encoded = base64.b64encode(secrets[-1].encode()).decode().rstrip("=")
+    assert not [secret for secret in [*secrets, encoded[4:-4]] if secret in text]
+
+
+# -- who hides tokens in logs --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The tokens that a callback is given."""
+    monkeypatch.setattr(auth, "_token_callbacks", [])
+    tokens = []
+    auth.on_new_token(tokens.append)
+    tokens.clear()  # those of other tests
+    return tokens
+
+
+def test_each_new_token_is_handed_to_the_callback_before_it_is_used(ibm, connect, told):
+    api = connect(ONE_TRY)
+    api.list_backends()
+    api.list_backends()
+    ibm.revoke_tokens()
+    api.list_backends()
+    assert told == [token.value for token in ibm.tokens]
+    assert len(told) == 2
+
+
+def test_a_callback_that_comes_late_is_given_the_token_in_use(ibm, connect, told):
+    connect(ONE_TRY).list_backends()
+    late = []
+    auth.on_new_token(late.append)
+    assert ibm.tokens[0].value in late
+
+
+# -- what IBM writes -----------------------------------------------------------------------------------------
+
+ODD_TEXT = "bad\n2026-01-01 ERROR forged\r\x1b[31mred\x1b[0m\x00\u202e\u2028end"
+FIELDS = {
+    "job reason": Job(id="x", state={"status": ODD_TEXT, "reason": ODD_TEXT, "reason_solution": ODD_TEXT}),
+    "job state": Job(id="x", state=ODD_TEXT, status=ODD_TEXT, backend=ODD_TEXT),
+    "session": Session(id="x", state=ODD_TEXT, state_reason=ODD_TEXT, mode=ODD_TEXT, backend_name=ODD_TEXT),
+    "workload": Workload(id="x", status=ODD_TEXT, status_reason=ODD_TEXT, mode=ODD_TEXT, backend=ODD_TEXT),
+    "backend": Backend(name=ODD_TEXT, status={"name": ODD_TEXT, "reason": ODD_TEXT}),
+}
+
+
+@pytest.mark.parametrize("model", FIELDS.values(), ids=FIELDS)
+def test_what_ibm_writes_is_one_line_without_control_characters(model):
+    def strings(value):
+        if isinstance(value, dict):
+            return [each for item in value.values() for each in strings(item)]
+        return [value] if isinstance(value, str) else []
+
+    found = strings(model.model_dump(exclude_none=True))
+    assert any("forged" in each for each in found)
+    assert all(each.isprintable() for each in found)
+    if isinstance(model, Job):
+        assert str(model.to_error()).isprintable()
+
+
+def test_what_ibm_writes_without_end_is_cut():
+    session = Session(id="x", state_reason="x" * 1_000_000)
+    assert len(session.state_reason) == 4000

@@ -26,6 +26,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     SessionClosedError,
     TransportError,
 )
+from airflow_provider_ibm_sessions.client.submission import resume_jobs
 from testing.fake_ibm import Fault
 from tests.client.conftest import assert_hidden, credentials_for, free_port
 
@@ -465,6 +466,43 @@ def test_a_job_without_the_tag_is_neither_taken_nor_cancelled(ibm, client):
     ibm.script(looks(json=listing(*ibm.jobs.values())))
     assert resume_job(client, TAG) is None
     assert len(alive(ibm)) == 3
+
+
+# -- resume_jobs ---------------------------------------------------------------------------------------------
+
+
+def test_many_jobs_of_a_session_are_resumed_with_one_list(ibm, client):
+    session = ibm.plant_session().id
+    tags = [f"{TAG}-{number}" for number in range(5)]
+    names = [client.submit_job(**JOB, tags=[tag], session_id=session).id for tag in tags]
+    found = resume_jobs(client, tags, session)
+    assert {tag: job.id for tag, job in found.items()} == dict(zip(tags, names, strict=True))
+    assert len(ibm.requests("GET", JOBS)) == 1
+
+
+def test_of_jobs_of_a_session_with_the_same_tag_the_oldest_is_resumed(ibm, client):
+    session = ibm.plant_session().id
+    names = [client.submit_job(**JOB, tags=[TAG], session_id=session).id for _ in range(2)]
+    assert resume_jobs(client, [TAG], session)[TAG].id == names[0]
+    assert alive(ibm) == names[:1]
+
+
+def test_jobs_without_a_known_session_are_resumed_by_their_tags(ibm, client):
+    name = client.submit_job(**JOB, tags=[TAG], session_id=ibm.plant_session().id).id
+    found = resume_jobs(client, [TAG, "another"], None)
+    assert {tag: job.id for tag, job in found.items()} == {TAG: name}
+
+
+def test_jobs_in_the_session_of_a_try_before_the_last_are_resumed_as_well(ibm, client):
+    """Each failed try drains its session, so the next one submits what is missing in another."""
+    first, second = ibm.plant_session().id, ibm.plant_session().id
+    tags = [f"{TAG}-{number}" for number in range(2)]
+    names = [
+        client.submit_job(**JOB, tags=[tag], session_id=session).id
+        for tag, session in zip(tags, (first, second), strict=True)
+    ]
+    found = resume_jobs(client, tags, second)
+    assert {tag: job.id for tag, job in found.items()} == dict(zip(tags, names, strict=True))
 
 
 # -- what never leaves the machine ---------------------------------------------------------------------------

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A deadline for the whole of a blocking exchange.
+Total timeout of a blocking exchange.
 
 httpx bounds each read, so that a server which sends a byte now and then is never too late. An event loop has
 ``asyncio.timeout`` against that; blocking sockets have this: each wait is for what is left of the whole.
+
+This is the one module that uses private attributes of httpx and httpcore: httpx gives its pool no network
+backend of ours, while httpcore's pool takes one.
 """
 
 from __future__ import annotations
@@ -12,24 +15,27 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import httpcore
+import httpx
+
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import ssl
 
-    import httpx
+SUPPORTED: Final = "httpx>=0.27,<1 and httpcore>=1.0,<2"
 
 _thread = threading.local()
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[Callable[[], None]]:
+def total_timeout(seconds: float) -> Iterator[Callable[[], None]]:
     """
-    What this thread exchanges inside of this ends within ``seconds``, by a timeout if need be.
+    End everything that this thread exchanges in this context within so many seconds, with a timeout error.
 
-    Yields a function that gives them anew: the time for a token is not taken from the request's own.
+    Yields a function that starts the time again: what IAM takes for a token is not the request's own.
     """
     outer = getattr(_thread, "end", None)
 
@@ -43,23 +49,42 @@ def within(seconds: float) -> Iterator[Callable[[], None]]:
         _thread.end = outer
 
 
-def install_total_timeout(client: httpx.Client) -> httpx.Client:
-    """Make a client's connections heed :func:`within`."""
-    # httpx hands its pool no network backend of ours; httpcore's pool takes one.
-    for transport in (client._transport, *client._mounts.values()):
-        if pool := getattr(transport, "_pool", None):
-            pool._network_backend = _Backend(pool._network_backend)
-    return client
+def install_total_timeout(transport: httpx.HTTPTransport) -> httpx.HTTPTransport:
+    """
+    Make the connections of a transport obey :func:`total_timeout`.
+
+    :raises ConfigurationError: If the installed httpx or httpcore has none of the attributes that are needed.
+    """
+    pool = _private_attribute(transport, "_pool")
+    backend = _private_attribute(pool, "_network_backend")
+    if not isinstance(backend, httpcore.NetworkBackend):
+        raise _unsupported(f"{type(pool).__name__}._network_backend is a {type(backend).__name__}")
+    pool._network_backend = _Backend(backend)
+    return transport
 
 
-def _left(timeout: float | None, late: type[Exception]) -> float | None:
-    """What a single wait may take."""
+def _private_attribute(owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        raise _unsupported(f"{type(owner).__name__} has no {name}") from None
+
+
+def _unsupported(reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"httpx {httpx.__version__} with httpcore {httpcore.__version__} is not supported: install "
+        f"{SUPPORTED} ({reason})"
+    )
+
+
+def _time_left(timeout: float | None, error: type[Exception]) -> float | None:
+    """Return the seconds that a single wait may take."""
     end: float | None = getattr(_thread, "end", None)
     if end is None:
         return timeout
     left = end - time.monotonic()
     if left <= 0:
-        raise late("the time for the whole exchange is over")
+        raise error("the time for the whole exchange is over")
     return left if timeout is None else min(timeout, left)
 
 
@@ -68,10 +93,10 @@ class _Stream(httpcore.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, _time_left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _left(timeout, httpcore.WriteTimeout))
+        self._stream.write(buffer, _time_left(timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -79,7 +104,7 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        timeout = _left(timeout, httpcore.ConnectTimeout)
+        timeout = _time_left(timeout, httpcore.ConnectTimeout)
         return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
@@ -98,5 +123,5 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        timeout = _left(timeout, httpcore.ConnectTimeout)
+        timeout = _time_left(timeout, httpcore.ConnectTimeout)
         return _Stream(self._backend.connect_tcp(host, port, timeout, local_address, socket_options))

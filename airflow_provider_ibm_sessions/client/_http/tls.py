@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import stat
 import threading
 from functools import cache
 
@@ -17,17 +18,19 @@ os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock
 
 def context(verify: bool | str) -> ssl.SSLContext:
     """
-    The context for ``verify``: True, False, or the path of a file of CA certificates.
+    Return the context for ``verify``: True, False, or the path of a file of CA certificates.
 
     Reads a file when it is first asked for, and when the file has changed: not for an event loop.
 
     :raises OSError: If the file cannot be read or holds no certificate.
-    :raises ValueError: If it can be no path at all.
+    :raises ValueError: If it is no regular file, such as a named pipe, which would be waited for endlessly.
     """
-    with _lock:  # threads that start together shall not read it each for itself
-        if isinstance(verify, bool):
-            return _default(verify)
-        return _from_file(verify, os.stat(verify).st_mtime_ns)
+    if isinstance(verify, str):
+        facts = os.stat(verify)
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError(f"{verify} is no regular file")
+    with _lock:  # so that threads which start together read it once
+        return _default(verify) if isinstance(verify, bool) else _from_file(verify, facts.st_mtime_ns)
 
 
 @cache
@@ -36,5 +39,5 @@ def _default(verify: bool) -> ssl.SSLContext:
 
 
 @cache
-def _from_file(path: str, changed: int) -> ssl.SSLContext:
+def _from_file(path: str, changed_at: int) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=path)

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How one exchange with IBM is made and bounded, and how its failures are told."""
+"""How one exchange with IBM is made and bounded, and how its failures become errors of ours."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from airflow_provider_ibm_sessions.client._http import tls
-from airflow_provider_ibm_sessions.client.auth import REFRESHING, SENT, timeouts
+from airflow_provider_ibm_sessions.client._http.timeouts import install_total_timeout
+from airflow_provider_ibm_sessions.client.auth import timeouts
 from airflow_provider_ibm_sessions.client.credentials import Credentials, is_loopback
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
@@ -19,15 +21,17 @@ from airflow_provider_ibm_sessions.client.errors import (
     IBMQuantumError,
     TransportError,
 )
-from airflow_provider_ibm_sessions.client.operations import LARGE_PAYLOAD
-from airflow_provider_ibm_sessions.client.responses import clean
+from airflow_provider_ibm_sessions.client.exchange import MAX_RESPONSE_BYTES, Exchange, exchange_of
+from airflow_provider_ibm_sessions.client.responses import redact
 
-MAX_RESPONSE_BYTES: Final = 32 * 2**20
-MAX_LARGE_RESPONSE_BYTES: Final = 512 * 2**20
 LARGE_PAYLOAD_TIMEOUT_FACTOR: Final = 10
 """So many times the connection's timeout may be taken by an exchange that carries a user's data."""
-MAX_CONNECTIONS: Final = 10
 KEEP_ALIVE: Final = 30.0
+MAX_CONNECTIONS: Final = 20
+"""
+Of one HTTP client, which has at most ten exchanges at once, with the API and with IAM. There is always room
+for another connection: httpcore never closes an idle one to make some, which might just have been assigned.
+"""
 
 _NEVER_SENT: Final = (
     httpx.ConnectError,
@@ -36,153 +40,245 @@ _NEVER_SENT: Final = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
+TransportT = TypeVar("TransportT", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 class LimitedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The bytes of a reply, as long as they are not too many."""
+    """
+    The bytes of a response, as long as they are not too many.
 
-    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, most: int) -> None:
+    :raises BadResponseError: While they are read, when they exceed ``max_bytes``.
+    """
+
+    def __init__(
+        self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, max_bytes: int, action: str
+    ) -> None:
         self._stream = cast("Any", stream)
-        self._left = most
+        self._max_bytes = self._left = max_bytes
+        self._action = action
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
-            yield self._checked(chunk)
+            yield self._count(chunk)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
-            yield self._checked(chunk)
+            yield self._count(chunk)
 
-    def _checked(self, chunk: bytes) -> bytes:
+    def _count(self, chunk: bytes) -> bytes:
         self._left -= len(chunk)
         if self._left < 0:
-            raise BadResponseError("The reply is too large")
+            raise BadResponseError(f"{self._action}: the response is longer than {self._max_bytes:,} bytes")
         return chunk
 
     def close(self) -> None:
-        """Called by a blocking httpx client."""
+        """Close the stream for a blocking httpx client."""
         self._stream.close()
 
     async def aclose(self) -> None:
-        """Called by an async httpx client."""
+        """Close the stream for an async httpx client."""
         await self._stream.aclose()
 
 
-def bound(response: httpx.Response) -> None:
+def limit_response_size(response: httpx.Response) -> None:
     """
-    Bound a reply before it is read.
+    Bound a response before it is read.
 
-    We ask for none to be compressed. One that is all the same may be as long as it would be at gzip's best.
+    :raises BadResponseError: If it is compressed, although it was asked for as it is: a few bytes may become
+        gigabytes. Of an error response that is compressed, the status alone is used.
     """
-    packed = response.headers.get("content-encoding", "identity") != "identity"
-    most = MAX_LARGE_RESPONSE_BYTES if response.request.extensions.get(LARGE_PAYLOAD) else MAX_RESPONSE_BYTES
-    response.stream = LimitedStream(response.stream, most // 1024 if packed else most)
+    exchange = exchange_of(response.request)
+    action, max_bytes = (exchange.action, exchange.max_bytes) if exchange else ("HTTP", MAX_RESPONSE_BYTES)
+    codings = {coding.strip().lower() for coding in response.headers.get("content-encoding", "").split(",")}
+    if codings <= {"", "identity"}:
+        response.stream = LimitedStream(response.stream, max_bytes, action)
+    elif response.is_success:
+        shown = redact(", ".join(sorted(codings)), response.request, 64)
+        raise BadResponseError(
+            f"{action}: the response is compressed ({shown}), although it was asked for uncompressed",
+            status=response.status_code,
+        )
+    else:
+        response.headers["content-encoding"] = "identity"
+        response.headers["content-type"] = "application/octet-stream"
+        response.stream = LimitedStream(response.stream, MAX_RESPONSE_BYTES, action)
 
 
 async def alimit_response_size(response: httpx.Response) -> None:
-    """The same, called by an async httpx client."""
-    bound(response)
+    """Bound a response for an async httpx client."""
+    limit_response_size(response)
 
 
-def seconds_for(request: httpx.Request, credentials: Credentials) -> float:
-    """How long one exchange may take as a whole; each wait for bytes is bounded by the timeout itself."""
-    return credentials.timeout * (
-        LARGE_PAYLOAD_TIMEOUT_FACTOR if request.extensions.get(LARGE_PAYLOAD) else 1
-    )
+def total_seconds(exchange: Exchange) -> float:
+    """Return the seconds that an exchange may take; each wait for bytes is bounded by the timeout itself."""
+    return exchange.credentials.timeout * (LARGE_PAYLOAD_TIMEOUT_FACTOR if exchange.large_payload else 1)
 
 
-def options(credentials: Credentials) -> dict[str, Any]:
+def load_tls_context(credentials: Credentials) -> ssl.SSLContext:
     """
-    Arguments for ``httpx.Client`` and ``httpx.AsyncClient`` alike. May read a file of CA certificates.
+    Return the TLS context. May read a file of CA certificates: not for an event loop.
 
-    :raises ConfigurationError: If that file is gone since the credentials were checked.
+    :raises ConfigurationError: If that file cannot be read, or is gone since the credentials were checked.
     """
     try:
-        context = tls.context(credentials.verify)
+        return tls.context(credentials.verify)
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"verify: cannot read {credentials.verify}", field="verify") from error
-    return {
-        "timeout": timeouts(credentials),
-        "verify": context,
-        "proxy": _proxy(credentials.proxy, context),
-        "mounts": None if credentials.proxy else _direct(credentials),
-        "follow_redirects": False,
-        "limits": httpx.Limits(
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_CONNECTIONS,
-            keepalive_expiry=KEEP_ALIVE,
-        ),
-    }
+        source = credentials.verify
+        if isinstance(source, bool):
+            source = "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names in the environment"
+        raise ConfigurationError(f"verify: cannot read {source}", field="verify") from error
 
 
-def _proxy(url: str | None, context: ssl.SSLContext) -> httpx.Proxy | None:
-    """The proxy; ``verify`` is meant for one that is spoken to by TLS as well."""
-    if url is None:
+def proxy_for(credentials: Credentials, url: str) -> str | None:
+    """
+    Return the URL of the proxy that requests to a URL go through: the connection's, or the environment's.
+
+    Plain http is for loopback addresses only, and stays on this machine: it would show a proxy the API key.
+    """
+    target = httpx.URL(url)
+    if credentials.proxy:
+        leaves = target.scheme == "http" and not is_loopback(httpx.URL(credentials.proxy).host)
+        return None if leaves else credentials.proxy
+    if is_loopback(target.host):
         return None
-    return httpx.Proxy(url, ssl_context=context if url.startswith("https") else None)
+    proxies = getproxies()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(target.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _direct(credentials: Credentials) -> dict[str, None]:
-    """What is on loopback goes there, and not in clear text through a proxy of the environment."""
-    hosts = {httpx.URL(url).host for url in (credentials.url, credentials.iam_url)}
+def open_client(credentials: Credentials) -> httpx.Client:
+    """Return a blocking HTTP client, for one thread at a time."""
+    options = client_options(credentials, httpx.HTTPTransport)
+    for transport in (options["transport"], *options["mounts"].values()):
+        install_total_timeout(transport)
+    return httpx.Client(**options, event_hooks={"response": [limit_response_size]})
+
+
+def open_async_client(credentials: Credentials) -> httpx.AsyncClient:
+    """Return an async HTTP client."""
+    options = client_options(credentials, httpx.AsyncHTTPTransport)
+    return httpx.AsyncClient(**options, event_hooks={"response": [alimit_response_size]})
+
+
+def client_options(credentials: Credentials, transport_type: type[TransportT]) -> dict[str, Any]:
+    """
+    Return arguments for ``httpx.Client`` or ``httpx.AsyncClient``.
+
+    :raises ConfigurationError: If the CA certificates cannot be read, or a proxy cannot be used.
+    """
+    context = load_tls_context(credentials)
+    limits = httpx.Limits(
+        max_connections=MAX_CONNECTIONS,
+        max_keepalive_connections=MAX_CONNECTIONS,
+        keepalive_expiry=KEEP_ALIVE,
+    )
+
+    def transport_to(url: str) -> TransportT:
+        address = proxy_for(credentials, url)
+        try:
+            # ``verify`` is meant for a proxy that is spoken to by TLS as well.
+            is_tls = bool(address) and httpx.URL(address or "").scheme == "https"
+            proxy = httpx.Proxy(address, ssl_context=context if is_tls else None) if address else None
+            return transport_type(verify=context, proxy=proxy, limits=limits, trust_env=False)
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            source = "proxy" if credentials.proxy else "HTTPS_PROXY or ALL_PROXY in the environment"
+            raise ConfigurationError(
+                f"{source} must be a URL such as http://proxy.example:3128; give another one in the "
+                "connection's field proxy",
+                field="proxy",
+            ) from error
+
+    iam = httpx.URL(credentials.iam_url)
+    mounts = {}
+    if proxy_for(credentials, credentials.url) != proxy_for(credentials, credentials.iam_url):
+        host = f"[{iam.host}]" if ":" in iam.host else iam.host
+        mounts = {f"all://{host}": transport_to(credentials.iam_url)}
     return {
-        f"all://[{host}]" if ":" in host else f"all://{host}": None for host in hosts if is_loopback(host)
+        "transport": transport_to(credentials.url),
+        "mounts": mounts,
+        "timeout": timeouts(credentials),
+        "trust_env": False,
+        "follow_redirects": False,
     }
 
 
 @contextmanager
-def translate_errors(request: httpx.Request, doing: str) -> Iterator[None]:
+def translate_errors(request: httpx.Request, action: str) -> Iterator[None]:
     """
-    Send the request inside of this.
+    Send the request in this context.
 
     :raises TransportError: For every failure to exchange bytes, with ``sent`` as exact as can be known.
     """
-    request.extensions[SENT] = request.extensions[REFRESHING] = False
+    exchange = exchange_of(request)
+    if exchange:
+        exchange.sent = exchange.refreshing_token = False
     try:
-        with _only_our_errors(request, doing):
+        with _only_our_errors(request, action):
             yield
     except IBMQuantumError as error:
-        error.sent = error.sent and _sent(request)
-        error.retry_immediately = bool(request.extensions[REFRESHING])
+        if exchange:
+            error.sent = error.sent and exchange.sent
+            error.retry_immediately = exchange.refreshing_token
         raise
 
 
 @contextmanager
-def _only_our_errors(request: httpx.Request, doing: str) -> Iterator[None]:
+def _only_our_errors(request: httpx.Request, action: str) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        raise _transport_error(error, request, doing) from error
+        text = redact(str(error), request).rstrip(".")
+        translated = TransportError(
+            f"{action}: {type(error).__name__} at {_place_of(error, request)}{': ' + text if text else ''}",
+            sent=not isinstance(error, _NEVER_SENT),
+        )
+        translated.retryable = not _is_bad_certificate(error)
+        raise translated from error
     except TimeoutError as error:
-        raise TransportError(f"{doing}: no complete reply in time") from error
+        place = _place_of(error, request)
+        raise TransportError(f"{action}: no complete response in time from {place}") from error
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise ConfigurationError(f"{doing}: {type(error).__name__} in the URL", field="url") from error
+        raise ConfigurationError(f"{action}: {type(error).__name__} in the URL", field="url") from error
 
 
-def _transport_error(error: httpx.HTTPError, request: httpx.Request, doing: str) -> TransportError:
-    host = request.url.host if _sent(request) else "IAM or " + request.url.host
-    translated = TransportError(
-        f"{doing}: {type(error).__name__} at {host}{_reason(error, request)}",
-        sent=_sent(request) and not isinstance(error, _NEVER_SENT),
-    )
-    translated.retryable = not _is_bad_certificate(error)
-    return translated
+def _place_of(error: Exception, request: httpx.Request) -> str:
+    """Return who failed in words: IAM, the API or the proxy, with the host."""
+    exchange, url = exchange_of(request), request.url
+    if exchange is None:
+        return url.host
+    credentials, service = exchange.credentials, exchange.service
+    # The request for a token is not the caller's, and httpx tells which one has failed where it knows.
+    failed = _request_of(error)
+    if (failed is not None and failed is not request) or (failed is None and not exchange.sent):
+        url, service = httpx.URL(credentials.iam_url), "IAM"
+    proxy = httpx.URL(proxy_for(credentials, str(url)) or "")
+    if not proxy.host:
+        return f"{service} ({url.host})"
+    proxy_place = f"the proxy ({proxy.host}:{proxy.port or {'http': 80, 'https': 443}.get(proxy.scheme)})"
+    is_connect_error = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    # TLS with the service begins when the proxy has opened its tunnel.
+    is_tls_with_service = proxy.scheme == "http" and _ssl_error(error) is not None
+    if isinstance(error, httpx.ProxyError) or (is_connect_error and not is_tls_with_service):
+        return proxy_place
+    return f"{service} ({url.host}) through {proxy_place}"
 
 
-def _sent(request: httpx.Request) -> bool:
-    return bool(request.extensions.get(SENT))
+def _request_of(error: Exception) -> httpx.Request | None:
+    try:
+        return error.request if isinstance(error, httpx.RequestError) else None
+    except RuntimeError:  # httpx's way to say that it does not know
+        return None
 
 
-def _reason(error: httpx.HTTPError, request: httpx.Request) -> str:
-    # What a server has written may stand in it, and it may have written back what we sent.
-    failed = getattr(error, "_request", None) or request
-    text = clean(clean(str(error), request), failed).rstrip(".")
-    return f": {text}" if text else ""
-
-
-def _is_bad_certificate(error: BaseException | None) -> bool:
+def _ssl_error(error: BaseException | None) -> ssl.SSLError | None:
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+        if isinstance(error, ssl.SSLError):
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+def _is_bad_certificate(error: BaseException) -> bool:
+    return isinstance(_ssl_error(error), ssl.SSLCertVerificationError)

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What all models of IBM Quantum's REST API have in common.
+Base classes and field types of all models of IBM Quantum's REST API.
 
-Requests are strict: an unknown field or a wrong type is an error before anything is sent. Replies are read
-with patience: only an id is demanded, fields and states that are new are kept as they come.
+Requests are strict: an unknown field or a wrong type is an error before anything is sent. Responses are read
+leniently: only an id is required, and fields and states that are new are kept as they came.
 """
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -20,7 +24,29 @@ from pydantic import (
     field_validator,
 )
 
-from airflow_provider_ibm_sessions.client.validation import ID_PATTERN, MAX_ID_LENGTH
+from airflow_provider_ibm_sessions.client.validation import ID_PATTERN, MAX_ID_LENGTH, validate_id
+
+MAX_LINE_LENGTH = 4000
+MAX_ROWS_PER_PAGE = 10_000
+"""Rows that a page may have. IBM sends at most 200; a page of a million would cost its reader gigabytes."""
+
+
+def single_line(text: str) -> str:
+    """Return the text on one line, without control characters, cut at 4,000 characters: it will be logged."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * MAX_LINE_LENGTH])
+    return re.sub(r"\s+", " ", printable).strip()[:MAX_LINE_LENGTH]
+
+
+def as_utc(time: datetime) -> datetime:
+    """Return the time with its zone; one without is UTC, as all of IBM's are."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic wants a ValueError
+    return value
+
 
 PathId: TypeAlias = Annotated[
     str,
@@ -28,33 +54,54 @@ PathId: TypeAlias = Annotated[
 ]
 """An id in a path, with the rules of ``validate_id``."""
 
+ResourceId: TypeAlias = Annotated[str, AfterValidator(lambda value: validate_id(value, "id"))]
+"""
+An id that IBM has given to a session or a job.
 
-class Request(BaseModel):
-    """What is sent."""
+One that no later request could name is refused when it is read: the outcome of the request that brought it
+is then reported as unknown, with the id in the message, in place of a session that nobody can close.
+"""
+
+Line: TypeAlias = Annotated[str, AfterValidator(single_line)]
+"""A string of IBM's that ends up in log lines and errors: a state, a reason."""
+
+Text: TypeAlias = Annotated[str, AfterValidator(lambda value: value.encode(errors="replace").decode())]
+"""A string of IBM's for programs: JSON can hold half characters, which nothing can write again."""
+
+Time: TypeAlias = Annotated[datetime, AfterValidator(as_utc)]
+"""A point in time, always with a zone."""
+
+Number: TypeAlias = Annotated[int | float, BeforeValidator(_refuse_bool)]
+"""A number that IBM documents as whole, but which is worth reading with a fraction too."""
+
+
+class RequestModel(BaseModel):
+    """Body or query of a request."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class Part(BaseModel):
-    """Part of a reply. A field that cannot be read is as good as absent, unless nothing works without it."""
+class ResponsePart(BaseModel):
+    """Part of a response. Optional fields that fail validation become None; required ones raise."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
     strict_fields: ClassVar[frozenset[str]] = frozenset()
+    """Optional fields that raise as well, because an unreadable one must not pass for an absent one."""
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _lenient(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    def _read_leniently(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
         try:
             return read(value)
         except ValidationError:
-            # Nothing costs more than a session that is lost because IBM wrote 59.5 where an int stood.
+            # Nothing costs more than a session that is lost because one field of its description is odd.
             name = str(info.field_name)
             if cls.model_fields[name].is_required() or name in cls.strict_fields:
                 raise
             return None
 
 
-class Reply(Part):
-    """A thing of IBM's, or a page of them. Fields that are new are kept."""
+class ResponseModel(ResponsePart):
+    """A resource of IBM's, or a page of them. Fields that are new are kept."""
 
     model_config = ConfigDict(extra="allow")

@@ -7,116 +7,129 @@ Times are UTC, durations are seconds.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, StrictInt
 
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
-from airflow_provider_ibm_sessions.client.models.base import Part, Reply, Request
+from airflow_provider_ibm_sessions.client.models.base import (
+    MAX_ROWS_PER_PAGE,
+    Line,
+    Number,
+    RequestModel,
+    ResponseModel,
+    ResponsePart,
+    Text,
+    Time,
+)
 
 _MAX_CURSOR = 1000
 
 
-class Usage(Part):
+class Usage(ResponsePart):
     """What a workload cost: seconds of QPU time, provisional until ``status`` is ``complete``."""
 
     qpu_charge_time_seconds: float | None = None
-    status: str | None = None
+    status: Line | None = None
 
 
-class Workload(Reply):
+class Workload(ResponseModel):
     """A job, a session or a batch in the list of workloads."""
 
     id: str = Field(min_length=1)
-    mode: str | None = None
-    status: str | None = None
-    status_reason: str | None = None
-    backend: str | None = None
-    created: datetime | None = None
-    ended: datetime | None = None
+    mode: Line | None = None
+    status: Line | None = None
+    status_reason: Line | None = None
+    backend: Line | None = None
+    created: Time | None = None
+    ended: Time | None = None
     accepting_jobs: bool | None = None
-    instance: str | None = None
-    user_id: str | None = None
-    tags: list[str] | None = None
+    instance: Text | None = None
+    user_id: Text | None = None
+    tags: list[Text] | None = None
     usage: Usage | None = None
 
 
-class PageLink(Part):
-    """Where a neighbouring page is."""
+class PageLink(ResponsePart):
+    """Link to a neighbouring page. By IBM's schema it may be empty."""
 
-    href: str
+    href: str | None = None
 
 
-class WorkloadPage(Reply):
+class WorkloadPage(ResponseModel):
     """One page of ``GET /v1/workloads``."""
 
-    strict_fields = frozenset({"next"})  # without it, the list would seem to be at its end
+    strict_fields = frozenset({"next"})  # an unreadable link would pass for the end of the list
 
-    workloads: list[Workload]
+    workloads: list[Workload] = Field(max_length=MAX_ROWS_PER_PAGE)
     total_count: int | None = None
     limit: int | None = None
     next: PageLink | str | None = None
     previous: PageLink | str | None = None
 
     @property
+    def has_next(self) -> bool:
+        """Return True if the page links to a next one, with a cursor or without."""
+        return self.next is not None and self.next not in ("", PageLink(href=""))
+
+    @property
     def next_cursor(self) -> str | None:
         """
-        The cursor of the next page. Only the cursor is used: a link could point at another host.
+        Return the cursor of the next page, or None if the page names none.
 
-        :raises BadResponseError: If there is a link without one: the list would seem to be at its end.
+        Nothing else of the link is used: it could point at another host.
+
+        :raises BadResponseError: If the cursor is longer than any of IBM's.
         """
-        href = self.next.href if isinstance(self.next, PageLink) else self.next
-        if not href:
-            return None
+        link = self.next.href if isinstance(self.next, PageLink) else self.next
         try:
-            [cursor] = parse_qs(urlsplit(href).query)["next"]
-        except (KeyError, ValueError) as error:
-            raise BadResponseError("List workloads: the link to the next page holds no cursor") from error
+            [cursor] = parse_qs(urlsplit(link or "").query)["next"]
+        except (KeyError, ValueError):
+            return None
         if len(cursor) > _MAX_CURSOR:
             raise BadResponseError("List workloads: the cursor of the next page is too long")
         return cursor
 
 
-class Version(Reply):
+class Version(ResponseModel):
     """One version of the API: a date, ``live`` or ``deprecated``, and when it ends."""
 
-    version: str
-    status: str | None = None
-    sunset_date: str | None = None
+    version: Line
+    status: Line | None = None
+    sunset_date: Line | None = None
 
 
-class Versions(Reply):
-    """Reply of ``GET /v1/versions``."""
+class Versions(ResponseModel):
+    """Response of ``GET /v1/versions``."""
 
-    versions: list[Version]
-
-
-class BackendStatus(Part):
-    """Whether a QPU takes work: ``online``, ``paused`` or ``offline``."""
-
-    name: str | None = None
-    reason: str | None = None
+    versions: list[Version] = Field(max_length=MAX_ROWS_PER_PAGE)
 
 
-class Backend(Reply):
+class BackendStatus(ResponsePart):
+    """State of a QPU: ``online``, ``paused`` or ``offline``."""
+
+    name: Line | None = None
+    reason: Line | None = None
+
+
+class Backend(ResponseModel):
     """A QPU of the instance."""
 
-    name: str
-    status: BackendStatus | str | None = None
-    qubits: int | None = None
-    queue_length: int | None = None
+    name: Line
+    status: BackendStatus | Line | None = None
+    qubits: Number | None = None
+    queue_length: Number | None = None
 
 
-class Backends(Reply):
-    """Reply of ``GET /v1/backends`` from API version 2025-01-01 on."""
+class Backends(ResponseModel):
+    """Response of ``GET /v1/backends`` from API version 2025-01-01 on."""
 
-    devices: list[Backend]
+    devices: list[Backend] = Field(max_length=MAX_ROWS_PER_PAGE)
 
 
-class WorkloadFilter(Request):
-    """Query of ``GET /v1/workloads``; what is left out does not filter."""
+class WorkloadFilter(RequestModel):
+    """Query of ``GET /v1/workloads``; what is left out does not filter. Times without a zone are UTC."""
 
     user: Literal["me"] | None = None
     mode: Literal["job", "session", "batch"] | None = None
@@ -124,25 +137,8 @@ class WorkloadFilter(Request):
     backend: str | None = None
     search: str | None = Field(default=None, max_length=500)
     tags: list[str] | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+    created_after: Time | None = None
+    created_before: Time | None = None
     sort: Literal["createdAt", "-createdAt"] = "-createdAt"
     limit: StrictInt = Field(default=50, ge=1, le=50)
     next: str | None = None
-
-
-class Paging:
-    """Which page comes next, until there is none, or a cursor comes round again."""
-
-    def __init__(self, query: WorkloadFilter) -> None:
-        self.query: WorkloadFilter | None = query
-        self._seen = {query.next}
-
-    def advance(self, page: WorkloadPage) -> None:
-        """Go on to the page after this one."""
-        cursor = page.next_cursor
-        if cursor is None or cursor in self._seen or self.query is None:
-            self.query = None
-            return
-        self._seen.add(cursor)
-        self.query = self.query.model_copy(update={"next": cursor})

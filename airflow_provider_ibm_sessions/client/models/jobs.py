@@ -2,13 +2,12 @@
 """
 Jobs, under the field names of IBM's REST reference.
 
-Times are UTC, lengths of time are seconds.
+Times are UTC, durations are seconds.
 """
 
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,7 +23,17 @@ from pydantic_core import to_jsonable_python
 
 from airflow_provider_ibm_sessions.client.enums import JobState
 from airflow_provider_ibm_sessions.client.errors import JobFailedError
-from airflow_provider_ibm_sessions.client.models.base import Part, Reply, Request
+from airflow_provider_ibm_sessions.client.models.base import (
+    MAX_ROWS_PER_PAGE,
+    Line,
+    Number,
+    RequestModel,
+    ResourceId,
+    ResponseModel,
+    ResponsePart,
+    Text,
+    Time,
+)
 from airflow_provider_ibm_sessions.client.models.instance import Usage
 from airflow_provider_ibm_sessions.client.validation import (
     BACKEND_PATTERN,
@@ -44,7 +53,7 @@ _RAN_TOO_LONG = "1305"
 Tag = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_TAG_LENGTH)]
 
 
-class SubmitJob(Request):
+class SubmitJob(RequestModel):
     """Body of ``POST /v1/jobs``. Circuits must be compiled for the backend: IBM queues others, then fails."""
 
     program_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Such as sampler")
@@ -59,16 +68,16 @@ class SubmitJob(Request):
 
     @field_validator("params")
     @classmethod
-    def _can_be_run(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _check_params(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         program_id = info.data.get("program_id")
         if program_id in _PUB_SHAPES:
             _check_pubs(params.get("pubs"), program_id)
         try:
             json.dumps(params, allow_nan=False, ensure_ascii=False).encode()
-            to_jsonable_python([params])  # what writes the request allows less depth than json
+            to_jsonable_python([params])  # pydantic, which writes the request, allows less depth than json
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"must be JSON ({error}): give circuits as OpenQASM 3 text, or encode them with Qiskit's "
+                f"must be JSON ({error}): give circuits as OpenQASM 3 strings, or encode them with Qiskit's "
                 "RuntimeEncoder"
             ) from error
         return params
@@ -82,87 +91,87 @@ def _check_pubs(pubs: object, program_id: str) -> None:
         parts = pub if isinstance(pub, list | tuple) else [pub]
         if not parts or not isinstance(parts[0], str | dict) or not parts[0]:
             raise ValueError(
-                f"pubs[{index}] must begin with a circuit, as OpenQASM 3 text or as Qiskit encodes it: "
+                f"pubs[{index}] must begin with a circuit, as an OpenQASM 3 string or as Qiskit encodes it: "
                 f"{shape}, got {short_repr(pub)}"
             )
         if program_id == "estimator" and len(parts) < 2:
             raise ValueError(f"pubs[{index}] must be {shape}, got {short_repr(pub)}")
 
 
-class JobStateDetail(Part):
+class JobStateDetail(ResponsePart):
     """The ``state`` of a job: its status, and why it ended."""
 
-    status: str | None = None
-    reason: str | None = None
-    reason_code: int | str | None = Field(
+    status: Line | None = None
+    reason: Line | None = None
+    reason_code: int | Line | None = Field(
         default=None, validation_alias=AliasChoices("reason_code", "reasonCode")
     )
-    reason_solution: str | None = None
+    reason_solution: Line | None = None
 
 
-class Program(Part):
+class Program(ResponsePart):
     """The program that a job runs."""
 
-    id: str | None = None
+    id: Text | None = None
 
 
-class Job(Reply):
-    """A job, as ``GET /v1/jobs/{id}`` and the list of jobs describe it; ``POST`` tells less."""
+class Job(ResponseModel):
+    """A job, as ``GET /v1/jobs/{id}`` and the list of jobs describe it; ``POST`` answers with less."""
 
-    id: str = Field(min_length=1)
-    backend: str | None = None
-    state: JobStateDetail | str | None = None
-    status: str | None = None
+    id: ResourceId
+    backend: Line | None = None
+    state: JobStateDetail | Line | None = None
+    status: Line | None = None
     program: Program | None = None
-    session_id: str | None = None
-    created: datetime | None = None
+    session_id: Text | None = None
+    created: Time | None = None
     cost: float | None = None
-    tags: list[str] | None = None
+    tags: list[Text] | None = None
     private: bool | None = None
     usage: Usage | None = None
     estimated_running_time_seconds: float | None = None
 
     @property
     def detail(self) -> JobStateDetail:
-        """``state``, in whichever of its two forms it came."""
+        """Return ``state``, in whichever of its two forms it came."""
         if isinstance(self.state, JobStateDetail):
             return self.state
         return JobStateDetail(status=self.state)
 
     @property
     def final_status(self) -> str | None:
-        """The state in IBM's words: ``state.status``, or ``status`` where only that is there or says more."""
+        """Return IBM's word for the state: ``state.status``, or ``status`` where that says more."""
         short, long = self.detail.status, self.status
         return long if long and (not short or long.startswith(f"{short} - ")) else short
 
     @property
     def is_final(self) -> bool:
-        """Whether it has ended. A state never seen before has not."""
+        """Return True if the job has ended. A state that is not documented is not final."""
         outcome = self.final_status or ""
         return outcome.startswith(JobState.CANCELLED) or outcome in (JobState.COMPLETED, JobState.FAILED)
 
     @property
     def is_completed(self) -> bool:
-        """Whether it has ended well."""
+        """Return True if the job has completed."""
         return self.final_status == JobState.COMPLETED
 
     @property
     def is_void(self) -> bool:
-        """Whether it is no result: somebody cancelled it, or its session closed before it ran."""
+        """Return True if it never gave a result: it was cancelled, or its session closed before it ran."""
         code = str(self.detail.reason_code)
         if self.final_status == JobState.CANCELLED:
             return code != _RAN_TOO_LONG
         return self.final_status == JobState.FAILED and code == _SESSION_CLOSED
 
     def to_error(self) -> JobFailedError:
-        """The error that a job stands for that ended, but not well."""
+        """Return the error for a job that failed or was cancelled."""
         detail = self.detail
-        texts = [f"Job {self.id}: {self.final_status}", detail.reason, detail.reason_solution]
+        sentences = [f"Job {self.id}: {self.final_status}", detail.reason, detail.reason_solution]
         code = None if detail.reason_code is None else str(detail.reason_code)
-        return JobFailedError(". ".join(text.rstrip(".") for text in texts if text)[:1000], code=code)
+        return JobFailedError(". ".join(each.rstrip(".") for each in sentences if each)[:1000], code=code)
 
     def to_json(self) -> dict[str, Any]:
-        """What a person or the next task wants to know of it, as plain values; ``state`` is the outcome."""
+        """Return what a person or the next task needs of it, as plain JSON; ``state`` is the final status."""
         detail = self.detail
         facts = {
             "id": self.id,
@@ -181,24 +190,24 @@ class Job(Reply):
         return {name: value for name, value in facts.items() if value is not None}
 
 
-class JobPage(Reply):
+class JobPage(ResponseModel):
     """One page of ``GET /v1/jobs``."""
 
-    jobs: list[Job]
+    jobs: list[Job] = Field(max_length=MAX_ROWS_PER_PAGE)
     count: int | None = None
     offset: int | None = None
     limit: int | None = None
 
 
-class GetJob(Request):
+class GetJob(RequestModel):
     """Query of ``GET /v1/jobs/{id}``. By IBM's own default, each poll would carry all parameters."""
 
     exclude_params: StrictBool = True
 
 
-class JobFilter(Request):
+class JobFilter(RequestModel):
     """
-    Query of ``GET /v1/jobs``; what is left out does not filter.
+    Query of ``GET /v1/jobs``; what is left out does not filter. Times without a zone are UTC.
 
     An unknown ``session_id`` gives an empty list, no error. All ``tags`` must match.
     """
@@ -208,8 +217,8 @@ class JobFilter(Request):
     pending: StrictBool | None = Field(default=None, description="true: queued and running; false: final")
     program: str | None = None
     backend: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+    created_after: Time | None = None
+    created_before: Time | None = None
     # Oldest first: what is submitted meanwhile then moves nothing to another page.
     sort: Literal["ASC", "DESC"] = "ASC"
     exclude_params: StrictBool = True
@@ -217,38 +226,19 @@ class JobFilter(Request):
     offset: StrictInt = Field(default=0, ge=0)
 
 
-class JobPaging:
-    """Which page comes next, until there is none."""
+class JobTimes(ResponsePart):
+    """Times at which a job was created, started and ended."""
 
-    def __init__(self, query: JobFilter) -> None:
-        self.query: JobFilter | None = query
-        self._first: set[str] = set()
-
-    def advance(self, page: JobPage) -> None:
-        """Go on to the page after this one; IBM falls back to the first page for an offset it dislikes."""
-        first = {job.id for job in page.jobs[:1]}
-        if self.query is None or first & self._first:
-            self.query = None
-            return
-        self._first |= first
-        offset = self.query.offset + len(page.jobs)
-        more = offset < page.count if page.count is not None else len(page.jobs) >= self.query.limit
-        self.query = self.query.model_copy(update={"offset": offset}) if page.jobs and more else None
+    created: Time | None = None
+    running: Time | None = None
+    finished: Time | None = None
 
 
-class JobTimes(Part):
-    """When a job was created, began and ended."""
-
-    created: datetime | None = None
-    running: datetime | None = None
-    finished: datetime | None = None
-
-
-class JobMetrics(Reply):
-    """Reply of ``GET /v1/jobs/{id}/metrics``; ``usage`` is provisional until its status is ``complete``."""
+class JobMetrics(ResponseModel):
+    """Response of ``GET /v1/jobs/{id}/metrics``; ``usage`` is provisional until it is ``complete``."""
 
     timestamps: JobTimes | None = None
     usage: Usage | None = None
-    caller: str | None = None
+    caller: Text | None = None
     qiskit_version: Any = None
-    circuits_execution_time_ns: int | None = None
+    circuits_execution_time_ns: Number | None = None

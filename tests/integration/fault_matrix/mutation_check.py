@@ -75,7 +75,7 @@ def _closes_whatever_is_open() -> None:
 
 
 def _tells_its_token() -> None:
-    responses.clean = lambda text, request, most=None: f"{text} {request.headers.get('authorization')}"
+    responses.redact = lambda text, request, max_length=None: f"{text} {request.headers.get('authorization')}"
 
 
 def _breaks_on_trouble() -> None:

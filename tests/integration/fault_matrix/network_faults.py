@@ -64,14 +64,14 @@ def clear() -> None:
 
 def install() -> None:
     """Put the detours in front of both clients' attempts and of IAM's requests."""
-    plain_attempt, plain_request = transport.translate_errors, auth.IAMAuth._request
+    plain_attempt, plain_request = transport.translate_errors, auth.IAMAuth._token_request
 
     @contextlib.contextmanager
-    def translate_errors(request: httpx.Request, doing: str) -> Iterator[None]:
+    def translate_errors(request: httpx.Request, action: str) -> Iterator[None]:
         url = request.url
         _redirect(request)
         try:
-            with plain_attempt(request, doing):
+            with plain_attempt(request, action):
                 yield
         finally:
             request.url = url
@@ -82,7 +82,7 @@ def install() -> None:
         return request
 
     transport.translate_errors = translate_errors
-    auth.IAMAuth._request = token_request
+    auth.IAMAuth._token_request = token_request
     _know_no_such_name()
 
 

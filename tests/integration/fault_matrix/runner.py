@@ -92,7 +92,7 @@ def _shorten_waiting() -> None:
 
     def make_quick(self: Any, credentials: Any, retry: RetryPolicy | None = None) -> None:
         retry = retry or RetryPolicy()
-        short = RetryPolicy(min(retry.window, _window[0]), FIRST_PAUSE, LONGEST_PAUSE, FIRST_PAUSE)
+        short = RetryPolicy(min(retry.max_elapsed, _window[0]), FIRST_PAUSE, LONGEST_PAUSE, FIRST_PAUSE)
         make(self, credentials, short)
 
     client_module._BaseClient.__init__ = make_quick
