@@ -221,7 +221,15 @@ class IBMQuantumClient(_BaseClient):
         self.close()
 
     def _call(self, operation: Operation[ReplyT], path_id: object = None, **values: Any) -> ReplyT:
-        request = self._build(operation, path_id, values)
+        return self.send(operation, self._build(operation, path_id, values))
+
+    def send(self, operation: Operation[ReplyT], request: httpx.Request) -> ReplyT:
+        """
+        Send a request that was built elsewhere (Qiskit's) with all that holds for this client's own.
+
+        :param operation: Its safety decides when the request is sent again; its reader reads the response.
+        :raises OutcomeUnknownError: If the operation is not idempotent and may have been carried out.
+        """
         with flag_unknown_outcome(operation):
             reply: ReplyT = Retrying(**self.retry.options(operation))(self._exchange, operation, request)
             return reply

@@ -22,7 +22,7 @@ from airflow_provider_ibm_sessions.client import exposure, responses
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
 from airflow_provider_ibm_sessions.client.models import instance, jobs, sessions
 from airflow_provider_ibm_sessions.client.models.base import PathId, Request
-from airflow_provider_ibm_sessions.client.validation import validate_id
+from airflow_provider_ibm_sessions.client.validation import PATTERN_HINTS, short_repr, validate_id
 
 _NO_OBJECT: Final = ("model_type", "model_attributes_type")
 LARGE_PAYLOAD: Final = "ibm_quantum_bulky"
@@ -230,6 +230,8 @@ def _said(item: Mapping[str, Any]) -> str:
     """Our own validators' words as they are, pydantic's in the style of an error message."""
     if item["type"] in _NO_OBJECT:
         return "must be a JSON object"
+    if item["type"] == "string_pattern_mismatch" and item["loc"] and item["loc"][-1] in PATTERN_HINTS:
+        return f"{PATTERN_HINTS[item['loc'][-1]]}, got {short_repr(item.get('input'))}"
     ours, message = item.get("ctx", {}).get("error"), str(item["msg"])
     return str(ours) if ours else message[:1].lower() + message[1:]
 

@@ -102,7 +102,7 @@ class TestEnvironment:
 
     def test_serves_in_place_of_the_default_connection(self):
         found = IBMQuantumHook().credentials
-        assert (found.api_key, found.crn, found.api_version) == (KEY, EU_CRN, "2026-03-15")
+        assert (found.api_key.reveal(), found.crn, found.api_version) == (KEY, EU_CRN, "2026-03-15")
 
     def test_and_in_the_triggerer(self):
         async def url():

@@ -11,8 +11,9 @@ from typing import Any, Final, cast
 import httpx
 
 from airflow_provider_ibm_sessions.client._http import tls
+from airflow_provider_ibm_sessions.client._http.proxies import proxy_options
 from airflow_provider_ibm_sessions.client.auth import REFRESHING, SENT, timeouts
-from airflow_provider_ibm_sessions.client.credentials import Credentials, is_loopback
+from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     ConfigurationError,
@@ -95,38 +96,20 @@ def options(credentials: Credentials) -> dict[str, Any]:
     """
     Arguments for ``httpx.Client`` and ``httpx.AsyncClient`` alike. May read a file of CA certificates.
 
-    :raises ConfigurationError: If that file is gone since the credentials were checked.
+    :raises ConfigurationError: If that file is gone since the credentials were checked, or a proxy or CA file
+        of the environment cannot be used.
     """
-    try:
-        context = tls.context(credentials.verify)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"verify: cannot read {credentials.verify}", field="verify") from error
+    context = tls.context(credentials.verify)
     return {
         "timeout": timeouts(credentials),
         "verify": context,
-        "proxy": _proxy(credentials.proxy, context),
-        "mounts": None if credentials.proxy else _direct(credentials),
+        **proxy_options(credentials, context),
         "follow_redirects": False,
         "limits": httpx.Limits(
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_CONNECTIONS,
             keepalive_expiry=KEEP_ALIVE,
         ),
-    }
-
-
-def _proxy(url: str | None, context: ssl.SSLContext) -> httpx.Proxy | None:
-    """The proxy; ``verify`` is meant for one that is spoken to by TLS as well."""
-    if url is None:
-        return None
-    return httpx.Proxy(url, ssl_context=context if url.startswith("https") else None)
-
-
-def _direct(credentials: Credentials) -> dict[str, None]:
-    """What is on loopback goes there, and not in clear text through a proxy of the environment."""
-    hosts = {httpx.URL(url).host for url in (credentials.url, credentials.iam_url)}
-    return {
-        f"all://[{host}]" if ":" in host else f"all://{host}": None for host in hosts if is_loopback(host)
     }
 
 
