@@ -33,7 +33,11 @@ from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_connection_absent, has_secrets_backend
-from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
+from airflow_provider_ibm_sessions.hooks.connection import (
+    check_connection,
+    credentials_from_connection,
+    mask_secret,
+)
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
 from airflow_provider_ibm_sessions.links import console_url
 
@@ -248,17 +252,12 @@ class IBMQuantumHook(BaseHook):
         return self._client.list_workloads(**filters)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Make a real, authenticated call that costs nothing, and say what is wrong in plain words."""
+        """Make a real, authenticated call that costs nothing, and describe its outcome."""
         try:
-            credentials = self.credentials
-            with self.client() as client:
-                backends = client.list_backends()
+            return check_connection(self.credentials)
         except IBMQuantumError as error:
-            return False, str(error)
-        return True, (
-            f"The key and the CRN are accepted: {len(backends)} QPU(s) in {credentials.region}. Whether the "
-            "plan has dedicated sessions (Open has not) shows when the first one is created."
-        )
+            # Airflow's form tests under a random connection id, which nobody has typed.
+            return False, str(error).removeprefix(f"Connection '{self.ibm_quantum_conn_id}'").lstrip(": ")
 
     def qiskit_service(self) -> QiskitRuntimeService:
         """
@@ -321,7 +320,7 @@ class IBMQuantumHook(BaseHook):
         ensure_connection_absent(self.ibm_quantum_conn_id)
         is_default = self.ibm_quantum_conn_id == self.default_conn_name
         if is_default and (os.environ.get(ENV_API_KEY) or os.environ.get(ENV_CRN)):
-            mask(os.environ.get(ENV_API_KEY, ""))
+            mask_secret(os.environ.get(ENV_API_KEY, ""))
             return Credentials.from_env()
         missing = f"There is no Airflow connection '{self.ibm_quantum_conn_id}'"
         if is_default:
@@ -329,12 +328,3 @@ class IBMQuantumHook(BaseHook):
         if has_secrets_backend():
             raise AirflowApiUnavailableError(f"{missing}, or the secrets backend does not give it")
         raise ConfigurationError(missing, field="ibm_quantum_conn_id") from None
-
-
-def mask(secret: str) -> None:
-    """Let Airflow hide it in every log, as it does with a connection's password."""
-    try:
-        from airflow.sdk.log import mask_secret
-    except ImportError:  # Airflow 3.0
-        from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
-    mask_secret(secret)
