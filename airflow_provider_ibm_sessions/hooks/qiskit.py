@@ -20,15 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
-try:
-    from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
-    from requests.adapters import BaseAdapter, HTTPAdapter
-    from urllib3 import HTTPResponse
-except ImportError as error:
-    raise AirflowOptionalProviderFeatureException(
-        "Qiskit is not installed: pip install 'airflow-provider-ibm-sessions[qiskit]'"
-    ) from error
-
 from airflow_provider_ibm_sessions.client import IBMQuantumClient, SessionMode, responses
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
@@ -41,11 +32,23 @@ if TYPE_CHECKING:
 
     from airflow_provider_ibm_sessions.client import Session as IBMSession
 
-PLACEHOLDER_API_KEY: Final = "the-api-key-stays-with-airflow"
-"""Given to Qiskit in place of the key. Should its internals change, this is all it can send."""
-
 COMPILER_LOGGER: Final = "qiskit.passmanager"
 """Writes a line at INFO for each pass over each circuit: a thousand in a task's log."""
+
+# Before the import: Qiskit compiles circuits while it is imported.
+if logging.getLogger(COMPILER_LOGGER).level == logging.NOTSET:  # else the user has chosen a level
+    logging.getLogger(COMPILER_LOGGER).setLevel(logging.WARNING)
+try:
+    from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
+    from requests.adapters import BaseAdapter, HTTPAdapter
+    from urllib3 import HTTPResponse
+except ImportError as error:
+    raise AirflowOptionalProviderFeatureException(
+        "Qiskit is not installed: pip install 'airflow-provider-ibm-sessions[qiskit]'"
+    ) from error
+
+PLACEHOLDER_API_KEY: Final = "the-api-key-stays-with-airflow"
+"""Given to Qiskit in place of the key. Should its internals change, this is all it can send."""
 
 _SAFETY: Final = {
     "GET": Safety.SAFE,
@@ -69,9 +72,6 @@ def route_logs() -> None:
         if type(handler) is logging.StreamHandler:
             logger.removeHandler(handler)
     logger.propagate = True
-    compiler = logging.getLogger(COMPILER_LOGGER)
-    if compiler.level == logging.NOTSET:  # a level that is set was chosen by the user
-        compiler.setLevel(logging.WARNING)
 
 
 route_logs()
