@@ -165,7 +165,7 @@ class Credentials:
             "api_key": Secret(key),
             "crn": crn,
             "api_version": api_version,
-            "url": _base_url(url, "url", drop="/v1") if url else default_url(crn, private=private),
+            "url": _api_url(url, crn, private=private),
             "iam_url": _iam_url(iam_url, private=private),
             "private_endpoint": private,
             "proxy": None if proxy_url is None else Secret(_proxy_url(proxy_url)),
@@ -268,7 +268,7 @@ def _check_key(key: object) -> None:
 
 def _check_crn(crn: object) -> None:
     """Check a CRN, and name the part that is wrong without showing it."""
-    if crn is None or crn == "":
+    if crn is None or (isinstance(crn, str) and not crn):
         raise _refusal("crn", "is empty")
     if not isinstance(crn, str) or not crn.isascii() or not crn.startswith("crn:"):
         raise _refusal("crn", "does not begin with 'crn:'")
@@ -303,8 +303,14 @@ def _proxy_url(proxy: object) -> str:
     return proxy
 
 
+def _api_url(url: object, crn: str, *, private: bool) -> str:
+    if isinstance(url, str) and not url:
+        return default_url(crn, private=private)
+    return _base_url(url, "url", drop="/v1")
+
+
 def _iam_url(url: object, *, private: bool) -> str:
-    if url in ("", DEFAULT_IAM_URL):
+    if isinstance(url, str) and url in ("", DEFAULT_IAM_URL):
         return PRIVATE_IAM_URL if private else DEFAULT_IAM_URL
     return _base_url(url, "iam_url", drop="/identity/token")
 
@@ -329,8 +335,10 @@ def _base_url(url: object, name: str, drop: str) -> str:
 
 def _problem_of(url: object) -> str:
     """Say what is wrong with a URL without showing it: an API key or a password may stand in it."""
-    if not isinstance(url, str) or not url:
-        return f"is no URL ({type(url).__name__})" if url else "is empty"
+    if not isinstance(url, str):
+        return f"is no URL ({type(url).__name__})"
+    if not url:
+        return "is empty"
     if len(url) > _MAX_URL:
         return f"has more than {_MAX_URL} characters"
     if not re.fullmatch(r"[!-~]+", url):

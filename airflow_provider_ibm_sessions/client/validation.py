@@ -12,7 +12,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum, StrEnum
 from numbers import Real
@@ -121,7 +121,8 @@ def validate_states(value: object, field: str = "target_state") -> tuple[str, ..
 
     :raises ConfigurationError: If there is none, or one is not a documented state.
     """
-    states = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    value = _from_numpy(value, field)
+    states = [value] if isinstance(value, str) or not isinstance(value, Sequence | Set) else list(value)
     if not states:
         raise ConfigurationError(f"{field} must name at least one of {', '.join(SessionState)}", field=field)
     return tuple(dict.fromkeys(validate_choice(state, SessionState, field) for state in states))
@@ -235,11 +236,7 @@ def validate_tags(value: object, field: str = "tags", at_most: int = MAX_TAGS) -
     """
     kind = f"a list of at most {at_most} strings"
     tags = _from_numpy(() if value is None else _parse_json(value, field, kind), field)
-    if (
-        isinstance(tags, str | bytes)
-        or not isinstance(tags, Sequence | set | frozenset)
-        or len(tags) > at_most
-    ):
+    if isinstance(tags, str | bytes) or not isinstance(tags, Sequence | Set) or len(tags) > at_most:
         raise _refusal(field, f"must be {kind}", value)
     return [validate_string(tag, f"{field}[{index}]", MAX_TAG_LENGTH) for index, tag in enumerate(tags)]
 
