@@ -66,7 +66,7 @@ LIMITS = {
         "ibm": {TOKEN: 1, OPEN: 1, SUBMIT: 2, UPDATE: 1, JOBS: 1, LOOK: 1, RESULTS: 2},
         "airflow": 10,
     },
-    "run jobs, retried: execute": {"ibm": {JOBS: 2, UPDATE: 1, ONE_JOB: 1, LOOK: 1}, "airflow": 6},
+    "run jobs, retried: execute": {"ibm": {JOBS: 2, UPDATE: 1, ONE_JOB: 1, LOOK: 1}, "airflow": 4},
     "run jobs, retried: trigger": {"ibm": {JOBS: 1, LOOK: 1}, "airflow": 1},
     "run jobs, retried: resume": {"ibm": {RESULTS: 2}, "airflow": 5},
     "submit job: execute": {"ibm": {TOKEN: 1, SUBMIT: 1, ONE_JOB: 1}, "airflow": 5},
@@ -80,7 +80,7 @@ LIMITS = {
     "sweep of one orphan: execute": {"ibm": {WORKLOADS: 2, LOOK: 2, CLOSE: 1}, "airflow": 6},
     "session decorator: execute": {
         "ibm": {TOKEN: 1, OPEN: 1, BACKENDS: 2, LOOK: 2, CONFIGURATION: 1, UPDATE: 1},
-        "airflow": 16,
+        "airflow": 9,
     },
 }
 """For each leg of a flow, the most that it may cost. Lower a number when the cost falls; raise none."""

@@ -21,7 +21,7 @@ from typing import Any, Final
 import httpx
 
 from airflow_provider_ibm_sessions.client import responses
-from airflow_provider_ibm_sessions.client.credentials import Credentials
+from airflow_provider_ibm_sessions.client.credentials import Credentials, Secret
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
     BadResponseError,
@@ -73,7 +73,7 @@ class TokenCache:
         self._refresh_at = time.monotonic() + _RETRY_REFRESH_AFTER
 
 
-_caches: dict[tuple[str, str], TokenCache] = {}
+_caches: dict[tuple[str, Secret], TokenCache] = {}
 _token_callbacks: list[Callable[[str], None]] = []
 # A forked child must not inherit a lock that a thread of its parent holds.
 os.register_at_fork(after_in_child=_caches.clear)
@@ -208,7 +208,7 @@ class IAMAuth(httpx.Auth):
             "POST",
             f"{self._credentials.iam_url}/identity/token",
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            data={"grant_type": GRANT_TYPE, "apikey": self._credentials.api_key},
+            data={"grant_type": GRANT_TYPE, "apikey": self._credentials.api_key.reveal()},
             # httpx gives its own timeouts only to the request that is being authorized.
             extensions={"timeout": timeouts(self._credentials).as_dict()},
         )

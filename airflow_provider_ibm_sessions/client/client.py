@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client import operations
-from airflow_provider_ibm_sessions.client._http import transport
+from airflow_provider_ibm_sessions.client._http import tls, transport
 from airflow_provider_ibm_sessions.client._http.pool import POOL_SHARDS, ExclusivePool, ShardedPool
 from airflow_provider_ibm_sessions.client._http.timeouts import total_timeout
 from airflow_provider_ibm_sessions.client.auth import IAMAuth
@@ -56,7 +56,7 @@ class _BaseClient:
             "User-Agent": APPLICATION,
             "X-Qx-Client-Application": APPLICATION,
         }
-        transport.load_tls_context(credentials)  # a certificate file that is gone is reported here
+        tls.context(credentials.verify)  # a certificate file that is gone is reported here
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.credentials.url})"
@@ -64,14 +64,17 @@ class _BaseClient:
     def _build(self, call: OperationCall) -> tuple[httpx.Request, Exchange]:
         operation = call.operation
         request = operation.build(self.credentials.url, self._headers, path_id=call.path_id, **call.values)
-        exchange = Exchange(
+        exchange = self._exchange(operation)
+        return exchange.attach(request), exchange
+
+    def _exchange(self, operation: Operation[Any]) -> Exchange:
+        return Exchange(
             operation.summary,
             "the API",
             self.credentials,
             large_payload=operation.large_payload,
             max_bytes=operation.max_bytes,
         )
-        return exchange.attach(request), exchange
 
 
 def _advance_flow(step: Callable[[Any], OperationCall], value: Any) -> tuple[OperationCall | None, Any]:
@@ -232,12 +235,24 @@ class IBMQuantumClient(_BaseClient):
         response: ResponseT = self._run(operation.call(path_id, **values))
         return response
 
+    def send(self, operation: Operation[ResponseT], request: httpx.Request) -> ResponseT:
+        """
+        Send a request that was built elsewhere (Qiskit's) with all that holds for this client's own.
+
+        :param operation: Its safety decides when the request is sent again; its reader reads the response.
+        :raises OutcomeUnknownError: If the operation is not idempotent and may have been carried out.
+        """
+        exchange = self._exchange(operation)
+        response: ResponseT = self._retry(operation.call(), exchange.attach(request), exchange)
+        return response
+
     def _run(self, call: OperationCall) -> Any:
-        request, exchange = self._build(call)
+        return self._retry(call, *self._build(call))
+
+    def _retry(self, call: OperationCall, request: httpx.Request, exchange: Exchange) -> Any:
+        retrying = Retrying(**self.retry.tenacity_options(call.operation))
         with flag_unknown_outcome(call.operation):
-            return Retrying(**self.retry.tenacity_options(call.operation))(
-                self._send, call, request, exchange
-            )
+            return retrying(self._send, call, request, exchange)
 
     def _send(self, call: OperationCall, request: httpx.Request, exchange: Exchange) -> Any:
         operation = call.operation

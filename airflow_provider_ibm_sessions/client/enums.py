@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of IBM's API: modes and states. IBM may send others, which are never taken for final."""
+"""Modes and states of IBM's API. IBM may send others, which are never treated as final."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class SessionMode(StrEnum):
-    """How a session uses the QPU: held for you (``dedicated``) or job by job (``batch``)."""
+    """A session's use of the QPU: reserved for it (``dedicated``) or shared between jobs (``batch``)."""
 
     DEDICATED = "dedicated"
     BATCH = "batch"
@@ -31,7 +31,7 @@ class JobState(StrEnum):
     """
     The documented states of a job. IBM may send others, which are not final.
 
-    The last one is a cancellation by IBM (``reason_code`` 1305), told only by the field ``status``.
+    The last one is a cancellation by IBM (``reason_code`` 1305), reported only by the field ``status``.
     """
 
     QUEUED = "Queued"
@@ -43,11 +43,11 @@ class JobState(StrEnum):
 
 
 class OnJobFailure(StrEnum):
-    """What a task does when one of its jobs fails: fail as well, or pass the failure on like a result."""
+    """A task's reaction to a job that fails: fail as well, or report the error like a result."""
 
     FAIL = "fail"
     COLLECT = "collect"
 
 
 PENDING_CLOSED = "pending_closed"
-"""A state that IBM's own client knows and no document does: closed, while a job that runs is ending."""
+"""An undocumented state that Qiskit's client knows: closed, while a running job finishes."""

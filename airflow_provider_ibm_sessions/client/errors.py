@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What can go wrong between us and IBM Quantum, as one tree.
+The tree of errors that this package raises.
 
 ::
 
@@ -11,15 +11,14 @@ What can go wrong between us and IBM Quantum, as one tree.
     │   ├── PermissionDeniedError   the key may not do this (403)
     │   │   └── PlanError           the instance's plan may not do this (1352)
     │   ├── NotFoundError           no such session, job or instance (404)
-    │   ├── ConflictError           the thing is in a state that forbids this (409, 423)
+    │   ├── ConflictError           the session or job is in a state that forbids this (409, 423)
     │   │   └── SessionClosedError  the session takes no more jobs, or closed early (1217)
     │   └── RateLimitedError        too many requests (429)
     ├── ServerError                 IBM failed (5xx)
-    ├── TransportError              no complete reply: connection, timeout, TLS, proxy
-    ├── BadResponseError            a reply that is not what IBM documents
+    ├── TransportError              no complete response: connection, timeout, TLS, proxy
+    ├── BadResponseError            a response that is not what IBM documents
     ├── OutcomeUnknownError         a request that must not be repeated may have been carried out
-    ├── JobFailedError              a job ended in failure or was cancelled
-    └── DeadlineExceededError       the time allowed for waiting is over
+    └── JobFailedError              a job failed or was cancelled
 
 Every error is safe to log: none holds the API key or a token.
 """
@@ -33,22 +32,22 @@ class IBMQuantumError(Exception):
     """
     Base of all errors of this package.
 
-    :param message: What went wrong, in words a person can act on.
-    :param status: HTTP status of IBM's reply, if there was one.
-    :param code: IBM's own error code (``1352``, ``"not_found"``, ``"BXNIM0415E"``), as text.
+    :param message: The problem, and what a person can do about it.
+    :param status: HTTP status of IBM's response, if there was one.
+    :param code: IBM's own error code (``1352``, ``"not_found"``, ``"BXNIM0415E"``), as a string.
     :param trace: IBM's trace id; its support asks for it.
-    :param retry_after: Seconds IBM asked to wait before the next request.
-    :param sent: Whether the request may have reached IBM. False means: surely not carried out.
+    :param retry_after: Seconds that IBM asked to wait before the next request.
+    :param sent: True if the request may have reached IBM, False if it cannot have been carried out.
     """
 
     retryable: bool = False
-    """Whether the same call can succeed later without anybody changing anything."""
+    """True if the same call can succeed later without a change of input, key or rights."""
 
     retry_immediately: bool = False
-    """Whether it can succeed at once: only the renewal of a token that is valid still has failed."""
+    """True if it can succeed without a delay: only the refresh of a token that is still valid has failed."""
 
     from_iam: bool = False
-    """Whether it is IAM's answer to the API key, and not IBM Quantum's to a request."""
+    """True if IAM refused the API key, as opposed to IBM Quantum refusing a request."""
 
     def __init__(
         self,
@@ -75,7 +74,12 @@ class IBMQuantumError(Exception):
 
 
 class ConfigurationError(IBMQuantumError, ValueError):
-    """A field, an argument or an id is wrong. Raised before anything is sent."""
+    """
+    A wrong field, argument or id. Raised before anything is sent.
+
+    :param message: The problem, and what is allowed.
+    :param field: Name of the field, argument or environment variable that is wrong.
+    """
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message, sent=False)
@@ -83,19 +87,19 @@ class ConfigurationError(IBMQuantumError, ValueError):
 
 
 class RequestRejectedError(IBMQuantumError):
-    """IBM understood the request and refused it; it was not carried out."""
+    """A request that IBM understood and refused; it was not carried out."""
 
 
 class AuthenticationError(RequestRejectedError):
-    """The API key, or the token made from it, is not accepted."""
+    """An API key, or a token made from it, that is not accepted."""
 
 
 class PermissionDeniedError(RequestRejectedError):
-    """The API key is valid but may not do this."""
+    """A valid API key without the right to do this."""
 
 
 class PlanError(PermissionDeniedError):
-    """The plan of the instance does not allow this (IBM's code 1352: no dedicated sessions on Open)."""
+    """An instance whose plan does not allow this (IBM's code 1352: no dedicated sessions on Open)."""
 
 
 class NotFoundError(RequestRejectedError):
@@ -103,40 +107,41 @@ class NotFoundError(RequestRejectedError):
 
 
 class ConflictError(RequestRejectedError):
-    """The session or job is in a state that forbids this."""
+    """A session or job in a state that forbids this."""
 
 
 class SessionClosedError(ConflictError):
-    """The session closed before its work was done, or takes no more jobs (IBM's code 1217)."""
+    """A session that closed before its work was done, or takes no more jobs (IBM's code 1217)."""
 
 
 class RateLimitedError(RequestRejectedError):
-    """Too many requests. Not carried out; ``retry_after`` says how long to wait, if IBM said so."""
+    """Too many requests. Not carried out; ``retry_after`` is the delay that IBM asked for, if it did."""
 
     retryable = True
 
 
 class ServerError(IBMQuantumError):
-    """IBM failed with a 5xx. Whether the request was carried out is not known."""
+    """A 5xx from IBM. The request may have been carried out."""
 
     retryable = True
 
 
 class TransportError(IBMQuantumError):
-    """No complete reply came. ``sent`` tells whether the request may have been carried out."""
+    """No complete response. ``sent`` is True if the request may have been carried out."""
 
     retryable = True
 
 
 class BadResponseError(IBMQuantumError):
-    """The reply is not what IBM documents: a web page, another shape, too large; or broken on its way."""
+    """A response that IBM does not document: a web page, another shape, too large, or broken on its way."""
 
 
 class OutcomeUnknownError(IBMQuantumError):
     """
-    A request that must not be repeated was sent, and no reply tells whether it was carried out.
+    A request that must not be repeated, with no response that says if it was carried out.
 
     :param candidates: Ids of the sessions or jobs that may be its outcome, as far as they are known.
+    :param facts: The other arguments of :class:`IBMQuantumError`.
     """
 
     def __init__(self, message: str, *, candidates: tuple[str, ...] = (), **facts: Any) -> None:
@@ -145,12 +150,8 @@ class OutcomeUnknownError(IBMQuantumError):
 
 
 class JobFailedError(IBMQuantumError):
-    """A job ended as failed or cancelled; ``code`` is IBM's ``reason_code``."""
-
-
-class DeadlineExceededError(IBMQuantumError):
-    """The time allowed for waiting is over."""
+    """A job that failed or was cancelled; ``code`` is IBM's ``reason_code``."""
 
 
 USER_ACTION_REQUIRED = (ConfigurationError, AuthenticationError, PermissionDeniedError)
-"""Errors that stay until somebody changes the input, the key or its rights: even closing gives up on them."""
+"""Errors that stay until a person changes the input, the key or its rights: closing gives up on them too."""

@@ -61,9 +61,9 @@ class Exchange:
     @property
     def secrets(self) -> list[str]:
         """Return the API key and the proxy's credentials in all forms in which they are sent."""
-        key = self.credentials.api_key
+        key = self.credentials.api_key.reveal()
         secrets: list[str] = []
-        proxy = urlsplit(self.credentials.proxy or "")
+        proxy = urlsplit(self.credentials.proxy.reveal() if self.credentials.proxy else "")
         if proxy.username is not None:
             user, password = unquote(proxy.username), unquote(proxy.password or "")
             secrets = [b64encode(f"{user}:{password}".encode()).decode(), proxy.password or proxy.username]

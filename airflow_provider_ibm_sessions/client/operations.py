@@ -41,7 +41,7 @@ from airflow_provider_ibm_sessions.client.models.jobs import (
     SubmitJob,
 )
 from airflow_provider_ibm_sessions.client.models.sessions import CreateSession, Session, UpdateSession
-from airflow_provider_ibm_sessions.client.validation import validate_id
+from airflow_provider_ibm_sessions.client.validation import PATTERN_HINTS, validate_id
 
 _MAX_ERRORS: Final = 5
 _NOT_AN_OBJECT: Final = ("model_type", "model_attributes_type")
@@ -243,6 +243,12 @@ def format_errors(errors: ValidationError | Iterable[Mapping[str, Any]]) -> str:
         ours, message = item.get("ctx", {}).get("error"), str(item["msg"])
         if item["type"] in _NOT_AN_OBJECT:
             message = "must be a JSON object"
+        elif (
+            item["type"] == "string_pattern_mismatch"
+            and item["loc"][-1:]
+            and item["loc"][-1] in PATTERN_HINTS
+        ):
+            message = PATTERN_HINTS[item["loc"][-1]]
         elif ours:
             message = str(ours)
         else:

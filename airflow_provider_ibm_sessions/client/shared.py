@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from airflow_provider_ibm_sessions.client._http import transport
+from airflow_provider_ibm_sessions.client._http import tls
 from airflow_provider_ibm_sessions.client._http.pool import POOL_SHARDS
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import Credentials
@@ -30,7 +30,7 @@ async def shared_client(
     """Lend the running loop's client for these credentials; its last user closes it."""
     key = (asyncio.get_running_loop(), credentials, pool_shards)
     if key not in _shared:
-        await asyncio.to_thread(transport.load_tls_context, credentials)  # may read a file: not in the loop
+        await asyncio.to_thread(tls.context, credentials.verify)  # may read a file: not in the loop
     if key not in _shared:
         _shared[key] = _Shared(AsyncIBMQuantumClient(credentials, pool_shards=pool_shards))
     entry = _shared[key]

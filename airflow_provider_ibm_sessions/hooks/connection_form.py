@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form that a connection of the type ``ibm_quantum`` is filled in with in Airflow's UI."""
+"""The form of a connection of the type ``ibm_quantum`` in Airflow's UI."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
     "proxy": {
         "label": "Proxy",
-        "description": "URL of an HTTP proxy.",
+        "description": "URL of an HTTP proxy, such as http://proxy.example:3128. Not for hosts on loopback.",
         "schema": {"type": ["string", "null"], "format": "password"},
     },
     "verify": {
         "label": "Verify TLS",
-        "description": "true, false or the path of a CA file; true if left empty.",
+        "description": "true, false or the path of a file of CA certificates; true if left empty.",
         "schema": {"type": ["string", "null"]},
     },
     "timeout": {
@@ -58,11 +58,11 @@ FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
         "password": "44 characters, from IBM Cloud's Access (IAM) page",
     },
 }
-"""How Airflow's own fields are shown."""
+"""Labels and placeholders of Airflow's own fields."""
 
 
 def connection_form_widgets() -> dict[str, Any]:
-    """The same form for Airflow 3.0 and 3.1, which build it from widgets."""
+    """Return the same form for Airflow 3.0 and 3.1, which build it from widgets."""
     from wtforms import BooleanField, PasswordField, StringField
 
     # Airflow drops a connection type whose form has other fields than these, or its IntegerField.

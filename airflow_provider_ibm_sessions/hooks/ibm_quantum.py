@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, get_current_context
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
+from airflow_provider_ibm_sessions.client.auth import on_new_token
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
 from airflow_provider_ibm_sessions.client.enums import PENDING_CLOSED, SessionMode
 from airflow_provider_ibm_sessions.client.errors import (
@@ -47,7 +48,11 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_connection_absent, has_secrets_backend
-from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
+from airflow_provider_ibm_sessions.hooks.connection import (
+    check_connection,
+    credentials_from_connection,
+    mask_secret,
+)
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
 from airflow_provider_ibm_sessions.hooks.session_registry import (
     SessionOwner,
@@ -65,6 +70,8 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.instance import Workload
     from airflow_provider_ibm_sessions.client.models.jobs import Job
     from airflow_provider_ibm_sessions.client.models.sessions import Session
+
+on_new_token(mask_secret)
 
 _CLOSE_ATTEMPTS = 5
 _CLOSE_DELAY = 2.0
@@ -223,7 +230,7 @@ class IBMQuantumHook(BaseHook):
         """Register an open session for the running task, so that a sweep knows whose it is."""
         if context := _current_context():
             owner = SessionOwner.of(context, self.ibm_quantum_conn_id, dag_run_scoped=dag_run_scoped)
-            signed = owner.signed(session_id, self.credentials.api_key)
+            signed = owner.signed(session_id, self.credentials.api_key.reveal())
             VariableSessionRegistry(context).register(session_id, signed)
 
     def get_session(self, session_id: str) -> Session:
@@ -380,17 +387,12 @@ class IBMQuantumHook(BaseHook):
     # -- Airflow and Qiskit ----------------------------------------------------------------------
 
     def test_connection(self) -> tuple[bool, str]:
-        """Make a real, authenticated call that costs nothing, and say what is wrong in plain words."""
+        """Make a real, authenticated call that costs nothing, and describe its outcome."""
         try:
-            credentials = self.credentials
-            with self.client() as client:
-                backends = client.list_backends()
+            return check_connection(self.credentials)
         except IBMQuantumError as error:
-            return False, str(error)
-        return True, (
-            f"The key and the CRN are accepted: {len(backends)} QPU(s) in {credentials.region}. Whether the "
-            "plan has dedicated sessions (Open has not) shows when the first one is created."
-        )
+            # Airflow's form tests under a random connection id, which nobody has typed.
+            return False, str(error).removeprefix(f"Connection '{self.ibm_quantum_conn_id}'").lstrip(": ")
 
     def qiskit_service(self) -> QiskitRuntimeService:
         """
@@ -462,7 +464,7 @@ class IBMQuantumHook(BaseHook):
         ensure_connection_absent(self.ibm_quantum_conn_id)
         is_default = self.ibm_quantum_conn_id == self.default_conn_name
         if is_default and (os.environ.get(ENV_API_KEY) or os.environ.get(ENV_CRN)):
-            mask(os.environ.get(ENV_API_KEY, ""))
+            mask_secret(os.environ.get(ENV_API_KEY, ""))
             return Credentials.from_env()
         missing = f"There is no Airflow connection '{self.ibm_quantum_conn_id}'"
         if is_default:
@@ -500,12 +502,3 @@ def _max_ttl_with_fingerprint(context: Context, max_ttl: int) -> tuple[int, bool
     run = f"{ti.dag_id} {ti.run_id} {context['dag_run'].start_date}"
     start = int.from_bytes(hashlib.sha256(run.encode()).digest()[:4], "big")
     return with_fingerprint(max_ttl, (start + place) % fingerprints(max_ttl)), True
-
-
-def mask(secret: str) -> None:
-    """Let Airflow hide a secret in every log, as it does with a connection's password."""
-    try:
-        from airflow.sdk.log import mask_secret
-    except ImportError:  # Airflow 3.0
-        from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
-    mask_secret(secret)

@@ -2,30 +2,28 @@
 """
 Qiskit on an Airflow connection.
 
-Qiskit's own client falls back to sending the raw API key to the API when IAM does not answer, and asks IBM
-Cloud's global search which instances the key may use. Here it does neither: it is given a bearer token from
-this package's cache for each request, never the key, and the instance is the connection's.
+Qiskit's own client repeats POSTs after errors of the server, which runs a job twice; waits without a timeout;
+sends the raw API key to the API when IAM does not answer; and logs to stderr. Here it is given neither the
+key nor a connection: each of its requests is sent by this package's client, whose token, timeouts, limits
+and retries hold for it too.
+
+This is the only module that uses private parts of Qiskit. They are checked when a service is made.
 """
 
 from __future__ import annotations
 
+import io
+import logging
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
-try:
-    from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
-    from requests.auth import AuthBase
-except ImportError as error:
-    raise AirflowOptionalProviderFeatureException(
-        "Qiskit is not installed: pip install 'airflow-provider-ibm-sessions[qiskit]'"
-    ) from error
-
-from airflow_provider_ibm_sessions.client import IBMQuantumClient, SessionMode
-from airflow_provider_ibm_sessions.client.auth import CONNECT_TIMEOUT
+from airflow_provider_ibm_sessions.client import IBMQuantumClient, SessionMode, responses
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.operations import Operation, Safety
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,79 +32,178 @@ if TYPE_CHECKING:
 
     from airflow_provider_ibm_sessions.client import Session as IBMSession
 
+COMPILER_LOGGER: Final = "qiskit.passmanager"
+"""Writes a line at INFO for each pass over each circuit: a thousand in a task's log."""
+
+# Before the import: Qiskit compiles circuits while it is imported.
+if logging.getLogger(COMPILER_LOGGER).level == logging.NOTSET:  # else the user has chosen a level
+    logging.getLogger(COMPILER_LOGGER).setLevel(logging.WARNING)
+try:
+    from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
+    from requests.adapters import BaseAdapter, HTTPAdapter
+    from urllib3 import HTTPResponse
+except ImportError as error:
+    raise AirflowOptionalProviderFeatureException(
+        "Qiskit is not installed: pip install 'airflow-provider-ibm-sessions[qiskit]'"
+    ) from error
+
 PLACEHOLDER_API_KEY: Final = "the-api-key-stays-with-airflow"
-"""What Qiskit is given in place of the key. Should its internals change, this is all it can leak."""
+"""Given to Qiskit in place of the key. Should its internals change, this is all it can send."""
+
+_SAFETY: Final = {
+    "GET": Safety.SAFE,
+    "HEAD": Safety.SAFE,
+    "PUT": Safety.IDEMPOTENT,
+    "PATCH": Safety.IDEMPOTENT,
+    "DELETE": Safety.IDEMPOTENT,
+}
+# The client sets these itself; the authorization is Qiskit's placeholder, should there be one.
+_OWN_HEADERS: Final = ("authorization", "service-crn", "accept-encoding", "connection", "content-length")
 
 
-class BearerAuth(AuthBase):
-    """Puts this process's token on Qiskit's requests, renewed ahead of time and once after a 401."""
+def route_logs() -> None:
+    """
+    Let Qiskit log through Airflow, at its own levels.
+
+    Qiskit attaches a handler that writes to stderr, all of which Airflow shows as errors.
+    """
+    logger = logging.getLogger("qiskit_ibm_runtime")
+    for handler in list(logger.handlers):
+        if type(handler) is logging.StreamHandler:
+            logger.removeHandler(handler)
+    logger.propagate = True
+
+
+route_logs()
+
+
+class ClientAdapter(BaseAdapter):
+    """
+    A transport of ``requests`` that sends through :class:`IBMQuantumClient`.
+
+    What holds for the client's own requests holds for Qiskit's: the bearer token and its refresh, the timeout
+    of each exchange, proxy and certificates, limits on the size of responses, no redirects, and the retry
+    policy. A POST is sent again only if it was surely not carried out.
+    """
 
     def __init__(self, credentials: Credentials) -> None:
+        super().__init__()
         self._client = IBMQuantumClient(credentials)
+        self._base_url = credentials.url
         self._crn = credentials.crn
+        self._responses = HTTPAdapter()
 
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Called by requests for each request."""
-        self._authorize(request)
-        request.register_hook("response", self._retry_after_401)
-        return request
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> BearerAuth:
-        """Qiskit copies its parameters; the connections and the token are shared on purpose."""
+    def __deepcopy__(self, _memo: dict[int, Any]) -> ClientAdapter:
+        """Return itself: Qiskit copies what it holds, and connections are not copied."""
         return self
 
-    def _authorize(self, request: PreparedRequest) -> None:
-        request.headers["Authorization"] = self._client.authorization()
-        request.headers["Service-CRN"] = self._crn
+    def send(self, request: PreparedRequest, *_: Any, **__: Any) -> Response:
+        """
+        Send one of Qiskit's requests. Timeout, certificates and proxies are the connection's, not Qiskit's.
 
-    def _retry_after_401(self, response: Response, **options: Any) -> Response:
-        """After a 401, which means that nothing was done, send the request again with a new token."""
-        if response.status_code != httpx.codes.UNAUTHORIZED:
-            return response
-        _ = response.content  # read to its end, so that the connection can be used again
-        response.close()
-        again = response.request.copy()
-        self._client.invalidate_token(str(again.headers["Authorization"]))
-        self._authorize(again)
-        reply: Response = response.connection.send(again, **options)
-        reply.history.append(response)
-        return reply
+        :raises OutcomeUnknownError: If it is a POST that may have been carried out.
+        :raises IBMQuantumError: If there is no complete response, or one that can only be tried again.
+        """
+        method, url = request.method or "GET", request.url or ""
+        if not url.startswith(f"{self._base_url}/"):
+            raise ConfigurationError(
+                f"Qiskit's request to {httpx.URL(url).host} is not sent: the connection is for "
+                f"{self._base_url}",
+                field="url",
+            )
+        path = url.removeprefix(self._base_url).partition("?")[0]
+        operation = Operation[httpx.Response](
+            name="qiskit",
+            method=method,
+            path=path,
+            summary=f"Qiskit's {method} {path}",
+            safety=_SAFETY.get(method, Safety.NON_IDEMPOTENT),
+            reader=_read,
+            large_payload=True,
+        )
+        headers = {
+            name: str(value) for name, value in request.headers.items() if name.lower() not in _OWN_HEADERS
+        }
+        if request.headers.get("Accept", "*/*") == "*/*":
+            headers["Accept"] = "application/json"
+        body: Any = request.body
+        response = self._client.send(
+            operation,
+            httpx.Request(
+                method,
+                url,
+                headers={**headers, "Service-CRN": self._crn, "Accept-Encoding": "identity"},
+                content=body,
+            ),
+        )
+        answer: Response = self._responses.build_response(
+            request,
+            HTTPResponse(
+                io.BytesIO(response.content),
+                headers=dict(response.headers),
+                status=response.status_code,
+                reason=response.reason_phrase,
+                preload_content=False,
+                decode_content=False,
+                request_method=method,
+            ),
+        )
+        answer.elapsed = response.elapsed
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
 
 class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
-    """A ``QiskitRuntimeService`` for one instance, authenticated by this package."""
+    """A ``QiskitRuntimeService`` for one instance, whose requests this package sends."""
 
     def __init__(self, credentials: Credentials) -> None:
-        self._bearer = BearerAuth(credentials)
-        # Qiskit's own default waits for a reply for ever.
-        self._timeout = (CONNECT_TIMEOUT, credentials.timeout)
-        proxy = credentials.proxy
+        self._credentials = credentials
         super().__init__(
             channel="ibm_quantum_platform",
             token=PLACEHOLDER_API_KEY,
             instance=credentials.crn,
-            verify=credentials.verify,
             private_endpoint=credentials.private_endpoint,
-            proxies={"urls": {"http": proxy, "https": proxy}} if proxy else None,
             url_resolver=lambda *_: f"{credentials.url}/v1",
         )
+        for part in ("_client_params", "_active_api_client"):
+            if part not in self.__dict__:
+                raise _incompatible(f"QiskitRuntimeService.{part}")
 
     def instances(self) -> Sequence[dict[str, Any]]:
-        """The connection's instance; there is nothing to search for."""
+        """Return the connection's instance; there is nothing to search for."""
         crn = self._account.instance
         return [{"crn": crn, "plan": "unknown", "name": crn, "tags": [], "pricing_type": "unknown"}]
 
     @property
     def _client_params(self) -> Any:
-        """Qiskit's connection parameters, made to authenticate by bearer token only."""
+        """Return Qiskit's connection parameters, changed so that it never authenticates by itself."""
         return self.__dict__["_client_params"]
 
     @_client_params.setter
     def _client_params(self, parameters: Any) -> None:
-        parameters.get_auth_handler = lambda: self._bearer
-        asked = parameters.connection_parameters()
-        parameters.connection_parameters = lambda: {**asked, "timeout": self._timeout}
+        if not hasattr(parameters, "get_auth_handler"):
+            raise _incompatible("ClientParameters.get_auth_handler")
+        parameters.get_auth_handler = lambda: _unchanged
         self.__dict__["_client_params"] = parameters
+
+    @property
+    def _active_api_client(self) -> Any:
+        """Return Qiskit's REST client, changed so that its requests go through this package's client."""
+        return self.__dict__["_active_api_client"]
+
+    @_active_api_client.setter
+    def _active_api_client(self, client: Any) -> None:
+        # Qiskit sets each client that it makes here before it uses it.
+        session: Any = getattr(client, "_session", None)
+        if not hasattr(session, "mount") or not hasattr(session, "adapters"):
+            raise _incompatible("RuntimeClient._session")
+        if not isinstance(session.adapters.get(""), ClientAdapter):
+            session.adapters.clear()
+            session.mount("", ClientAdapter(self._credentials))
+        self.__dict__["_active_api_client"] = client
 
 
 def service(credentials: Credentials) -> QiskitRuntimeService:
@@ -125,10 +222,34 @@ def session(runtime: QiskitRuntimeService, details: IBMSession, backend: str | N
     name = details.backend_name or backend
     if not name:
         raise ConfigurationError(
-            f"backend must be given: IBM does not name that of {details.id} yet", field="backend"
+            f"backend must be given: IBM does not name that of session {details.id} before its first job",
+            field="backend",
         )
     kind = Batch if details.mode == SessionMode.BATCH else Session
     bound = kind(runtime.backend(name), create_new=False)
+    for part in ("_session_id", "_active"):
+        if not hasattr(bound, part):
+            raise _incompatible(f"Session.{part}")
     bound._session_id = details.id
     bound._active = not details.is_closed
     return bound
+
+
+def _read(response: httpx.Response, action: str) -> httpx.Response:
+    """Return a response for Qiskit to read; raise the errors that the retry policy is about."""
+    retryable = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+    if response.is_redirect or response.is_server_error or response.status_code in retryable:
+        responses.raise_for_status(response, action)
+    return response
+
+
+def _unchanged(request: PreparedRequest) -> PreparedRequest:
+    """Authenticate nothing: the client does, after this."""
+    return request
+
+
+def _incompatible(part: str) -> AirflowOptionalProviderFeatureException:
+    return AirflowOptionalProviderFeatureException(
+        f"qiskit-ibm-runtime {version('qiskit-ibm-runtime')} has no {part}: this release of "
+        "airflow-provider-ibm-sessions does not work with it. Upgrade the provider, or downgrade Qiskit"
+    )

@@ -188,7 +188,11 @@ class SessionSweeper:
             owner, defect = None, "is unreadable"
         else:
             is_ours = owner is not None and owner.conn_id == self._hook.ibm_quantum_conn_id
-            if owner is None or not is_ours or owner.is_signed(session_id, self._hook.credentials.api_key):
+            if (
+                owner is None
+                or not is_ours
+                or owner.is_signed(session_id, self._hook.credentials.api_key.reveal())
+            ):
                 return owner, None
             defect = "was not written with this connection's API key"
         return None, IBMQuantumError(

@@ -17,7 +17,6 @@ from starlette.responses import Response
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     ConfigurationError,
-    DeadlineExceededError,
     IBMQuantumError,
     OutcomeUnknownError,
 )
@@ -114,7 +113,7 @@ def _is_ours(error: BaseException | None) -> bool:
 
 def _timed_out(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, TimeoutError | httpx.TimeoutException | DeadlineExceededError):
+        if isinstance(error, TimeoutError | httpx.TimeoutException):
             return True
         error = error.__cause__
     return False

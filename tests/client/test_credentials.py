@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who calls, and where: what follows from the CRN, and what is refused before anything is sent."""
+"""Credentials: what follows from the CRN, what is refused before anything is sent, what is never shown."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
+import logging
 import os
+import pickle
+import re
 import stat
+import threading
+from unittest import mock
 
 import pytest
 
 from airflow_provider_ibm_sessions.client import Credentials, IBMQuantumClient
+from airflow_provider_ibm_sessions.client import credentials as credentials_module
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from tests.client.conftest import CRN, credentials_for
 
@@ -17,7 +25,7 @@ KEY = "Zm9vYmFyYmF6_not-a-real-key-0123456789abcdef"
 PASSWORD = "hunter2-of-the-proxy"
 
 ALLOWED = {
-    "api_key": "IBM Cloud API key",
+    "api_key": "an IBM Cloud API key",
     "crn": "crn:v1:bluemix:public:quantum-computing:<region>:a/<account>:<instance>::",
     "api_version": "a date such as 2026-04-15",
     "url": "https",
@@ -215,7 +223,8 @@ def test_credentials_cannot_change_and_are_keys():
 
 
 def test_nothing_shows_the_key_or_the_password_of_the_proxy(ibm):
-    credentials = credentials_for(ibm, proxy=f"http://me:{PASSWORD}@127.0.0.1:1")
+    somewhere = {"url": "https://api.example/api", "iam_url": "https://iam.example"}
+    credentials = credentials_for(ibm, proxy=f"http://me:{PASSWORD}@127.0.0.1:1", **somewhere)
     with IBMQuantumClient(credentials) as client:
         for thing in (credentials, client, client.retry, [credentials], {"a": credentials}):
             for text in (repr(thing), str(thing), f"{thing}", f"{thing!r:>10}"):
@@ -256,3 +265,291 @@ def test_a_ca_file_without_certificates_is_refused(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         IBMQuantumClient(made(verify=str(path))).close()
     assert caught.value.field == "verify"
+
+
+# -- kind: secrets that leave by serialization ---------------------------------------------------------------
+
+
+def secret_credentials():
+    return made(proxy=f"http://me:{PASSWORD}@proxy.example:3128")
+
+
+def test_airflow_does_not_serialize_the_key():
+    from airflow.sdk.serde import serialize
+
+    for thing in (secret_credentials(), {"a": [secret_credentials()]}, secret_credentials().api_key):
+        with pytest.raises(TypeError, match="Credentials are not serialized: hand on the connection id"):
+            serialize(thing)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_credentials_are_not_pickled(protocol):
+    for thing in (secret_credentials(), secret_credentials().api_key, secret_credentials().proxy):
+        with pytest.raises(TypeError, match="Credentials are not serialized"):
+            pickle.dumps(thing, protocol)
+
+
+def test_no_way_to_list_the_fields_shows_a_secret():
+    secret = secret_credentials()
+    shown = [
+        dataclasses.asdict(secret),
+        dataclasses.astuple(secret),
+        {name: getattr(secret, name) for name in secret.__slots__},
+        secret.__getstate__(),
+        copy.copy(secret),
+        copy.deepcopy(secret),
+        dataclasses.replace(secret, timeout=1),
+        json.dumps(dataclasses.asdict(secret), default=str),
+        json.dumps(dataclasses.asdict(secret), default=repr),
+        f"{secret.api_key} {secret.proxy} {secret.api_key!r} {secret.api_key:>10}",
+    ]
+    assert KEY not in str(shown)
+    assert PASSWORD not in str(shown)
+    for thing in (secret, secret.api_key):
+        with pytest.raises(TypeError):
+            vars(thing)
+    with pytest.raises(TypeError):
+        secret.api_key.__getstate__()
+
+
+def test_copies_are_equal_and_the_key_can_be_had():
+    secret = secret_credentials()
+    again = dataclasses.replace(secret, timeout=secret.timeout)
+    assert secret == again == copy.copy(secret) == copy.deepcopy(secret) == secret_credentials()
+    assert len({secret, again, copy.deepcopy(secret), secret_credentials()}) == 1
+    assert secret.api_key != KEY
+    assert (secret.api_key.reveal(), secret.proxy.reveal()) == (
+        KEY,
+        f"http://me:{PASSWORD}@proxy.example:3128",
+    )
+
+
+# -- kind: secrets in the wrong field ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["crn", "url", "iam_url", "proxy", "api_version", "verify"])
+@pytest.mark.parametrize(
+    "around",
+    ["{}", "crn:{}", "crn:v1:{}", "crn:v1:bluemix:public:quantum-computing:us-east:a/{}:x::", "https://{}",
+     "https://host/{}/api", "https://{}:99999", "http://{}", "https://u:{}@host", "https://host/?apikey={}",
+     " {}", "'{}'", "{}\u200b", CRN.replace("11111111-2222", "{}")],
+)  # fmt: skip
+def test_a_key_pasted_into_another_field_is_refused_and_not_shown(field, around):
+    value = around.format(KEY)
+    if field == "proxy" and around in ("https://{}", "http://{}", "https://host/{}/api", "https://u:{}@host",
+                                       "https://host/?apikey={}"):  # fmt: skip
+        assert KEY not in repr(made(proxy=value))
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        made(**{field: value})
+    assert caught.value.field == field
+    assert KEY[:20].lower() not in f"{caught.value}{caught.value!r}{caught.value.__context__}".lower()
+
+
+# -- kind: secrets in clear text through a proxy -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"url": "http://127.0.0.1:1/api", "iam_url": "http://localhost:1"}, "iam_url"),
+        ({"iam_url": "http://[::1]:1"}, "iam_url"),
+        ({"url": "http://localhost:1/api"}, "url"),
+    ],
+)
+def test_no_proxy_reads_a_key_on_its_way_to_loopback(changes, name):
+    with pytest.raises(ConfigurationError, match=f"proxy must be empty where {name} is plain http") as caught:
+        made(proxy="http://proxy.example:3128", **changes)
+    assert caught.value.field == "proxy"
+    assert made(**changes)
+
+
+# -- kind: risks that nobody mentions ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def warnings(caplog):
+    credentials_module._warn_once.cache_clear()
+    caplog.set_level(logging.WARNING, logger=credentials_module.__name__)
+    yield lambda: [record.getMessage() for record in caplog.records]
+    credentials_module._warn_once.cache_clear()
+
+
+def test_certificates_that_are_not_checked_are_warned_of_once(warnings):
+    for _ in range(3):
+        made(verify=False)
+    [api, iam] = sorted(warnings(), key=lambda each: "iam" in each)
+    assert "Certificates are not checked (verify=false)" in api
+    assert "quantum.cloud.ibm.com" in api
+    assert "iam.cloud.ibm.com" in iam
+
+
+def test_an_iam_that_is_not_ibms_is_warned_of_once(warnings):
+    for host in ("iam.example", "iam.cloud.ibm.com.example", "evilcloud.ibm.com"):
+        for _ in range(2):
+            made(iam_url=f"https://{host}")
+    assert len(warnings()) == 3
+    assert all("which is not IBM's: check iam_url" in each for each in warnings())
+
+
+def test_what_is_usual_is_not_warned_of(warnings):
+    made()
+    made(private_endpoint=True)
+    made(iam_url="https://iam.test.cloud.ibm.com")
+    made(url="http://127.0.0.1:1/api", iam_url="http://127.0.0.1:1", verify=False)
+    assert warnings() == []
+
+
+# -- kind: messages that say which ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("crn", "said"),
+    [
+        ("", "crn is empty"),
+        (None, "crn is empty"),
+        (f"'{CRN}'", "crn stands in quotes, remove them"),
+        (f"\u201c{CRN}\u201d", "crn stands in quotes, remove them"),
+        (f" {CRN}", "crn begins or ends with white space, remove it"),
+        (f"{CRN}\n", "crn begins or ends with white space, remove it"),
+        (f"{CRN[:9]}\u200b{CRN[9:]}", "crn holds the invisible character U+200B, remove it"),
+        (f"\ufeff{CRN}", "crn holds the invisible character U+FEFF, remove it"),
+        ("bluemix", "crn does not begin with 'crn:'"),
+        (CRN.replace("quantum-computing", "cloudant"), "crn lacks the service, quantum-computing,"),
+        (CRN.replace("us-east", ""), "crn lacks the region"),
+        (CRN.replace("a/", ""), "crn lacks the account"),
+        (CRN.removesuffix("::"), "crn does not end with '::'"),
+        ("crn:v1:bluemix", "crn lacks the cloud's type"),
+    ],
+)
+def test_what_is_wrong_with_a_crn_is_said_first(crn, said):
+    with pytest.raises(ConfigurationError) as caught:
+        made(crn=crn)
+    assert str(caught.value).startswith(said)
+    assert ALLOWED["crn"] in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["api_key", "url", "iam_url", "proxy", "api_version", "verify"])
+def test_quotes_and_white_space_around_a_value_are_named(field):
+    for around, said in (
+        ("'{}'", "quotes"),
+        ('"{}"', "quotes"),
+        ("{} ", "white space"),
+        ("{}\u200b", "U+200B"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"^{field} .*{re.escape(said)}.*remove"):
+            made(**{field: around.format("https://host.example/api")})
+
+
+def test_a_wrong_environment_names_the_variable():
+    with pytest.raises(ConfigurationError, match=r"^IBM_QUANTUM_CRN: crn does not begin"):
+        Credentials.from_env({"IBM_CLOUD_API_KEY": KEY, "IBM_QUANTUM_CRN": "bluemix"})
+    with pytest.raises(ConfigurationError, match=r"^IBM_CLOUD_API_KEY: api_key stands in quotes"):
+        Credentials.from_env({"IBM_CLOUD_API_KEY": f"'{KEY}'", "IBM_QUANTUM_CRN": CRN})
+
+
+# -- kind: one connection's setting that hangs all -----------------------------------------------------------
+
+
+def refused_verify(path):
+    with pytest.raises(ConfigurationError, match="verify must be true, false or the path") as caught:
+        made(verify=str(path))
+    assert caught.value.field == "verify"
+
+
+def test_a_fifo_is_no_ca_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    refused_verify(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    refused_verify(tmp_path / "link")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev/tty", "/", "/proc/self/mem", "/dev/fd/0"])
+def test_devices_and_folders_are_no_ca_files(path):
+    refused_verify(path)
+
+
+def test_a_ca_file_of_any_size_is_not_read(tmp_path):
+    path = tmp_path / "large.pem"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    refused_verify(path)
+
+
+def test_a_ca_file_that_is_slow_to_read_holds_nobody_else_up(tmp_path):
+    """Another thread reads a file on a network drive that does not answer."""
+    reading, answer = threading.Event(), threading.Event()
+    opened = os.open
+
+    def slow(path, *args, **kwargs):
+        if str(path) == "/mnt/away.pem":
+            reading.set()
+            answer.wait(30)
+            raise OSError
+        return opened(path, *args, **kwargs)
+
+    def read():
+        with pytest.raises(ConfigurationError):
+            made(verify="/mnt/away.pem")
+
+    with mock.patch("os.open", slow):
+        thread = threading.Thread(target=read)
+        thread.start()
+        assert reading.wait(30)
+        IBMQuantumClient(made()).close()
+        IBMQuantumClient(made(verify=False)).close()
+        assert not answer.is_set()
+        answer.set()
+        thread.join()
+
+
+# -- kind: hosts that no library reads -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["[v1.x]", "[::1", "::1]", "[127.0.0.1]", "[fe80::1%25eth0]", "[fe80::1%eth0]", "[]", "a%41", "h:-1"],
+)
+@pytest.mark.parametrize("field", ["url", "iam_url", "proxy"])
+def test_odd_brackets_in_a_host_are_refused(host, field):
+    with pytest.raises(ConfigurationError) as caught:
+        made(**{field: f"https://{host}/"})
+    assert caught.value.field == field
+
+
+# -- kind: environments that a library cannot read -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", ["127.0.0.1,::1,fd00::/8", "::1", "[::1]", "*", "a b", ",,", "10.0.0.0/8,*.x"]
+)
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize("proxy", ["http://proxy.example:3128", None])
+def test_any_list_of_hosts_without_proxy_is_read(monkeypatch, name, value, proxy):
+    monkeypatch.setenv(name, value)
+    if proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+    IBMQuantumClient(made(verify=False)).close()
+
+
+@pytest.mark.parametrize(
+    "value", ["socks5://127.0.0.1:1", "socks://x:1", "http://[v1.x]:1", "http://a:99999", "://"]
+)
+@pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"])
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_named(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"^{name.upper()} of the environment must be") as caught:
+        IBMQuantumClient(made(verify=False))
+    assert caught.value.field == name.upper()
+    monkeypatch.setenv("NO_PROXY", ".cloud.ibm.com")
+    IBMQuantumClient(made(verify=False)).close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("SSL_CERT_FILE", "/no/such.pem"), ("SSL_CERT_DIR", "/no/such")])
+def test_certificates_of_the_environment_that_are_missing_are_named(monkeypatch, name, value):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"^{name} must be the path") as caught:
+        IBMQuantumClient(made())
+    assert caught.value.field == name
+    IBMQuantumClient(made(verify=False)).close()

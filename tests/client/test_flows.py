@@ -356,7 +356,7 @@ def test_a_wrong_id_is_named(bad):
         assert caught.value.field == "job_id"
 
 
-@pytest.mark.parametrize("bad", [bad for bad in BAD_IDS if bad is not None], ids=range(len(BAD_IDS) - 1))
+@pytest.mark.parametrize("bad", BAD_IDS, ids=range(len(BAD_IDS)))
 def test_a_wrong_session_is_named(bad):
     with pytest.raises(ConfigurationError, match="session_id must be 1 to 500 letters") as caught:
         JobSet(("good",), bad)

@@ -177,18 +177,45 @@ def test_tls_where_there_is_none(ibm, connect):
 # -- proxies -------------------------------------------------------------------------------------------------
 
 
-def test_everything_goes_through_the_proxy(ibm, connect):
-    """The fake serves as a plain proxy: nobody listens where the URLs point to."""
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    api = connect(QUICK, url=f"{nowhere}/api", iam_url=nowhere, proxy=ibm.iam_url)
-    assert api.create_session(backend="ibm_fez", max_ttl=60).id in ibm.sessions
-    assert {entry.headers["host"] for entry in ibm.journal} == {nowhere.removeprefix("http://")}
+class Tunnel(socketserver.StreamRequestHandler):
+    """A proxy that opens tunnels, all of them to one server."""
+
+    def handle(self):
+        asked = self.rfile.readline()
+        while self.rfile.readline() not in (b"\r\n", b""):
+            pass
+        self.server.asked.append(asked.split()[1].decode())
+        try:
+            with socket.create_connection(self.server.behind) as far:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                threading.Thread(target=_pump, args=(far, self.request), daemon=True).start()
+                _pump(self.request, far)
+        except OSError:
+            pass
+
+
+def test_everything_goes_through_the_proxy(ibm, connect, front, path):
+    behind = front(path)["iam_url"].rpartition(":")[2]
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as proxy:
+        proxy.daemon_threads, proxy.block_on_close = True, False
+        proxy.asked, proxy.behind = [], ("127.0.0.1", int(behind))
+        threading.Thread(target=proxy.serve_forever, args=(0.005,), daemon=True).start()
+        api = connect(
+            QUICK,
+            url="https://api.example/api",
+            iam_url="https://iam.example",
+            proxy=f"http://127.0.0.1:{proxy.server_address[1]}",
+        )
+        assert api.create_session(backend="ibm_fez", max_ttl=60).id in ibm.sessions
+        proxy.shutdown()
+    assert set(proxy.asked) == {"api.example:443", "iam.example:443"}
 
 
 def test_a_proxy_that_is_down_is_told_without_its_password(ibm, connect):
     proxy = f"http://me:{PASSWORD}@127.0.0.1:{free_port()}"
+    somewhere = {"url": "https://api.example/api", "iam_url": "https://iam.example"}
     with pytest.raises(TransportError) as caught:
-        connect(BRIEF, proxy=proxy).create_session(backend="ibm_fez", max_ttl=60)
+        connect(BRIEF, proxy=proxy, **somewhere).create_session(backend="ibm_fez", max_ttl=60)
     assert (caught.value.sent, caught.value.retryable) == (False, True)
     assert PASSWORD not in f"{caught.value}{caught.value!r}"
     assert ibm.journal == []

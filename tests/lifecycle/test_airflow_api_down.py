@@ -155,7 +155,7 @@ class TestVariables:
         result = run(dag)
         assert result.state_of("sweep") == "failed"
         assert is_open(ibm, session_id)
-        assert "Airflow does not" in output()
+        assert "Airflow did not say if it has the variable" in output()
 
     def test_a_sweep_closes_the_rest(self, ibm, run, airflow_fails):
         unknown, orphan = (ibm.plant_session(age=age).id for age in (2 * HOUR, HOUR))
@@ -196,7 +196,7 @@ class TestVariables:
         first = run(dag)
         assert first.state == "failed"
         [name] = ibm.sessions
-        assert "Airflow does not" in output()
+        assert "Airflow did not say if it has the variable" in output()
         assert next_try(first, dag, "create").xcom("create") == name
         assert len(posts(ibm)) == 1
 

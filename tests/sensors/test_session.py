@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
 from testing.fake_ibm import Fault
 from tests.operators.test_session import impatient
@@ -102,18 +104,55 @@ def test_a_few_polls_in_a_row_may_fail(ibm, dag, run, mode, monkeypatch):
     assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) == 5
 
 
-@pytest.mark.parametrize("deferrable", [False, True])
-def test_an_outage_that_lasts_fails_the_task_but_a_retry_may_help(
-    ibm, dag, run, deferrable, monkeypatch, output
-):
+def test_an_outage_that_lasts_fails_the_task_but_a_retry_may_help(ibm, dag, run, monkeypatch, output):
     impatient(monkeypatch)
     session = ibm.plant_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=None))
-    sensor(session.id, target_state="open", deferrable=deferrable, retries=1, retry_delay=0)
+    sensor(session.id, target_state="open", deferrable=False, retries=1, retry_delay=0)
     run(dag)
     assert "IBMQuantumTaskError" in output()
     assert "AirflowFailException" not in output()
     assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) > 5
+
+
+def test_an_outage_that_lasts_does_not_let_a_deferred_sensor_wait_for_longer_than_its_timeout(
+    ibm, dag, run, monkeypatch
+):
+    """Its trigger gives up after a few polls, and the worker polls itself: all within one timeout."""
+    impatient(monkeypatch)
+    session = ibm.plant_session(state="open", age=1)
+    ibm.script(
+        Fault(method="GET", path="/v1/sessions/*", status=503, times=80),
+        Fault(method="GET", path="/v1/sessions/*", status=404, times=None),
+    )
+    sensor(session.id, target_state="open", deferrable=True, timeout=1)
+    assert run(dag).state == "failed"
+    assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) < 80
+
+
+def test_an_error_on_the_triggerers_host_lets_the_worker_wait_itself(ibm, dag, run, monkeypatch):
+    from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
+
+    async def fail(self):
+        raise ConfigurationError("There is no Airflow connection", field="ibm_quantum_conn_id")
+
+    monkeypatch.setattr(IBMQuantumSessionTrigger, "_find_connection", fail)
+    session = ibm.plant_session(state="open", age=1)
+    sensor(session.id, deferrable=True)
+    expires_after_polls(ibm, 3)
+    result = run(dag)
+    assert result.state == "success"
+    assert result.xcom("wait")["state"] == "closed"
+
+
+@every_mode
+def test_a_jobs_id_is_recognized(ibm, dag, run, mode, output):
+    job = IBMQuantumHook().submit_job(
+        "sampler", backend="ibm_fez", params={"pubs": [["OPENQASM 3.0; bit[2] c;"]]}
+    )
+    sensor(job.id, **mode)
+    assert run(dag).state == "failed"
+    assert f"session_id {job.id} is a job's id: use IBMQuantumJobSensor(job_id=...)" in output()
 
 
 @every_mode

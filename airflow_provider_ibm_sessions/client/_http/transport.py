@@ -7,14 +7,14 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from airflow_provider_ibm_sessions.client._http import tls
+from airflow_provider_ibm_sessions.client._http.proxies import proxy_url
 from airflow_provider_ibm_sessions.client._http.timeouts import install_total_timeout
 from airflow_provider_ibm_sessions.client.auth import timeouts
-from airflow_provider_ibm_sessions.client.credentials import Credentials, is_loopback
+from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     ConfigurationError,
@@ -114,40 +114,6 @@ def total_seconds(exchange: Exchange) -> float:
     return exchange.credentials.timeout * (LARGE_PAYLOAD_TIMEOUT_FACTOR if exchange.large_payload else 1)
 
 
-def load_tls_context(credentials: Credentials) -> ssl.SSLContext:
-    """
-    Return the TLS context. May read a file of CA certificates: not for an event loop.
-
-    :raises ConfigurationError: If that file cannot be read, or is gone since the credentials were checked.
-    """
-    try:
-        return tls.context(credentials.verify)
-    except (OSError, ValueError) as error:
-        source = credentials.verify
-        if isinstance(source, bool):
-            source = "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names in the environment"
-        raise ConfigurationError(f"verify: cannot read {source}", field="verify") from error
-
-
-def proxy_for(credentials: Credentials, url: str) -> str | None:
-    """
-    Return the URL of the proxy that requests to a URL go through: the connection's, or the environment's.
-
-    Plain http is for loopback addresses only, and stays on this machine: it would show a proxy the API key.
-    """
-    target = httpx.URL(url)
-    if credentials.proxy:
-        leaves = target.scheme == "http" and not is_loopback(httpx.URL(credentials.proxy).host)
-        return None if leaves else credentials.proxy
-    if is_loopback(target.host):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(target.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(target.host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
 def open_client(credentials: Credentials) -> httpx.Client:
     """Return a blocking HTTP client, for one thread at a time."""
     options = client_options(credentials, httpx.HTTPTransport)
@@ -168,7 +134,7 @@ def client_options(credentials: Credentials, transport_type: type[TransportT]) -
 
     :raises ConfigurationError: If the CA certificates cannot be read, or a proxy cannot be used.
     """
-    context = load_tls_context(credentials)
+    context = tls.context(credentials.verify)
     limits = httpx.Limits(
         max_connections=MAX_CONNECTIONS,
         max_keepalive_connections=MAX_CONNECTIONS,
@@ -176,23 +142,15 @@ def client_options(credentials: Credentials, transport_type: type[TransportT]) -
     )
 
     def transport_to(url: str) -> TransportT:
-        address = proxy_for(credentials, url)
-        try:
-            # ``verify`` is meant for a proxy that is spoken to by TLS as well.
-            is_tls = bool(address) and httpx.URL(address or "").scheme == "https"
-            proxy = httpx.Proxy(address, ssl_context=context if is_tls else None) if address else None
-            return transport_type(verify=context, proxy=proxy, limits=limits, trust_env=False)
-        except (ValueError, ImportError, httpx.InvalidURL) as error:
-            source = "proxy" if credentials.proxy else "HTTPS_PROXY or ALL_PROXY in the environment"
-            raise ConfigurationError(
-                f"{source} must be a URL such as http://proxy.example:3128; give another one in the "
-                "connection's field proxy",
-                field="proxy",
-            ) from error
+        address = proxy_url(credentials, url)
+        # The TLS context holds for a proxy that is spoken to by TLS as well.
+        ssl_context = context if address and address.startswith("https") else None
+        proxy = httpx.Proxy(address, ssl_context=ssl_context) if address else None
+        return transport_type(verify=context, proxy=proxy, limits=limits, trust_env=False)
 
     iam = httpx.URL(credentials.iam_url)
     mounts = {}
-    if proxy_for(credentials, credentials.url) != proxy_for(credentials, credentials.iam_url):
+    if proxy_url(credentials, credentials.url) != proxy_url(credentials, credentials.iam_url):
         host = f"[{iam.host}]" if ":" in iam.host else iam.host
         mounts = {f"all://{host}": transport_to(credentials.iam_url)}
     return {
@@ -253,7 +211,7 @@ def _place_of(error: Exception, request: httpx.Request) -> str:
     failed = _request_of(error)
     if (failed is not None and failed is not request) or (failed is None and not exchange.sent):
         url, service = httpx.URL(credentials.iam_url), "IAM"
-    proxy = httpx.URL(proxy_for(credentials, str(url)) or "")
+    proxy = httpx.URL(proxy_url(credentials, str(url)) or "")
     if not proxy.host:
         return f"{service} ({url.host})"
     proxy_place = f"the proxy ({proxy.host}:{proxy.port or {'http': 80, 'https': 443}.get(proxy.scheme)})"

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A connection's fields, Airflow's test of a connection, and the masking of secrets."""
+
+from __future__ import annotations
+
+import json
+import threading
+from urllib.parse import quote
+
+import pytest
+from airflow.sdk import Connection
+
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, PlanError
+from airflow_provider_ibm_sessions.hooks import connection as connection_module
+from airflow_provider_ibm_sessions.hooks.connection import (
+    check_connection,
+    credentials_from_connection,
+    mask_secret,
+)
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from testing.fake_ibm import Fault
+from tests.client.conftest import free_port
+from tests.conftest import connection_to
+
+CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/account:instance::"
+EU_CRN = CRN.replace("us-east", "eu-de")
+KEY = "k" * 44
+
+
+def credentials(extra=None, **fields):
+    fields = {"conn_id": "c", "conn_type": "ibm_quantum", "password": KEY, **fields}
+    return credentials_from_connection(Connection(**fields, extra=json.dumps({"crn": CRN, **(extra or {})})))
+
+
+class TestConnection:
+    @pytest.mark.parametrize(
+        ("fields", "extra", "url"),
+        [
+            ({}, {}, "https://quantum.cloud.ibm.com/api"),
+            ({}, {"crn": EU_CRN}, "https://eu-de.quantum.cloud.ibm.com/api"),
+            ({}, {"private_endpoint": True}, "https://private.us-east.quantum.cloud.ibm.com/api"),
+            ({}, {"private_endpoint": "true"}, "https://private.us-east.quantum.cloud.ibm.com/api"),
+            ({"host": "https://quantum.cloud.ibm.com/api/"}, {}, "https://quantum.cloud.ibm.com/api"),
+            ({"host": "https://quantum.cloud.ibm.com/api/v1"}, {}, "https://quantum.cloud.ibm.com/api"),
+            ({"host": "https://qpu.example/api", "port": 8443}, {}, "https://qpu.example:8443/api"),
+            ({"host": "https://qpu.example:1/api", "port": 8443}, {}, "https://qpu.example:1/api"),
+            ({"host": "qpu.example", "schema": "api"}, {}, "https://qpu.example/api"),
+            ({"host": "http://localhost:8787/api"}, {}, "http://localhost:8787/api"),
+            ({"host": "http://[::1]/api", "port": 5}, {}, "http://[::1]:5/api"),
+        ],
+    )
+    def test_base_url(self, fields, extra, url):
+        assert credentials(extra, **fields).url == url
+
+    def test_uri_form(self):
+        uri = f"ibm-quantum://:{KEY}@quantum.cloud.ibm.com/api?crn={quote(CRN, safe='')}"
+        found = credentials_from_connection(Connection(conn_id="c", uri=uri))
+        assert (found.url, found.crn) == ("https://quantum.cloud.ibm.com/api", CRN)
+
+    def test_empty_fields_are_defaults(self):
+        empty = {"api_version": "", "iam_url": None, "proxy": "", "verify": None, "timeout": ""}
+        assert credentials(empty) == credentials()
+
+    def test_fields_as_the_form_stores_them(self):
+        found = credentials({"verify": "false", "timeout": "30", "api_version": "2026-03-15"})
+        assert (found.verify, found.timeout, found.api_version) == (False, 30.0, "2026-03-15")
+
+    @pytest.mark.parametrize(
+        ("fields", "extra", "field"),
+        [
+            ({"password": ""}, {}, "api_key"),
+            ({"password": None}, {}, "api_key"),
+            ({"password": "two words"}, {}, "api_key"),
+            ({}, {"crn": ""}, "crn"),
+            ({}, {"crn": "crn:v1:bluemix"}, "crn"),
+            ({}, {"crn": 5}, "crn"),
+            ({}, {"api_version": "latest"}, "api_version"),
+            ({}, {"api_version": "2026-13-01"}, "api_version"),
+            ({}, {"verify": "/no/such/file.pem"}, "verify"),
+            ({}, {"timeout": "soon"}, "timeout"),
+            ({}, {"timeout": 0}, "timeout"),
+            ({}, {"private_endpoint": "perhaps"}, "private_endpoint"),
+            ({}, {"iam_url": "http://iam.example"}, "iam_url"),
+            ({}, {"proxy": "proxy.example"}, "proxy"),
+            ({"host": "http://qpu.example/api"}, {}, "url"),
+            ({"host": "https://user:pw@qpu.example/api"}, {}, "url"),
+            ({"host": "https://qpu.example:port/api"}, {}, "url"),
+        ],
+    )
+    def test_a_wrong_field_is_named(self, fields, extra, field):
+        with pytest.raises(ConfigurationError, match=f"Connection 'c'.*{field} ") as caught:
+            credentials(extra, **fields)
+        assert caught.value.field == field
+
+    def test_extra_that_is_no_object(self):
+        with pytest.raises(ConfigurationError, match="extra must be a JSON object"):
+            credentials_from_connection(Connection(conn_id="c", password=KEY, extra="[1"))
+
+    @pytest.mark.parametrize(
+        "extra", ["[1", "5", "null", '"x"', "[" * 100_000, '{"a":' * 100_000, "NaN", "\ud800", "1" * 5000]
+    )
+    def test_extra_that_cannot_be_read(self, extra):
+        with pytest.raises(ConfigurationError, match=r"Connection 'c': (extra must be|crn is empty)"):
+            credentials_from_connection(Connection(conn_id="c", password=KEY, extra=extra))
+
+    @pytest.mark.parametrize(
+        "host", ["https://h:99999", "h:99999", "https://[v1.x]/", "https://[::1", "h:x", "h:-1"]
+    )
+    @pytest.mark.parametrize("port", [None, 443, 99999])
+    def test_a_wrong_host_is_named_whatever_the_port_field_holds(self, host, port):
+        with pytest.raises(
+            ConfigurationError, match=r"Connection 'c' \(field host of the form\): url has a wrong"
+        ):
+            credentials(host=host, port=port)
+
+    @pytest.mark.parametrize("field", ["crn", "api_version", "iam_url", "proxy", "verify", "timeout"])
+    @pytest.mark.parametrize(
+        "value", [True, 0, 7, 1e999, [], {}, ["x"], {"a": [1]}, "x" * 100_000, "\x00", "a\nb"]
+    )
+    def test_values_of_any_type_are_refused_by_name(self, field, value):
+        if (field, value) in (("verify", True), ("timeout", 7)):
+            assert credentials({field: value})
+            return
+        with pytest.raises(ConfigurationError, match=f"Connection 'c'.*{field}") as caught:
+            credentials({field: value})
+        assert caught.value.field == field
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+    def test_a_key_in_the_field_host_is_not_shown(self):
+        key = "Zm9vYmFyYmF6-not-a-real-key-0123456789abcdefg"
+        for host in (key, f"https://{key}", f"https://host/{key}", f"{key}:99999", f"user:{key}@host"):
+            with pytest.raises(ConfigurationError) as caught:
+                credentials(host=host)
+            assert key.lower() not in str(caught.value).lower()
+            assert caught.value.field == "url"
+
+
+class TestTestButton:
+    def test_all_is_well(self, ibm, connection):
+        works, message = IBMQuantumHook().test_connection()
+        assert works
+        assert "us-east" in message
+
+    def test_bad_key(self, ibm, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_C", connection_to(ibm).replace(ibm.api_key, KEY))
+        works, message = IBMQuantumHook("c").test_connection()
+        assert not works
+        assert "IAM does not accept the API key" in message
+        assert "BXNIM0415E" in message
+        assert KEY not in message
+
+    def test_crn_of_another_region(self, ibm, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_C", connection_to(ibm, crn=ibm.crn.replace("us-east", "eu-de")))
+        works, message = IBMQuantumHook("c").test_connection()
+        assert not works
+        assert "region decides the host" in message
+
+    def test_wrong_host(self, ibm, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_C", connection_to(ibm).replace("/api", "/elsewhere"))
+        works, message = IBMQuantumHook("c").test_connection()
+        assert not works
+        assert "ends in /api" in message
+
+    def test_wrong_field(self, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_C", '{"conn_type": "ibm_quantum"}')
+        works, message = IBMQuantumHook("c").test_connection()
+        assert not works
+        assert "api_key" in message
+
+    def test_open_plan_is_told_where_it_shows(self, connection, ibm):
+        ibm.settings.plan = "open"
+        with pytest.raises(PlanError, match="The Open plan has no dedicated sessions"):
+            IBMQuantumHook().create_session(backend="ibm_fez", max_ttl=60)
+
+    def test_by_airflows_own_command(self, ibm, airflow_db, monkeypatch):
+        import subprocess
+        import sys
+
+        monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm))
+        monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "connections", "test", "ibm_quantum_default"],
+            capture_output=True,
+            text=True,
+        )
+        assert "Connection success" in done.stdout
+        assert ibm.api_key not in done.stdout + done.stderr
+
+    def test_success_says_what_was_found(self, connection):
+        works, message = IBMQuantumHook().test_connection()
+        assert works
+        assert "The API key and the CRN are accepted. Region us-east, " in message
+        assert "ibm_fez" in message
+
+    def test_a_wrong_field_is_told_without_the_random_id_that_airflow_tests_under(self, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_AHJKDSF", '{"conn_type": "ibm_quantum", "password": "x"}')
+        works, message = IBMQuantumHook("ahjkdsf").test_connection()
+        assert (works, message[:12]) == (False, "crn is empty")
+
+
+class TestSilence:
+    """Within ten seconds the test says which of IAM, API and proxy does not answer."""
+
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch):
+        monkeypatch.setattr(connection_module, "CHECK_TIMEOUT", 1.0)
+
+    def check(self, ibm, *, host=None, **extra):
+        facts = json.loads(connection_to(ibm, **extra))
+        return check_connection(
+            credentials_from_connection(
+                Connection(
+                    conn_id="c", password=facts["password"], host=host or facts["host"],
+                    extra=json.dumps(facts["extra"]),
+                )
+            )
+        )  # fmt: skip
+
+    def test_an_api_that_refuses_connections(self, ibm):
+        port = free_port()
+        works, message = self.check(ibm, host=f"http://127.0.0.1:{port}/api")
+        assert not works
+        assert message.startswith(f"The API at 127.0.0.1:{port} does not answer: check host and crn")
+
+    def test_an_iam_that_refuses_connections(self, ibm):
+        port = free_port()
+        works, message = self.check(ibm, iam_url=f"http://127.0.0.1:{port}")
+        assert not works
+        assert message.startswith(f"IAM at 127.0.0.1:{port} does not answer: check iam_url")
+
+    def test_an_api_that_is_silent(self, ibm):
+        ibm.script(Fault(path="/v1/*", delay=20, times=None))
+        works, message = self.check(ibm)
+        assert not works
+        assert message.startswith("The API at 127.0.0.1:")
+        assert len(ibm.requests("GET", "/v1/backends")) == 1
+
+    def test_an_iam_that_is_silent(self, ibm):
+        ibm.script(Fault(path="/identity/token", delay=20, times=None))
+        works, message = self.check(ibm)
+        assert not works
+        assert message.startswith("IAM at 127.0.0.1:")
+        assert len(ibm.requests("POST", "/identity/token")) == 1
+
+    def test_a_proxy_that_refuses_connections(self, ibm):
+        port = free_port()
+        proxy = f"http://me:hunter2@127.0.0.1:{port}"
+        works, message = self.check(
+            ibm, host="https://api.example/api", iam_url="https://iam.example", proxy=proxy
+        )
+        assert not works
+        assert message.startswith(f"The proxy 127.0.0.1:{port} does not answer: check proxy")
+        assert "hunter2" not in message
+
+    def test_a_name_that_does_not_resolve_in_time(self, ibm, monkeypatch):
+        import socket
+
+        answer = threading.Event()
+        monkeypatch.setattr(connection_module, "CHECK_DEADLINE", 0.5)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait(60) and [])
+        works, message = self.check(ibm, host="https://api.example/api", iam_url="https://iam.example")
+        answer.set()
+        assert not works
+        assert message.startswith("The API at api.example does not answer")
+
+    def test_its_time_is_bounded_whatever_the_connection_says(self):
+        assert connection_module.CHECK_DEADLINE + connection_module.CHECK_TIMEOUT / 4 <= 10
+
+
+def test_a_masked_secret_is_in_no_log():
+    from airflow.sdk.log import redact
+
+    mask_secret("a-token-that-was-just-made-0123456789")
+    assert "just-made" not in str(redact("Bearer a-token-that-was-just-made-0123456789"))
