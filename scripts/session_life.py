@@ -2,8 +2,8 @@
 """
 Draw how a session's life maps to tasks: ``python -m scripts.session_life > docs/session-life.svg``.
 
-The picture brings its own background and follows the reader's colour scheme, so it can be read on a light page
-and on a dark one. ``--theme dark`` draws the dark one for programs that know no media queries.
+The picture brings its own background and follows the reader's colour scheme, so it can be read on a light
+page and on a dark one. ``--theme dark`` draws the dark one for programs that know no media queries.
 """
 
 from __future__ import annotations
