@@ -54,7 +54,7 @@ SECTIONS = {IBMQuantumSessionDecoratedOperator: "@task.ibm_quantum_session"}
 
 @dataclass(frozen=True)
 class Block:
-    """A block of Python on a page."""
+    """A Python block on a page."""
 
     page: Path
     source: str
@@ -62,7 +62,7 @@ class Block:
 
     @property
     def name(self):
-        """The Dag's id, or the first line."""
+        """Return the page with the Dag's id, or with the first line."""
         dag = re.search(r'DAG\("(\w+)"', self.source)
         return f"{self.page.name}: {dag[1] if dag else self.source.splitlines()[0]}"
 
@@ -79,7 +79,7 @@ BLOCKS = {block.name: block for block in python_blocks()}
 
 
 def dag_in(block, **replacements):
-    """The Dag of a block; on the page it has no name in its module, here it gets one."""
+    """Return the Dag of a block, which gets a name here that it does not have on the page."""
     source = re.sub(r"^(with DAG\(.*\)):$", r"\1 as dag:", block.source, flags=re.MULTILINE)
     for old, new in replacements.items():
         source = source.replace(old, new)
@@ -89,13 +89,13 @@ def dag_in(block, **replacements):
 
 
 def section(text, heading):
-    """The text under a heading, up to the next of its level."""
+    """Return what stands under a heading, up to the next of its level."""
     [found] = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     return found
 
 
 def table(text, first):
-    """The rows of the table whose first column has this name."""
+    """Yield the rows of the table whose first column has this name, as lists of cells."""
     lines = iter(text.splitlines())
     next(line for line in lines if line.startswith(f"| {first} |"))
     next(lines)
@@ -106,7 +106,7 @@ def table(text, first):
 
 
 def arguments_of(operator):
-    """The parameters that our own classes add to those of Airflow."""
+    """Return the parameters that this package's classes add to those of Airflow."""
     found = {}
     for base in reversed(operator.__mro__):
         if base.__module__.startswith("airflow_provider_ibm_sessions.") and "__init__" in vars(base):
@@ -192,7 +192,7 @@ def test_every_named_file_exists(name):
 
 
 def anchors_of(page):
-    """The anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
