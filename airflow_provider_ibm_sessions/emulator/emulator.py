@@ -120,7 +120,9 @@ def connection(port: int) -> dict[str, Any]:
     """Return the Airflow connection to an emulator on this port, in Airflow's JSON form."""
     return {
         "conn_type": "ibm_quantum",
-        "host": f"http://127.0.0.1:{port}/api",
+        "host": "http://127.0.0.1/api",
+        # Airflow 3.3.2's Test button works only for connections that have a port.
+        "port": port,
         "password": IDENTITY.api_key,
         "extra": {"crn": IDENTITY.crn, "iam_url": f"http://127.0.0.1:{port}", "emulator": True},
     }
