@@ -44,7 +44,11 @@ DEFAULT_SHOTS: Final = 4096
 DEFAULT_PRECISION: Final = 0.015625
 FAILED_SECONDS: Final = 2.0
 """QPU seconds that IBM was seen to charge for a job that fails on its input after queueing."""
-_METHOD: Final = {"method": "matrix_product_state"}
+_AER: Final = {
+    "method": "matrix_product_state",
+    # Two to five times as fast as Aer's default, measured on Bell pairs, GHZ states and 156 measured qubits.
+    "mps_sample_measure_algorithm": "mps_probabilities",
+}
 
 
 class InputError(Exception):
@@ -85,7 +89,7 @@ def qpu_seconds(executions: float) -> float:
 def warm_up() -> None:
     """Run a tiny circuit, so that the first job does not wait for Aer to load."""
     text = "OPENQASM 3.0; bit[1] c; qubit[1] q; c[0] = measure q[0];"
-    SamplerV2(options={"backend_options": _METHOD}).run([qasm3.loads(text)], shots=1).result()
+    SamplerV2(options={"backend_options": _AER}).run([qasm3.loads(text)], shots=1).result()
 
 
 def _sample(params: dict[str, Any], backend: str, seed: int | None) -> tuple[bytes, float]:
@@ -97,7 +101,7 @@ def _sample(params: dict[str, Any], backend: str, seed: int | None) -> tuple[byt
     shots = decoded.get("shots") or options.get("default_shots") or DEFAULT_SHOTS
     pubs = [_coerce(SamplerPub, pub, shots) for pub in decoded["pubs"]]
     _validate_circuits(pubs, backend)
-    sampler = SamplerV2(seed=_seed(options, seed), options={"backend_options": _METHOD})
+    sampler = SamplerV2(seed=_seed(options, seed), options={"backend_options": _AER})
     result = sampler.run(pubs).result()
     executions = sum(pub.shots * max(1, math.prod(pub.shape)) for pub in pubs)
     if params.get("support_qiskit"):
@@ -115,7 +119,7 @@ def _estimate(params: dict[str, Any], backend: str, seed: int | None) -> tuple[b
     _validate_circuits(pubs, backend)
     own_seed = _seed(options, seed)
     seeded = {} if own_seed is None else {"run_options": {"seed_simulator": own_seed, "seed": own_seed}}
-    computed = EstimatorV2(options={"backend_options": _METHOD, **seeded}).run(pubs).result()
+    computed = EstimatorV2(options={"backend_options": _AER, **seeded}).run(pubs).result()
     results = [
         DataBin(
             evs=pub.data.evs,
@@ -152,7 +156,7 @@ def _execute(params: dict[str, Any], backend: str, seed: int | None) -> tuple[by
     except Exception as error:  # pydantic's, QPY's and samplomatic's errors have no common base
         raise InputError(f"The executor program cannot be read: {error}") from error
     validate_isa_circuits([item.circuit for item in program.items], _target(backend))
-    executor = Executor(mode=AerSimulator(**_METHOD))
+    executor = Executor(mode=AerSimulator(**_AER))
     if seed is not None:
         executor.options.simulator.seed_simulator = seed
     result = executor.run(program).result()

@@ -20,7 +20,9 @@ from .worker import READY
 if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.emulator.service.records import JobRecord
 
+MAX_SECONDS = 600.0
 WORKER = "airflow_provider_ibm_sessions.emulator.simulation.worker"
+STOPPED = "The simulation took too long or too much memory: entangle fewer qubits, or use fewer gates"
 
 
 class Simulator:
@@ -31,15 +33,18 @@ class Simulator:
     memory fails alone. They load Qiskit in the background.
     """
 
-    def __init__(self, *, workers: int = 1, seed: int | None = None) -> None:
+    def __init__(
+        self, *, workers: int = 1, seed: int | None = None, max_seconds: float = MAX_SECONDS
+    ) -> None:
         """
         Start the worker processes.
 
         :param seed: Seed of the simulations; None: other results each time.
+        :param max_seconds: Real time after which a job fails that has not been computed.
         """
         self.on_outcome: Callable[[JobRecord, Outcome], None] = lambda job, outcome: None
         """Called, from any thread, with each job that was computed."""
-        self._seed = seed
+        self._seed, self._max_seconds = seed, max_seconds
         self._jobs: deque[JobRecord] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -89,7 +94,11 @@ class Simulator:
                 if self._closed:
                     return
                 job = self._jobs.popleft()
+            overdue = threading.Timer(self._max_seconds, worker.stop)
+            overdue.daemon = True
+            overdue.start()
             outcome = worker.compute(job, self._seed)
+            overdue.cancel()
             if not (job.final or self._closed):
                 self.on_outcome(job, outcome)
 
@@ -120,9 +129,7 @@ class _Worker:
         except (EOFError, OSError, pickle.UnpicklingError):
             self.close()
             self._start()
-            return Outcome.failed(
-                INTERNAL_ERROR, "The simulation ended: too little memory, or Qiskit could not be loaded"
-            )
+            return Outcome.failed(INTERNAL_ERROR, STOPPED)
         finally:
             self.job = None
         return cast("Outcome", outcome)

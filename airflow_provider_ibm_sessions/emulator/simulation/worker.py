@@ -13,11 +13,12 @@ import pickle
 import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import BinaryIO, Final
 
 READY: Final = "ready"
 MEMORY_SHARE: Final = 0.5
-"""Share of the machine's memory that a simulation may use before it fails."""
+"""Share of the machine's memory that a simulation may take before it fails."""
 
 
 def main() -> None:
@@ -26,11 +27,11 @@ def main() -> None:
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not spoil the answers
     warnings.simplefilter("ignore")
-    _limit_memory()
 
     from . import programs
 
     programs.warm_up()
+    _limit_memory()
     _send(output, READY)
     while True:
         try:
@@ -46,16 +47,18 @@ def _send(output: BinaryIO, message: object) -> None:
 
 
 def _limit_memory() -> None:
-    """Make a simulation that grows beyond all bounds fail, rather than the machine."""
+    """Make a simulation that grows beyond all bounds fail, rather than the machine. On Linux only."""
     try:
         import resource
-    except ImportError:  # not on Windows
+
+        mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError):
         return
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    pages = mapped + int(os.sysconf("SC_PHYS_PAGES") * MEMORY_SHARE)
+    limit = pages * os.sysconf("SC_PAGE_SIZE")
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = int(total * MEMORY_SHARE)
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 if __name__ == "__main__":
