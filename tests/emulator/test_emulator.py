@@ -184,7 +184,7 @@ class TestInstance:
 
     def test_a_job_takes_the_time_that_ibm_estimates(self, client):
         usage = client.job_metrics(finished(client, submit(client)).id).usage
-        assert usage.qpu_charge_time_seconds >= 2 + 0.00035 * 10
+        assert usage.qpu_charge_time_seconds > 2 + 0.00035 * 9  # 10 shots; longer if the simulation is slow
 
 
 class TestPages:
