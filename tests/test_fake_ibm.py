@@ -135,7 +135,7 @@ def test_tokens_expire_and_can_be_revoked(ibm: FakeIBM, call: Caller) -> None:
     assert call("GET", f"sessions/{name}").status_code == 200
     ibm.revoke_tokens()
     assert call("GET", f"sessions/{name}").status_code == 401
-    assert len(ibm.tokens) == 2 and ibm.books()["token_exchanges"] == 2
+    assert len(ibm.tokens) == 2 and ibm.state()["token_exchanges"] == 2
 
 
 # -- headers and paths ---------------------------------------------------------------------------------------
@@ -510,7 +510,7 @@ def test_workloads_page_by_cursor_oldest_first(ibm: FakeIBM, call: Caller) -> No
 
 
 def test_workloads_filter_by_repeated_keys(ibm: FakeIBM, call: Caller) -> None:
-    other = ibm.plant_session(user="other", age=3600, state="active")
+    other = ibm.add_session(user="other", age=3600, state="active")
     opened, active, drained, closed = (call.open() for _ in range(4))
     batch = call.open(mode="batch")
     ibm.settings.job_seconds = 50
@@ -676,37 +676,37 @@ def test_one_connection_serves_many_requests_without_stalls(ibm: FakeIBM, call: 
     assert ibm.connections == 1
 
 
-def test_the_books(ibm: FakeIBM, call: Caller) -> None:
+def test_the_state(ibm: FakeIBM, call: Caller) -> None:
     name = call.open()
     for _ in range(2):
         call.submit(name, tags=["point-1"])
     ibm.clock.advance(1)
-    books = ibm.books()
-    assert books["accepting"] == [name] and books["sessions"] == {"active": 1}
-    assert books["jobs_run"] == 2 and len(books["duplicates"][0]["jobs"]) == 2
-    assert books["requests"] == {"token": 1, "create_session": 1, "create_job": 2}
-    assert books["billed_seconds"][name] == pytest.approx(1)
-    assert json.loads(json.dumps(books)) == books
+    state = ibm.state()
+    assert state["accepting"] == [name] and state["sessions"] == {"active": 1}
+    assert state["jobs_run"] == 2 and len(state["duplicates"][0]["jobs"]) == 2
+    assert state["requests"] == {"token": 1, "create_session": 1, "create_job": 2}
+    assert state["billed_seconds"][name] == pytest.approx(1)
+    assert json.loads(json.dumps(state)) == state
 
 
-def test_it_runs_as_a_process_with_a_back_door() -> None:
+def test_it_runs_as_a_process_with_a_control_api() -> None:
     root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "testing.fake_ibm", "--settings", '{"job_seconds": 5}']
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, env=os.environ)
     try:
         assert process.stdout is not None
         about = json.loads(process.stdout.readline())
-        door = about["iam_url"] + "/_fake/"
-        assert httpx.post(door + "script", json=[{"status": 500, "path": "/identity/*"}]).json() == {
+        control = about["iam_url"] + "/_fake/"
+        assert httpx.post(control + "script", json=[{"status": 500, "path": "/identity/*"}]).json() == {
             "left": 1
         }
         form = {"grant_type": GRANT, "apikey": about["api_key"]}
         token = [httpx.post(about["iam_url"] + "/identity/token", data=form).status_code for _ in range(2)]
         assert token == [500, 400]  # the second without an Accept header for JSON
-        before = httpx.post(door + "advance", json={"seconds": 0}).json()["now"]
-        assert httpx.post(door + "advance", json={"seconds": 100}).json()["now"] >= before + 100
-        assert httpx.get(door + "books").json()["requests"] == {"token": 2}
-        assert httpx.post(door + "script", json=[{"nonsense": 1}]).status_code == 400
+        before = httpx.post(control + "advance", json={"seconds": 0}).json()["now"]
+        assert httpx.post(control + "advance", json={"seconds": 100}).json()["now"] >= before + 100
+        assert httpx.get(control + "state").json()["requests"] == {"token": 2}
+        assert httpx.post(control + "script", json=[{"nonsense": 1}]).status_code == 400
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0

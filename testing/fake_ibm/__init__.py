@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A strict fake of IBM Quantum's REST service and of IAM, over a real socket, on a clock that tests move.
+"""
+The emulator's IBM Quantum as tests want it: with faults, a clock that they move, and a journal.
 
     with FakeIBM(frozen=True) as ibm:
         ...                                   # talk to ibm.url and ibm.iam_url with ibm.api_key and ibm.crn
         ibm.clock.advance(61)                 # an idle session goes inactive
         ibm.script(Fault("PATCH", "/v1/sessions/*", status=503, phase="after"))
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
-It follows IBM's API reference and what has been seen of the live service, not any client. Where IBM documents
-nothing, it does what is hardest on a client or what a setting says; the docstrings tell which is which.
+Jobs are not computed: their outcomes are planned, their results random. It is strict: a request that lacks a
+header or shows the API key is recorded.
 """
 
 from __future__ import annotations
 
-from .clock import Clock
+from airflow_provider_ibm_sessions.emulator.service.clock import Clock
+from airflow_provider_ibm_sessions.emulator.service.records import Outcome
+
 from .fake import FakeIBM
 from .faults import Fault
-from .settings import Outcome
 
 __all__ = ["Clock", "FakeIBM", "Fault", "Outcome"]

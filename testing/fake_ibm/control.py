@@ -5,28 +5,29 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from .replies import Reply, bad_request, not_found, ok
+from airflow_provider_ibm_sessions.emulator.service.responses import Response, bad_request, not_found, ok
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_ibm_sessions.emulator.service.requests import Request
+
     from .fake import FakeIBM
-    from .requests import Request
 
 
-def answer(fake: FakeIBM, request: Request) -> Reply:
-    """The back door for tests in other processes: no authentication, not in the journal."""
+def answer(fake: FakeIBM, request: Request) -> Response:
+    """Answer a test in another process: no authentication, not in the journal."""
     action = _ACTIONS.get(f"{request.method} {request.path}")
     if action is None:
-        return not_found(f"the back door knows {', '.join(_ACTIONS)}")
+        return not_found(f"the control API has {', '.join(_ACTIONS)}")
     try:
         return ok(action(fake, json.loads(request.body or b"null")))
     except (ValueError, TypeError, KeyError, AttributeError) as wrong:
         return bad_request(f"{type(wrong).__name__}: {wrong}")
 
 
-def _books(fake: FakeIBM, body: Any) -> Any:
-    return fake.books()
+def _state(fake: FakeIBM, body: Any) -> Any:
+    return fake.state()
 
 
 def _sessions(fake: FakeIBM, body: Any) -> Any:
@@ -38,20 +39,20 @@ def _jobs(fake: FakeIBM, body: Any) -> Any:
 
 
 def _journal(fake: FakeIBM, body: Any) -> Any:
-    """Without headers and bodies: they hold secrets."""
+    """Leave headers and bodies out: they hold secrets."""
     names = ("method", "path", "query", "operation", "status", "fault", "time", "client_port")
     return [{name: getattr(entry, name) for name in names} for entry in list(fake.journal)]
 
 
 def _advance(fake: FakeIBM, body: Any) -> Any:
-    """{"seconds": n}"""
+    """Take {"seconds": n}."""
     fake.clock.advance(float(body["seconds"]))
-    fake.settle()
+    fake.service.catch_up()
     return {"now": fake.clock.now()}
 
 
 def _script(fake: FakeIBM, body: Any) -> Any:
-    """A list of mappings with a fault's fields."""
+    """Take a list of mappings with a fault's fields."""
     fake.script(*body)
     return {"left": len(fake.faults.left)}
 
@@ -62,18 +63,18 @@ def _clear(fake: FakeIBM, body: Any) -> Any:
 
 
 def _next_jobs(fake: FakeIBM, body: Any) -> Any:
-    """A list of mappings with an outcome's fields."""
+    """Take a list of mappings with an outcome's fields."""
     fake.next_jobs(body)
-    return {"waiting": len(fake.service.life.outcomes)}
+    return {"waiting": len(fake.planned.outcomes)}
 
 
-def _plant(fake: FakeIBM, body: Any) -> Any:
-    """A mapping with the arguments of `plant_session`."""
-    return dataclasses.asdict(fake.plant_session(**body))
+def _add_session(fake: FakeIBM, body: Any) -> Any:
+    """Take a mapping with the arguments of `add_session`."""
+    return dataclasses.asdict(fake.add_session(**body))
 
 
 def _settings(fake: FakeIBM, body: Any) -> Any:
-    """A mapping with settings to change."""
+    """Take a mapping with settings to change."""
     for name, value in body.items():
         getattr(fake.settings, name)
         setattr(fake.settings, name, value)
@@ -86,7 +87,7 @@ def _revoke(fake: FakeIBM, body: Any) -> Any:
 
 
 _ACTIONS: dict[str, Callable[[FakeIBM, Any], Any]] = {
-    "GET /_fake/books": _books,
+    "GET /_fake/state": _state,
     "GET /_fake/sessions": _sessions,
     "GET /_fake/jobs": _jobs,
     "GET /_fake/journal": _journal,
@@ -94,7 +95,7 @@ _ACTIONS: dict[str, Callable[[FakeIBM, Any], Any]] = {
     "POST /_fake/script": _script,
     "POST /_fake/clear": _clear,
     "POST /_fake/jobs": _next_jobs,
-    "POST /_fake/plant": _plant,
+    "POST /_fake/session": _add_session,
     "POST /_fake/settings": _settings,
     "POST /_fake/revoke": _revoke,
 }

@@ -3,32 +3,64 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from airflow_provider_ibm_sessions.emulator.server import Server
+from airflow_provider_ibm_sessions.emulator.service.clock import Clock
+from airflow_provider_ibm_sessions.emulator.service.identity import Identity
+from airflow_provider_ibm_sessions.emulator.service.requests import NO_JSON
+from airflow_provider_ibm_sessions.emulator.service.responses import Response, error
+from airflow_provider_ibm_sessions.emulator.service.service import QuantumService
+from airflow_provider_ibm_sessions.emulator.service.settings import PAID_MAX_TTL, Plan, Settings
+
 from . import control
-from .clock import Clock
 from .faults import Fault, Script
-from .records import Entry, JobRecord, SessionRecord, Token
-from .replies import Reply, error
-from .requests import NO_JSON
-from .server import Exchange, Server
-from .service import Service
-from .settings import PAID_MAX_TTL, Outcome, Settings
+from .inspection import find_complaints, find_leaks
+from .planned_jobs import PlannedJobs
+from .server import FaultyExchange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from airflow_provider_ibm_sessions.emulator.service.records import (
+        JobRecord,
+        Outcome,
+        SessionRecord,
+        Token,
+    )
+
+
+@dataclass
+class Entry:
+    """One request in the journal."""
+
+    method: str
+    path: str
+    """Below /api, dot segments resolved, still percent-encoded: `/v1/sessions/...`, `/identity/token`."""
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: bytes
+    json: Any
+    time: float
+    """On the service's clock."""
+    client_port: int
+    operation: str | None = None
+    status: int | None = None
+    """Status sent; None if nothing was."""
+    fault: str | None = None
+
 
 class FakeIBM:
-    """IBM Quantum and IAM on a free port of 127.0.0.1, with books that a test can read.
+    """IBM Quantum and IAM on a free port of 127.0.0.1, with a state that tests arrange and read.
 
-    A context manager. `settings` holds whatever else may be chosen; pass it as further keyword arguments.
+    A context manager. Further keyword arguments are fields of `Settings`.
     """
 
     def __init__(
         self,
-        plan: Literal["open", "premium", "flex", "payg"] = "premium",
+        plan: Plan = "premium",
         frozen: bool = False,
         latency: float = 0.0,
         token_lifetime: int = 3600,
@@ -37,12 +69,18 @@ class FakeIBM:
     ) -> None:
         self.clock = Clock(frozen=frozen)
         self.settings = Settings(plan=plan, token_lifetime=token_lifetime, **settings)
-        self.service = Service(self.settings, self.clock)
+        self.identity = Identity.random()
+        self.planned = PlannedJobs()
+        self.service = QuantumService(self.settings, self.clock, self.identity, self.planned)
         self.faults = Script()
         self.latency = latency
         self.journal: list[Entry] = []
+        self.leaks: list[str] = []
+        """Requests that showed the raw API key anywhere but in IAM's form."""
+        self.complaints: list[str] = []
+        """Requests that IBM would answer, yet that lack what a well-behaved client sends."""
         self.bugs: list[str] = []
-        """Tracebacks of the fake's own mistakes; leaving the context raises if there are any."""
+        """Tracebacks of the fake's own errors; leaving the context raises if there are any."""
         self.port = port
         self._server: Server | None = None
         self._accepted_before = 0
@@ -52,7 +90,7 @@ class FakeIBM:
     def start(self) -> Self:
         """Listen. After `stop` it listens on the same port again, its state intact."""
         if self._server is None:
-            self._server = Server(self.port, self._answer)
+            self._server = Server(self.port, self._answer, FaultyExchange)
             self.port = self._server.server_port
         return self
 
@@ -81,21 +119,21 @@ class FakeIBM:
 
     @property
     def api_key(self) -> str:
-        return self.service.api_key
+        return self.identity.api_key
 
     @property
     def crn(self) -> str:
-        return self.service.crn
+        return self.identity.crn
 
     @property
     def user_id(self) -> str:
         """The user to whom the API key belongs."""
-        return self.service.user_id
+        return self.identity.user_id
 
     # -- what a test arranges ------------------------------------------------------------------------------
 
     def script(self, *faults: Fault | Mapping[str, Any]) -> None:
-        """Faults to come. A request takes the first that matches it and is not used up."""
+        """Add faults to come. A request takes the first that matches it and is not used up."""
         self.faults.add(*faults)
 
     def clear_faults(self) -> None:
@@ -103,16 +141,16 @@ class FakeIBM:
         self.faults.clear()
 
     def next_jobs(self, outcomes: Sequence[Outcome | Mapping[str, Any]]) -> None:
-        """How the next jobs will go, in the order of their submission."""
+        """Plan how the next jobs will end, in the order of their submission."""
         with self.service.lock:
-            self.service.life.outcomes.extend(Outcome.of(each) for each in outcomes)
+            self.planned.plan(outcomes)
 
     def revoke_tokens(self) -> None:
         """Make all tokens issued so far invalid, so that each client's next call is answered 401."""
         with self.service.lock:
             self.service.iam.revoke()
 
-    def plant_session(
+    def add_session(
         self,
         user: str = "me",
         age: float = 0.0,
@@ -123,13 +161,12 @@ class FakeIBM:
         max_ttl: int = PAID_MAX_TTL,
         accepting_jobs: bool = True,
     ) -> SessionRecord:
-        """A session that nobody asked this service for, created `age` seconds ago, without jobs.
+        """Add a session that nobody asked this service for, created `age` seconds ago, without jobs.
 
-        Its idle timers start now, so that an old one is there to be looked at; max_ttl counts from
-        its creation.
+        Its idle timers start now, so that an old one can still be observed; max_ttl counts from its creation.
         """
         with self.service.lock:
-            return self.service.life.plant(
+            return self.service.scheduler.add_session(
                 self.clock.now(),
                 age,
                 state,
@@ -140,54 +177,39 @@ class FakeIBM:
                 accepting_jobs=accepting_jobs and state != "closed",
             )
 
-    # -- what a test reads ---------------------------------------------------------------------------------
+    plant_session = add_session  # the former name
 
-    def settle(self) -> None:
-        """Let everything happen that is due by the clock."""
-        with self.service.lock:
-            now = self.clock.now()
-            self.service.timeline.settle(now)
-            self.service.life.refresh(now)
+    # -- what a test reads ---------------------------------------------------------------------------------
 
     @property
     def sessions(self) -> dict[str, SessionRecord]:
-        self.settle()
-        return dict(self.service.life.sessions)
+        self.service.catch_up()
+        return dict(self.service.scheduler.sessions)
 
     @property
     def jobs(self) -> dict[str, JobRecord]:
-        self.settle()
-        return dict(self.service.life.jobs)
+        self.service.catch_up()
+        return dict(self.service.scheduler.jobs)
 
     @property
     def tokens(self) -> list[Token]:
         return list(self.service.iam.tokens)
 
     @property
-    def leaks(self) -> list[str]:
-        """Requests that showed the raw API key anywhere but in IAM's form."""
-        return self.service.leaks
-
-    @property
-    def complaints(self) -> list[str]:
-        """Requests that IBM would answer, yet that lack what a well-behaved client sends."""
-        return self.service.complaints
-
-    @property
     def connections(self) -> int:
-        """TCP connections accepted."""
+        """The number of TCP connections accepted."""
         return self._accepted_before + (self._server.accepted if self._server else 0)
 
     def requests(self, method: str | None = None, path: str | None = None) -> list[Entry]:
-        """The journal's entries with this method and path (fnmatch)."""
+        """Return the journal's entries with this method and path (fnmatch)."""
         return [
             entry
             for entry in list(self.journal)
             if method in (None, entry.method) and (path is None or fnmatchcase(entry.path, path))
         ]
 
-    def books(self) -> dict[str, Any]:
-        """A summary, ready for JSON."""
+    def state(self) -> dict[str, Any]:
+        """Return a summary of all that happened, ready for JSON."""
         sessions, jobs = self.sessions, self.jobs
         return {
             "accepting": [session.id for session in sessions.values() if session.accepts_jobs],
@@ -205,26 +227,27 @@ class FakeIBM:
             "bugs": list(self.bugs),
         }
 
+    books = state  # the former name
+
     # -- one request ---------------------------------------------------------------------------------------
 
-    def _answer(self, exchange: Exchange) -> None:
-        """Called by the server, in the connection's own thread."""
+    def _answer(self, exchange: FaultyExchange) -> None:
+        """Handle a request in its connection's own thread."""
         if exchange.request.path.startswith("/_fake/"):
             exchange.send(control.answer(self, exchange.request))
             return
-        fault = self.faults.take(exchange.request)
-        entry = self._note(exchange, fault)
-        reply = self._handle(exchange, fault)
-        if reply is None:
+        exchange.fault = fault = self.faults.take(exchange.request)
+        entry = self._record(exchange, fault)
+        response = self._handle(exchange, fault)
+        if response is None:
             exchange.drop(reset=fault is not None and fault.drop == "rst")
             return
-        exchange.pause(self.latency)
-        entry.status = reply.status
-        exchange.send(reply, fault)
+        exchange.delay(self.latency)
+        entry.status = response.status
+        exchange.send(response)
 
-    def _note(self, exchange: Exchange, fault: Fault | None) -> Entry:
+    def _record(self, exchange: FaultyExchange, fault: Fault | None) -> Entry:
         request = exchange.request
-        self.service.inspect(request)
         entry = Entry(
             method=request.method,
             path=request.path,
@@ -237,24 +260,27 @@ class FakeIBM:
             operation=self.service.operation(request),
             fault=str(fault) if fault else None,
         )
-        self.journal.append(entry)
+        with self.service.lock:
+            self.leaks += find_leaks(request, self.api_key)
+            self.complaints += find_complaints(request) if self.settings.strict_headers else []
+            self.journal.append(entry)
         return entry
 
-    def _handle(self, exchange: Exchange, fault: Fault | None) -> Reply | None:
-        """The reply, or None if the connection is to be dropped."""
+    def _handle(self, exchange: FaultyExchange, fault: Fault | None) -> Response | None:
+        """Return the response, or None if the connection is to be dropped."""
         if fault is None:
             return self._work(exchange)
         if fault.phase == "before":
-            exchange.pause(fault.delay)
+            exchange.delay(fault.delay)
             real = None if fault.replaces or exchange.gone else self._work(exchange)
         else:
             real = self._work(exchange)
-            exchange.pause(fault.delay)
+            exchange.delay(fault.delay)
         if fault.drop or (real is None and not fault.replaces):
             return None
         return fault.disguise(exchange.request, real)
 
-    def _work(self, exchange: Exchange) -> Reply:
+    def _work(self, exchange: FaultyExchange) -> Response:
         try:
             return self.service.handle(exchange.request)
         except Exception:
@@ -263,7 +289,7 @@ class FakeIBM:
 
 
 def _duplicates(jobs: list[JobRecord]) -> list[dict[str, Any]]:
-    """Tagged jobs of which there are several with the same tags, program and parameters."""
+    """Return tagged jobs of which there are several with the same tags, program and parameters."""
     groups: dict[str, list[JobRecord]] = defaultdict(list)
     for job in jobs:
         if job.tags:

@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from .replies import HTML, ErrorShape, Reply, error
-from .service import IAM_PATH
+from airflow_provider_ibm_sessions.emulator.service.responses import (
+    WEB_APPLICATION,
+    ErrorShape,
+    Response,
+    error,
+)
+from airflow_provider_ibm_sessions.emulator.service.service import IAM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .requests import Request
+    from airflow_provider_ibm_sessions.emulator.service.requests import Request
 
 UNSET: Any = object()
 CHUNK = b"x" * 65_536
@@ -25,31 +30,31 @@ GARBAGE = random.Random(7).randbytes(512)
 class Fault:
     """Something that goes wrong with the requests it matches.
 
-    At most one kind of reply (`drop`, `truncate`, `html`, `garbage`, `empty`, `no_content`, `json`, `huge`,
-    `echo`), or `status` alone for an error reply; `status` also sets the status of those kinds. `delay` and
-    `drip` combine with any of them, or stand alone and spoil nothing but the timing.
+    At most one kind of response (`drop`, `truncate`, `html`, `garbage`, `empty`, `no_content`, `json`,
+    `huge`, `echo`), or `status` alone for an error response; `status` also sets the status of those kinds.
+    `delay` and `drip` combine with any of them, or stand alone and spoil nothing but the timing.
     """
 
     method: str = "*"
     path: str = "*"
     """fnmatch pattern on the path below /api (`*` crosses slashes), or on `/identity/token`."""
     times: int | None = 1
-    """How many requests it hits; None: for ever."""
+    """How many requests it hits; None: all."""
     skip: int = 0
     """How many matching requests it lets pass first."""
     phase: Literal["before", "after"] = "before"
-    """Has the work been done when the fault shows? With a delay before the work, it is done afterwards,
+    """Fail before or after the work was done. With a delay before the work, it is done after the delay,
     unless the client has left meanwhile."""
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = UNSET
-    """Body of an error reply, instead of one in `error_shape`: text, bytes, or anything that JSON can say."""
+    """Body of an error response, instead of one in `error_shape`: text, bytes, or any JSON value."""
     code: int | str | None = None
     message: str = "The service is temporarily unavailable."
     error_shape: ErrorShape | None = None
     """None: `errors`, and IAM's own shape on IAM's path."""
     drop: bool | Literal["fin", "rst"] = False
-    """Close the connection without a reply: True or "fin" politely, "rst" with a reset."""
+    """Close the connection without a response: True or "fin" politely, "rst" with a reset."""
     truncate: bool | Literal["length"] = False
     """True: invalid JSON of the right length. "length": fewer bytes than Content-Length says, then closed."""
     html: bool = False
@@ -62,7 +67,7 @@ class Fault:
     echo: bool = False
     """An error that repeats the request's headers and body, to see whether a client hides secrets."""
     delay: float = 0.0
-    """Real seconds before the reply."""
+    """Real seconds before the response."""
     drip: float = 0.0
     """Real seconds between the bytes of the body."""
     drip_headers: bool = False
@@ -84,7 +89,7 @@ class Fault:
 
     @property
     def replaces(self) -> bool:
-        """Does the client get something else than the real reply?"""
+        """Return true if the client gets something else than the real response."""
         return bool(self.kinds) or self.status is not None
 
     def matches(self, request: Request) -> bool:
@@ -95,56 +100,56 @@ class Fault:
         what += [f"{name} {value} s" for name in ("delay", "drip") if (value := getattr(self, name))]
         return f"{', '.join(what)} ({self.phase} the work)"
 
-    def disguise(self, request: Request, real: Reply | None) -> Reply:
-        """The reply that the client gets. `real` is None if no work was done."""
+    def disguise(self, request: Request, real: Response | None) -> Response:
+        """Return the response that the client gets. `real` is None if no work was done."""
         if not self.replaces and real is not None:
             return real
-        reply = getattr(self, f"_{(self.kinds or ['error'])[0]}")(request, real)
-        assert isinstance(reply, Reply)
-        reply.status = self.status or reply.status
-        reply.headers |= dict(self.headers)
-        return reply
+        response = getattr(self, f"_{(self.kinds or ['error'])[0]}")(request, real)
+        assert isinstance(response, Response)
+        response.status = self.status or response.status
+        response.headers |= dict(self.headers)
+        return response
 
-    def _error(self, request: Request, real: Reply | None) -> Reply:
+    def _error(self, request: Request, real: Response | None) -> Response:
         status = self.status or 500
         if self.body is not UNSET:
-            return Reply(status, *_encoded(self.body))
+            return Response(status, *_encoded(self.body))
         shape = self.error_shape or ("iam" if request.path == IAM_PATH else "errors")
         return error(status, self.message, self.code, shape=shape)
 
-    def _echo(self, request: Request, real: Reply | None) -> Reply:
+    def _echo(self, request: Request, real: Response | None) -> Response:
         headers = "; ".join(f"{name}: {value}" for name, value in request.headers.items())
         body = request.body.decode("utf-8", "replace")
         said = f"Cannot process: {request.method} {request.target}; {headers}; {body}"
         return error(500, said, self.code, shape=self.error_shape or "errors")
 
-    def _truncate(self, request: Request, real: Reply | None) -> Reply:
+    def _truncate(self, request: Request, real: Response | None) -> Response:
         whole = real.body if real is not None and real.body else b'{"id": "0d1f5b1e", "state": "open"}'
         part = whole[: max(1, len(whole) // 2)]
         if self.truncate == "length":
-            return Reply(200, part, length=len(whole), hang_up=True)
-        return Reply(200, part)
+            return Response(200, part, length=len(whole), close=True)
+        return Response(200, part)
 
-    def _html(self, request: Request, real: Reply | None) -> Reply:
-        return Reply(200, HTML, "text/html; charset=utf-8")
+    def _html(self, request: Request, real: Response | None) -> Response:
+        return Response(200, WEB_APPLICATION, "text/html; charset=utf-8")
 
-    def _garbage(self, request: Request, real: Reply | None) -> Reply:
-        return Reply(200, GARBAGE)
+    def _garbage(self, request: Request, real: Response | None) -> Response:
+        return Response(200, GARBAGE)
 
-    def _empty(self, request: Request, real: Reply | None) -> Reply:
-        return Reply(200)
+    def _empty(self, request: Request, real: Response | None) -> Response:
+        return Response(200)
 
-    def _no_content(self, request: Request, real: Reply | None) -> Reply:
-        return Reply(204, b"", None)
+    def _no_content(self, request: Request, real: Response | None) -> Response:
+        return Response(204, b"", None)
 
-    def _json(self, request: Request, real: Reply | None) -> Reply:
-        return Reply(200, jsonlib.dumps(self.json).encode())
+    def _json(self, request: Request, real: Response | None) -> Response:
+        return Response(200, jsonlib.dumps(self.json).encode())
 
-    def _huge(self, request: Request, real: Reply | None) -> Reply:
-        return Reply(200, chunks=_stuffing(self.huge), length=self.huge)
+    def _huge(self, request: Request, real: Response | None) -> Response:
+        return Response(200, chunks=_stuffing(self.huge), length=self.huge)
 
-    def _drop(self, request: Request, real: Reply | None) -> Reply:
-        raise AssertionError("a dropped connection has no reply")
+    def _drop(self, request: Request, real: Response | None) -> Response:
+        raise AssertionError("a dropped connection has no response")
 
 
 def _encoded(body: Any) -> tuple[bytes, str]:
@@ -156,7 +161,7 @@ def _encoded(body: Any) -> tuple[bytes, str]:
 
 
 def _stuffing(size: int) -> Iterator[bytes]:
-    """A JSON object of exactly `size` bytes (at least 8)."""
+    """Yield a JSON object of exactly `size` bytes (at least 8)."""
     left = max(size, 8) - 8
     yield b'{"a":"'
     while left:
@@ -186,12 +191,12 @@ class Script:
 
     @property
     def left(self) -> list[Fault]:
-        """Faults that have not been used up."""
+        """Return the faults that have not been used up."""
         with self._lock:
             return [fault for fault, _, times in self._armed if times != 0]
 
     def take(self, request: Request) -> Fault | None:
-        """The fault that hits this request, if any."""
+        """Return the fault that hits this request, if any."""
         with self._lock:
             for armed in self._armed:
                 fault, skip, times = armed

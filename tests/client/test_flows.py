@@ -33,7 +33,7 @@ def submit(ibm):
     """Jobs that nobody submitted over HTTP: what is counted is the looks."""
 
     def submit(count, session_id=None, **facts):
-        life, pub = ibm.service.life, ["OPENQASM 3.0; bit[2] c;", None, 10]
+        life, pub = ibm.service.scheduler, ["OPENQASM 3.0; bit[2] c;", None, 10]
         facts = {
             "backend": "ibm_fez",
             "program_id": "sampler",

@@ -336,7 +336,7 @@ def test_a_failed_job_says_why(ibm, api):
     outcome = {"status": "Failed", "reason": "The circuit is not supported.", "reason_code": 1517}
     job = api.get_job(ended(ibm, api, outcome))
     assert (job.is_final, job.is_completed, job.to_error().code) == (True, False, "1517")
-    assert "not supported. See the list of error codes" in str(job.to_error())
+    assert "not supported. Transpile the circuit" in str(job.to_error())
     assert (job.to_json()["reason_code"], job.to_json()["state"]) == (1517, "Failed")
 
 
@@ -436,7 +436,10 @@ def test_jobs_of_a_time_and_a_program(ibm, api):
 
 def planted(ibm, count, **facts):
     """Jobs that nobody submitted over HTTP, for tests that need many."""
-    life, facts = ibm.service.life, {"backend": "ibm_fez", "program_id": "sampler", "cost": 600.0} | facts
+    life, facts = (
+        ibm.service.scheduler,
+        {"backend": "ibm_fez", "program_id": "sampler", "cost": 600.0} | facts,
+    )
     with ibm.service.lock:
         now = ibm.clock.now()
         return [

@@ -87,7 +87,7 @@ def test_versions_need_no_token(ibm, api):
 
 
 def test_backends(ibm, api):
-    ibm.settings.offline.add("ibm_fez")
+    ibm.settings.backends["ibm_fez"].status = "offline"
     backends = {each.name: each for each in api.list_backends()}
     assert backends["ibm_fez"].status.name == "offline"
     assert backends["ibm_torino"].qubits == 133

@@ -286,7 +286,7 @@ class TestPrivateResults:
     @pytest.fixture
     def secretive(self, monkeypatch):
         """IBM's replies do not say whether a job is private."""
-        from testing.fake_ibm.jobs import Jobs
+        from airflow_provider_ibm_sessions.emulator.service.jobs import Jobs
 
         view = Jobs.view
 

@@ -18,9 +18,9 @@ from typing import Any
 from airflow_provider_ibm_sessions.client import client as client_module
 from airflow_provider_ibm_sessions.client._http import transport
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+from airflow_provider_ibm_sessions.emulator.service.settings import UNUSED_SECONDS
 from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
 from testing.fake_ibm import FakeIBM, Fault
-from testing.fake_ibm.settings import UNUSED_SECONDS
 from tests.conftest import connection_to
 
 from . import airflow_stub, network_faults

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from testing.fake_ibm import FakeIBM
+from testing.fake_ibm import FakeIBM, Outcome
 from tests.integration.process_kills.components import Components
 from tests.integration.process_kills.scenario import Blow, Scenario
 
@@ -162,9 +162,10 @@ class Stage:
         service = self.ibm.service
         with service.lock:
             when = self.ibm.clock.now() + seconds
-            for job in service.life.jobs.values():
+            for job in service.scheduler.jobs.values():
                 if job.status == "Running":
-                    service.timeline.at(when, partial(service.life._finish, job, length=0.0))
+                    end = partial(service.scheduler.finish, job, outcome=Outcome())
+                    service.events.schedule(when, end)
 
     def look_again(self, verdict: Verdict) -> None:
         """When Airflow has stopped: what somebody who was thought dead has done since is not clean either."""

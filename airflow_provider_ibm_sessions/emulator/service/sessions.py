@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The calls under /v1/sessions."""
+
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, iso
-from .replies import Reply, bad_request, error, not_found, nothing, ok
+from .responses import Response, bad_request, error, no_content, not_found, ok
 
 if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
+    from .identity import Identity
     from .records import SessionRecord
     from .requests import Request
+    from .scheduler import Scheduler
 
 MAX_INT32 = 2**31 - 1
 
@@ -18,41 +21,41 @@ MAX_INT32 = 2**31 - 1
 class Sessions:
     """The four session calls (IBM's API reference, Sessions)."""
 
-    def __init__(self, life: Lifecycle, clock: Clock, user_id: str) -> None:
-        self.life = life
+    def __init__(self, scheduler: Scheduler, clock: Clock, identity: Identity) -> None:
+        self.scheduler = scheduler
         self.clock = clock
-        self.user_id = user_id
+        self.identity = identity
 
-    def create(self, request: Request) -> Reply:
-        """POST /v1/sessions."""
+    def create(self, request: Request) -> Response:
+        """Answer POST /v1/sessions."""
         body = request.json
         if not isinstance(body, dict):
             return bad_request("The request body must be a JSON object.")
-        refusal = self._refusal(body)
-        if refusal is not None:
-            return refusal
-        cap = self.life.settings.max_ttl
-        session = self.life.open_session(
+        error_response = self._validate(body)
+        if error_response is not None:
+            return error_response
+        cap = self.scheduler.settings.max_ttl
+        session = self.scheduler.open_session(
             self.clock.now(),
             mode=body["mode"],
             backend=body.get("backend") or body.get("backend_name"),
-            # Above the plan's cap it is clamped without a word.
+            # Above the plan's cap it is clamped silently.
             max_ttl=min(body.get("max_ttl", cap), cap),
-            user_id=self.user_id,
+            user_id=self.identity.user_id,
         )
-        short = self.life.settings.create_reply == "id"
+        short = self.scheduler.settings.create_reply == "id"
         return ok({"id": session.id} if short else self.view(session))
 
-    def _refusal(self, body: dict[str, Any]) -> Reply | None:
+    def _validate(self, body: dict[str, Any]) -> Response | None:
         if body.get("mode") not in ("dedicated", "batch"):
             # Seen on the live service: a wrong mode is not a 400.
-            return Reply(500, json.dumps({"statusCode": 500, "message": "Internal server error"}).encode())
+            return Response(500, json.dumps({"statusCode": 500, "message": "Internal server error"}).encode())
         if not _positive(body.get("max_ttl", 1)):
             return bad_request("max_ttl must be an integer number of seconds, at least 1.")
         backend = body.get("backend", body.get("backend_name"))
-        if backend is not None and backend not in self.life.settings.backends:
+        if backend is not None and backend not in self.scheduler.settings.backends:
             return bad_request(f"Backend {backend!r} was not found.")
-        if body["mode"] == "dedicated" and self.life.settings.plan == "open":
+        if body["mode"] == "dedicated" and self.scheduler.settings.plan == "open":
             return error(
                 400,
                 "You are not authorized to run a session when using the open plan.",
@@ -62,15 +65,15 @@ class Sessions:
         return None
 
     def _find(self, request: Request) -> SessionRecord | None:
-        return self.life.sessions.get(request.ids["id"])
+        return self.scheduler.sessions.get(request.ids["id"])
 
-    def get(self, request: Request) -> Reply:
-        """GET /v1/sessions/{id}."""
+    def get(self, request: Request) -> Response:
+        """Answer GET /v1/sessions/{id}."""
         session = self._find(request)
         return unknown(request) if session is None else ok(self.view(session))
 
-    def update(self, request: Request) -> Reply:
-        """PATCH /v1/sessions/{id} with {"accepting_jobs": bool} and nothing else."""
+    def update(self, request: Request) -> Response:
+        """Answer PATCH /v1/sessions/{id} with {"accepting_jobs": bool} and nothing else."""
         session, body = self._find(request), request.json
         if session is None:
             return unknown(request)
@@ -78,20 +81,20 @@ class Sessions:
             return bad_request("The body must be an object with the one field accepting_jobs.")
         if not isinstance(body["accepting_jobs"], bool):
             return bad_request("accepting_jobs must be a boolean.")
-        self.life.set_accepting(self.clock.now(), session, body["accepting_jobs"])
-        return nothing()
+        self.scheduler.set_accepting(self.clock.now(), session, body["accepting_jobs"])
+        return no_content()
 
-    def close(self, request: Request) -> Reply:
-        """DELETE /v1/sessions/{id}/close. Closing twice is safe."""
+    def close(self, request: Request) -> Response:
+        """Answer DELETE /v1/sessions/{id}/close. Closing twice is safe."""
         session = self._find(request)
         if session is None:
             return unknown(request)
-        self.life.close(self.clock.now(), session)
-        return nothing()
+        self.scheduler.close(self.clock.now(), session)
+        return no_content()
 
     def view(self, session: SessionRecord) -> dict[str, Any]:
-        """The session object. It has no created_at, no tags, and an elapsed_time only when not in use."""
-        self.life.refresh_one(session, self.clock.now())
+        """Return the session object: no created_at, no tags, elapsed_time only when not in use."""
+        self.scheduler.update_bill(session, self.clock.now())
         idle = session.state in ("inactive", "closed") and session.metered_since is None
         return {
             "id": session.id,
@@ -114,8 +117,8 @@ class Sessions:
         }
 
 
-def unknown(request: Request) -> Reply:
-    """404 that names the session."""
+def unknown(request: Request) -> Response:
+    """Return a 404 that names the session."""
     return not_found(f"Session not found. Session ID: {request.ids['id']}")
 
 

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The calls under /v1/jobs."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, iso, parse_iso
-from .job_rules import refuse_job, refuse_tags
-from .replies import Reply, bad_request, error, not_found, nothing, ok, text
-from .results import results_of, traceback_of
+from .job_validation import validate_job, validate_tags
+from .reason_codes import RAN_TOO_LONG, solution_of
+from .responses import Response, bad_request, error, no_content, not_found, ok, text
 
 if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
+    from .identity import Identity
     from .records import JobRecord
     from .requests import Request
+    from .scheduler import Scheduler
 
 NEW_USAGE = "2026-03-15"
 """From this API version on: usage.qpu_charge_time_seconds instead of usage.quantum_seconds and bss."""
@@ -22,30 +25,30 @@ NEW_METRICS = "2026-04-15"
 class Jobs:
     """The job calls (IBM's API reference, Jobs)."""
 
-    def __init__(self, life: Lifecycle, clock: Clock, user_id: str) -> None:
-        self.life = life
+    def __init__(self, scheduler: Scheduler, clock: Clock, identity: Identity) -> None:
+        self.scheduler = scheduler
         self.clock = clock
-        self.user_id = user_id
+        self.identity = identity
 
-    def create(self, request: Request) -> Reply:
-        """POST /v1/jobs. The answer has no status."""
-        body = request.json
-        refusal = refuse_job(body, self.life)
-        if refusal is not None:
-            return refusal
-        job = self.life.submit(self.clock.now(), **self._facts(body, request))
+    def create(self, request: Request) -> Response:
+        """Answer POST /v1/jobs. The response has no status."""
+        body, now = request.json, self.clock.now()
+        error_response = validate_job(body, self.scheduler, now)
+        if error_response is not None:
+            return error_response
+        job = self.scheduler.submit(now, **self._fields(body, request))
         view: dict[str, Any] = {"id": job.id, "backend": job.backend}
         optional = {"session_id": job.session_id, "calibration_id": job.calibration_id}
         view |= {name: value for name, value in optional.items() if value}
         return ok(view | ({"private": True} if job.private else {}))
 
-    def _facts(self, body: dict[str, Any], request: Request) -> dict[str, Any]:
-        cap = self.life.settings.max_cost
+    def _fields(self, body: dict[str, Any], request: Request) -> dict[str, Any]:
+        cap = self.scheduler.settings.max_cost
         return {
             "backend": body["backend"],
             "program_id": body["program_id"],
             "params": body.get("params", {}),
-            "user_id": self.user_id,
+            "user_id": self.identity.user_id,
             "session_id": body.get("session_id"),
             "tags": list(body.get("tags", [])),
             # Larger is capped; none means the plan's maximum.
@@ -57,18 +60,18 @@ class Jobs:
         }
 
     def _find(self, request: Request) -> JobRecord | None:
-        job = self.life.jobs.get(request.ids["id"])
+        job = self.scheduler.jobs.get(request.ids["id"])
         return None if job is None or job.deleted else job
 
-    def get(self, request: Request) -> Reply:
-        """GET /v1/jobs/{id}; exclude_params is false unless given."""
+    def get(self, request: Request) -> Response:
+        """Answer GET /v1/jobs/{id}; exclude_params is false unless given."""
         job = self._find(request)
         if job is None:
             return _unknown(request)
         return ok(self.view(job, _version(request), with_params=not request.flag("exclude_params", False)))
 
     def view(self, job: JobRecord, version: str, *, with_params: bool) -> dict[str, Any]:
-        """The job object. A private job never shows its parameters."""
+        """Return the job object. A private job never shows its parameters."""
         view = {
             "id": job.id,
             "backend": job.backend,
@@ -81,7 +84,7 @@ class Jobs:
             "user_id": job.user_id,
             "usage": self._usage(job, version),
             "private": job.private,
-            "estimated_running_time_seconds": self.life.settings.job_seconds,
+            "estimated_running_time_seconds": self._estimate(job),
         }
         optional = {
             "session_id": job.session_id,
@@ -91,16 +94,22 @@ class Jobs:
         view |= {name: value for name, value in optional.items() if value}
         return view | ({"params": job.params} if with_params and not job.private else {})
 
+    def _estimate(self, job: JobRecord) -> float:
+        known = job.outcome.seconds if job.outcome else None
+        return self.scheduler.settings.job_seconds if known is None else known
+
     def _usage(self, job: JobRecord, version: str) -> dict[str, Any]:
-        seconds = job.ran(self.clock.now())
+        now, settings = self.clock.now(), self.scheduler.settings
+        settled = job.finished is not None and now >= job.finished + settings.usage_settle_seconds
+        seconds = job.charged(now) * (1.0 if settled or not job.final else settings.provisional_usage)
         if version >= NEW_USAGE:
-            return {"qpu_charge_time_seconds": seconds, "status": "complete" if job.final else "pending"}
+            return {"qpu_charge_time_seconds": seconds, "status": "complete" if settled else "pending"}
         return {"quantum_seconds": seconds, "seconds": seconds}
 
-    def search(self, request: Request) -> Reply:
-        """GET /v1/jobs. A limit or offset out of range falls back to its default without a word."""
+    def search(self, request: Request) -> Response:
+        """Answer GET /v1/jobs. A limit or offset out of range silently falls back to its default."""
         try:
-            found = [job for job in self.life.jobs.values() if _matches(job, request)]
+            found = [job for job in self.scheduler.jobs.values() if _matches(job, request)]
         except ValueError:
             return bad_request("created_after and created_before must be date-times.")
         found.sort(key=lambda job: job.created, reverse=request.first("sort", "DESC").upper() != "ASC")
@@ -111,8 +120,9 @@ class Jobs:
         jobs = [self.view(job, _version(request), with_params=with_params) for job in page]
         return ok({"jobs": jobs, "count": len(found), "offset": offset, "limit": limit})
 
-    def results(self, request: Request) -> Reply:
-        """GET /v1/jobs/{id}/results: 204 when there is none, text for a failed job.
+    def results(self, request: Request) -> Response:
+        """
+        Answer GET /v1/jobs/{id}/results: 204 when there is none, text for a failed job.
 
         A private job's results are deleted once they have been read.
         """
@@ -120,14 +130,15 @@ class Jobs:
         if job is None:
             return _unknown(request)
         if job.status == "Failed":
-            return text(traceback_of(job))
+            where = 'Traceback (most recent call last):\n  File "program.py", line 1'
+            return text(f"{where}\n{job.reason or 'Job failed'}\n")
         if job.status != "Completed" or (job.private and job.results_read):
-            return nothing()
+            return no_content()
         job.results_read += 1
-        return ok(results_of(job))
+        return ok(self.scheduler.runner.results(job))
 
-    def metrics(self, request: Request) -> Reply:
-        """GET /v1/jobs/{id}/metrics; its shape depends on the API version."""
+    def metrics(self, request: Request) -> Response:
+        """Answer GET /v1/jobs/{id}/metrics; its shape depends on the API version."""
         job = self._find(request)
         if job is None:
             return _unknown(request)
@@ -146,52 +157,54 @@ class Jobs:
         (view if version >= NEW_METRICS else usage)["circuits_execution_time_ns"] = nanoseconds
         return ok(view if version >= NEW_USAGE else view | {"bss": {"seconds": usage["seconds"]}})
 
-    def logs(self, request: Request) -> Reply:
-        """GET /v1/jobs/{id}/logs: plain text; 404 before the job has ended."""
+    def logs(self, request: Request) -> Response:
+        """Answer GET /v1/jobs/{id}/logs: plain text; 404 before the job has ended."""
         job = self._find(request)
         if job is None:
             return _unknown(request)
-        return text(f"{job.program_id}: {job.status}\n") if job.final else not_found("logs not found")
+        if not job.final:
+            return not_found("logs not found")
+        return text((job.outcome and job.outcome.logs) or f"{job.program_id}: {job.status}\n")
 
-    def cancel(self, request: Request) -> Reply:
-        """POST /v1/jobs/{id}/cancel: 409 when it has ended already."""
+    def cancel(self, request: Request) -> Response:
+        """Answer POST /v1/jobs/{id}/cancel: 409 when it has ended already."""
         job = self._find(request)
         if job is None:
             return _unknown(request)
-        if self.life.cancel(self.clock.now(), job):
-            return nothing()
+        if self.scheduler.cancel(self.clock.now(), job):
+            return no_content()
         return error(409, f"Job {job.id} is not cancellable: it is {job.status}.")
 
-    def delete(self, request: Request) -> Reply:
-        """DELETE /v1/jobs/{id}: final jobs only."""
+    def delete(self, request: Request) -> Response:
+        """Answer DELETE /v1/jobs/{id}: final jobs only."""
         job = self._find(request)
         if job is None:
             return _unknown(request)
         if not job.final:
             return error(409, f"Job {job.id} can be deleted only in a terminal state; it is {job.status}.")
         job.deleted = True
-        return nothing()
+        return no_content()
 
-    def tag(self, request: Request) -> Reply:
-        """PUT /v1/jobs/{id}/tags."""
+    def tag(self, request: Request) -> Response:
+        """Answer PUT /v1/jobs/{id}/tags."""
         job = self._find(request)
         if job is None:
             return _unknown(request)
         body = request.json
         if not isinstance(body, dict) or set(body) != {"tags"}:
             return bad_request("The body must be an object with the one field tags.")
-        refusal = refuse_tags(body["tags"])
-        if refusal is None:
+        error_response = validate_tags(body["tags"])
+        if error_response is None:
             job.tags = list(body["tags"])
-        return refusal or nothing()
+        return error_response or no_content()
 
 
-def _unknown(request: Request) -> Reply:
+def _unknown(request: Request) -> Response:
     return not_found(f"Job not found. Job ID: {request.ids['id']}")
 
 
 def _version(request: Request) -> str:
-    """Left out, the oldest version answers."""
+    """Return the API version asked for: without the header, the oldest."""
     return request.headers.get("ibm-api-version", "2024-01-01")
 
 
@@ -200,13 +213,13 @@ def _state(job: JobRecord) -> dict[str, Any]:
     if job.reason:
         state["reason"] = job.reason
     if job.reason_code is not None:
-        state |= {"reason_code": job.reason_code, "reason_solution": "See the list of error codes."}
+        state |= {"reason_code": job.reason_code, "reason_solution": solution_of(job.reason_code)}
     return state
 
 
 def _long_status(job: JobRecord) -> str:
-    """The top-level status knows one more word than the state."""
-    late = job.status == "Cancelled" and job.reason_code == 1305
+    """Return the top-level status, which has one more value than the state."""
+    late = job.status == "Cancelled" and job.reason_code == RAN_TOO_LONG
     return "Cancelled - Ran too long" if late else job.status
 
 

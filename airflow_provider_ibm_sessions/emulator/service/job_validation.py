@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Checks on the body of POST /v1/jobs."""
+
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .lifecycle import SESSION_CLOSED, Lifecycle
-from .replies import Reply, bad_request, error, not_found
+from .reason_codes import SESSION_CLOSED
+from .responses import Response, bad_request, error, not_found
+
+if TYPE_CHECKING:
+    from .scheduler import Scheduler
 
 PROGRAMS = frozenset({"sampler", "estimator", "noise-learner", "executor", "calibrate"})
 FIELDS = frozenset(
@@ -31,24 +36,25 @@ SAMPLER_OPTIONS = frozenset(
 )
 
 
-def refuse_job(body: Any, life: Lifecycle) -> Reply | None:
-    """What is wrong with the body of POST /v1/jobs (IBM's API reference); None if it is acceptable.
+def validate_job(body: Any, scheduler: Scheduler, now: float) -> Response | None:
+    """
+    Return the error for a wrong body of POST /v1/jobs (IBM's API reference), or None.
 
-    IBM documents no answer for a session that takes no jobs, so status and code there are a setting.
+    IBM documents no response for a session that accepts no jobs, so its status is a setting.
     """
     if not isinstance(body, dict):
         return bad_request("The request body must be a JSON object.")
-    if life.settings.limit_reached:
+    if scheduler.limit_reached(now):
         return error(409, "The instance's usage limit has been reached.")
-    return _refuse_fields(body, life) or _refuse_params(body) or _refuse_session(body, life)
+    return _validate_fields(body, scheduler) or _validate_params(body) or _validate_session(body, scheduler)
 
 
-def _refuse_fields(body: dict[str, Any], life: Lifecycle) -> Reply | None:
+def _validate_fields(body: dict[str, Any], scheduler: Scheduler) -> Response | None:
     if unknown := set(body) - FIELDS:
         return bad_request(f"Unknown field: {sorted(unknown)[0]}.")
     if body.get("program_id") not in PROGRAMS:
         return not_found(f"Program not found: {body.get('program_id')}")
-    if body.get("backend") not in life.settings.backends:
+    if body.get("backend") not in scheduler.settings.backends:
         return not_found("device not found")
     cost = body.get("cost", 0)
     if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
@@ -60,11 +66,11 @@ def _refuse_fields(body: dict[str, Any], life: Lifecycle) -> Reply | None:
         return bad_request("log_level must be one of critical, error, warning, info, debug.")
     if len(str(body.get("calibration_id", ""))) > 100:
         return bad_request("calibration_id must have at most 100 characters.")
-    return refuse_tags(body.get("tags", []))
+    return validate_tags(body.get("tags", []))
 
 
-def refuse_tags(tags: Any) -> Reply | None:
-    """At most 8 tags of at most 86 characters."""
+def validate_tags(tags: Any) -> Response | None:
+    """Return the error for wrong tags, or None: at most 8 of at most 86 characters."""
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         return bad_request("tags must be a list of strings.")
     if len(tags) > 8 or any(len(tag) > 86 for tag in tags):
@@ -72,7 +78,7 @@ def refuse_tags(tags: Any) -> Reply | None:
     return None
 
 
-def _refuse_params(body: dict[str, Any]) -> Reply | None:
+def _validate_params(body: dict[str, Any]) -> Response | None:
     params, program = body.get("params", {}), body["program_id"]
     if not isinstance(params, dict):
         return bad_request("params must be an object.")
@@ -85,10 +91,10 @@ def _refuse_params(body: dict[str, Any]) -> Reply | None:
         return bad_request("params.pubs must be a list with at least one entry.")
     if params.get("version", 2) != 2:
         return bad_request("params.version must be 2.")
-    return _refuse_options(params.get("options", {}), program)
+    return _validate_options(params.get("options", {}), program)
 
 
-def _refuse_options(options: Any, program: str) -> Reply | None:
+def _validate_options(options: Any, program: str) -> Response | None:
     if not isinstance(options, dict):
         return bad_request("params.options must be an object.")
     # IBM's own guide shows options.transpilation; its schema refuses that key.
@@ -96,17 +102,17 @@ def _refuse_options(options: Any, program: str) -> Reply | None:
     return bad_request(f"params.options has an unknown field: {sorted(odd)[0]}.") if odd else None
 
 
-def _refuse_session(body: dict[str, Any], life: Lifecycle) -> Reply | None:
+def _validate_session(body: dict[str, Any], scheduler: Scheduler) -> Response | None:
     name = body.get("session_id")
     if name is None:
         return None
     if not isinstance(name, str) or not 1 <= len(name) <= 36:
         return bad_request("session_id must be a string of 1 to 36 characters.")
-    session = life.sessions.get(name)
+    session = scheduler.sessions.get(name)
     if session is None:
         return not_found(f"unknown session: {name}")
     if not session.accepts_jobs:
-        return error(life.settings.closed_session_status, "Session has been closed", SESSION_CLOSED)
+        return error(scheduler.settings.closed_session_status, "Session has been closed", SESSION_CLOSED)
     if session.backend and session.backend != body["backend"]:
         return bad_request("The backend must be the session's backend.")
     return None

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The list of sessions, batches and jobs."""
+
 from __future__ import annotations
 
 import base64
@@ -7,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from .clock import Clock, iso, parse_iso
-from .replies import Reply, bad_request, ok
+from .responses import Response, bad_request, ok
 
 if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
+    from .identity import Identity
     from .records import JobRecord, SessionRecord
     from .requests import Request
+    from .scheduler import Scheduler
 
 STATUSES = frozenset({"pending", "in_progress", "completed", "failed", "canceled"})
 MODES = frozenset({"job", "session", "batch"})
@@ -35,7 +38,7 @@ _KEPT = ("user", "sort", "backend", "search", "status", "mode", "created_after",
 
 @dataclass
 class Workload:
-    """One line of the list: a session, a batch, or a job that stands alone."""
+    """One item of the list: a session, a batch, or a job outside of both."""
 
     id: str
     created: float
@@ -51,34 +54,33 @@ class Workload:
 
 
 class Workloads:
-    """GET /v1/workloads (IBM's API reference, Workloads)."""
+    """The list GET /v1/workloads (IBM's API reference, Workloads)."""
 
-    def __init__(self, life: Lifecycle, clock: Clock, user_id: str, crn: str) -> None:
-        self.life = life
+    def __init__(self, scheduler: Scheduler, clock: Clock, identity: Identity) -> None:
+        self.scheduler = scheduler
         self.clock = clock
-        self.user_id = user_id
-        self.crn = crn
+        self.identity = identity
 
-    def search(self, request: Request) -> Reply:
-        """One page. Oldest first unless `sort=-createdAt`; 10 unless `limit` says 1..50."""
-        refusal = _refusal(request)
-        if refusal is not None:
-            return refusal
+    def search(self, request: Request) -> Response:
+        """Answer with a page: oldest first unless ``sort=-createdAt``, 10 items unless ``limit`` differs."""
+        error_response = _validate(request)
+        if error_response is not None:
+            return error_response
         found = [each for each in self._all() if self._matches(each, request)]
         found.sort(key=lambda each: each.created, reverse=request.first("sort") == "-createdAt")
         return ok(self._page(found, int(request.first("limit", "10")), request))
 
     def _all(self) -> list[Workload]:
-        self.life.refresh(self.clock.now())
-        sessions = [_of_session(session) for session in self.life.sessions.values()]
-        jobs = [job for job in self.life.jobs.values() if not job.session_id and not job.deleted]
+        self.scheduler.update_bills(self.clock.now())
+        sessions = [_of_session(session) for session in self.scheduler.sessions.values()]
+        jobs = [job for job in self.scheduler.jobs.values() if not job.session_id and not job.deleted]
         return sessions + [_of_job(job, self.clock.now()) for job in jobs]
 
     def _matches(self, each: Workload, request: Request) -> bool:
         after, before = request.first("created_after"), request.first("created_before")
         search = request.first("search")
         return (
-            (request.first("user") != "me" or each.user_id == self.user_id)
+            (request.first("user") != "me" or each.user_id == self.identity.user_id)
             and each.status in request.query.get("status", STATUSES)
             and each.mode in request.query.get("mode", MODES)
             and request.first("backend", each.backend or "") == (each.backend or "")
@@ -103,13 +105,15 @@ class Workloads:
         return body
 
     def _view(self, each: Workload) -> dict[str, Any]:
-        usage = {"qpu_charge_time_seconds": each.seconds, "status": "complete" if each.ended else "pending"}
+        settle = self.scheduler.settings.usage_settle_seconds
+        settled = each.ended is not None and self.clock.now() >= each.ended + settle
+        usage = {"qpu_charge_time_seconds": each.seconds, "status": "complete" if settled else "pending"}
         view = {
             "id": each.id,
             "created": iso(each.created),
             "ended": iso(each.ended),
             "backend": each.backend,
-            "instance": self.crn,
+            "instance": self.identity.crn,
             "user_id": each.user_id,
             "accepting_jobs": each.accepting_jobs,
             "mode": each.mode,
@@ -146,13 +150,13 @@ def _of_job(job: JobRecord, now: float) -> Workload:
         user_id=job.user_id,
         mode="job",
         status=_JOB_STATUS[job.status],
-        seconds=job.ran(now),
+        seconds=job.charged(now),
         reason=job.reason,
         tags=job.tags,
     )
 
 
-def _refusal(request: Request) -> Reply | None:
+def _validate(request: Request) -> Response | None:
     for name, allowed in CHOICES.items():
         if wrong := set(request.query.get(name, [])) - allowed:
             return bad_request(f"{name} must be one of {', '.join(sorted(allowed))}, not {min(wrong)!r}.")
@@ -170,7 +174,7 @@ def _refusal(request: Request) -> Reply | None:
 
 
 def _start(found: list[Workload], limit: int, request: Request) -> int:
-    """Where the page begins: behind the cursor `next`, or `limit` before the cursor `previous`."""
+    """Return the page's first index: after the cursor ``next``, or ``limit`` before ``previous``."""
     stamps = [round(each.created, 6) for each in found]
     newest_first = request.first("sort") == "-createdAt"
     if "next" in request.query:
@@ -189,7 +193,7 @@ def _href(request: Request, limit: int, name: str, at: Workload) -> str:
 
 
 def _cursor(created: float) -> str:
-    """IBM's cursor is a timestamp in base64."""
+    """Return IBM's form of a cursor: a timestamp in base64."""
     return base64.standard_b64encode((iso(created) or "").encode()).decode()
 
 

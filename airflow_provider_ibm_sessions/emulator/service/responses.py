@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""HTTP responses, and errors in IBM's shapes."""
+
 from __future__ import annotations
 
 import json
@@ -12,17 +14,17 @@ if TYPE_CHECKING:
 ErrorShape = Literal["errors", "singular", "message", "iam"]
 
 MORE_INFO = "https://quantum.cloud.ibm.com/docs/errors"
-HTML = (
+WEB_APPLICATION = (
     b'<!DOCTYPE html><html lang="en"><head><title>IBM Quantum Platform</title></head><body><div id="root">'
     + b"<!-- app shell -->" * 16_000
     + b"</div></body></html>"
 )
-"""The web application that answers unknown paths and empty ids: 200, text/html, about 285 KB."""
+"""IBM's web application, which answers unknown paths and empty ids: 200, text/html, about 285 KB."""
 
 
 @dataclass
-class Reply:
-    """One HTTP answer. `body` is sent unless `chunks` is given; `length` is what Content-Length claims."""
+class Response:
+    """One HTTP response: ``body``, or ``chunks`` if given; ``length`` is what Content-Length claims."""
 
     status: int = 200
     body: bytes = b""
@@ -30,17 +32,20 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     chunks: Iterator[bytes] | None = None
     length: int | None = None
-    hang_up: bool = False
+    close: bool = False
     """Close the connection after it."""
 
     def head(self) -> bytes:
-        """Status line and headers."""
-        lines = [f"HTTP/1.1 {self.status} {PHRASES.get(self.status, 'Unknown')}", "Server: fake-ibm"]
+        """Return the status line and the headers."""
+        lines = [
+            f"HTTP/1.1 {self.status} {PHRASES.get(self.status, 'Unknown')}",
+            "Server: ibm-quantum-emulator",
+        ]
         if self.content_type:
             lines.append(f"Content-Type: {self.content_type}")
         if self.status != 204:
             lines.append(f"Content-Length: {len(self.body) if self.length is None else self.length}")
-        if self.hang_up:
+        if self.close:
             lines.append("Connection: close")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
@@ -54,6 +59,7 @@ PHRASES = {
     403: "Forbidden",
     404: "Not Found",
     409: "Conflict",
+    411: "Length Required",
     423: "Locked",
     429: "Too Many Requests",
     500: "Internal Server Error",
@@ -63,24 +69,24 @@ PHRASES = {
 }
 
 
-def ok(value: Any) -> Reply:
-    """200 with JSON."""
-    return Reply(200, json.dumps(value).encode())
+def ok(value: Any) -> Response:
+    """Return 200 with JSON; bytes are JSON already."""
+    return Response(200, value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
-def text(value: str) -> Reply:
-    """200 with plain text."""
-    return Reply(200, value.encode(), "text/plain; charset=utf-8")
+def text(value: str) -> Response:
+    """Return 200 with plain text."""
+    return Response(200, value.encode(), "text/plain; charset=utf-8")
 
 
-def nothing() -> Reply:
-    """204."""
-    return Reply(204, b"", None)
+def no_content() -> Response:
+    """Return 204."""
+    return Response(204, b"", None)
 
 
-def html() -> Reply:
-    """What IBM's gateway answers on unknown paths: the web application."""
-    return Reply(200, HTML, "text/html; charset=utf-8")
+def web_application() -> Response:
+    """Return what IBM's gateway answers on unknown paths: the web application."""
+    return Response(200, WEB_APPLICATION, "text/html; charset=utf-8")
 
 
 DEFAULT_CODES: dict[int, int | str] = {
@@ -94,7 +100,7 @@ DEFAULT_CODES: dict[int, int | str] = {
     500: 9999,
     503: 1999,
 }
-"""Numbers are from IBM's error registry; strings stand where the code is not known to us."""
+"""Numbers are from IBM's error registry; strings stand where the code is not known."""
 
 
 def error(
@@ -104,11 +110,11 @@ def error(
     *,
     shape: ErrorShape = "errors",
     solution: str | None = None,
-) -> Reply:
-    """An error in one of the shapes that IBM's services have been seen to send."""
+) -> Response:
+    """Return an error in one of the shapes that IBM's services have been seen to send."""
     number = DEFAULT_CODES.get(status, "internal_error") if code is None else code
     body = _SHAPES[shape](status, message, number, solution or "Correct the request and try again.")
-    return Reply(status, json.dumps(body).encode())
+    return Response(status, json.dumps(body).encode())
 
 
 def _errors(status: int, message: str, code: int | str, solution: str) -> dict[str, Any]:
@@ -132,11 +138,11 @@ def _iam(status: int, message: str, code: int | str, solution: str) -> dict[str,
 _SHAPES = {"errors": _errors, "singular": _singular, "message": _message, "iam": _iam}
 
 
-def not_found(message: str) -> Reply:
-    """404 with IBM's string code."""
+def not_found(message: str) -> Response:
+    """Return 404 with IBM's string code."""
     return error(404, message, "not_found")
 
 
-def bad_request(message: str, code: int | str | None = None) -> Reply:
-    """400."""
+def bad_request(message: str, code: int | str | None = None) -> Response:
+    """Return 400."""
     return error(400, message, code)

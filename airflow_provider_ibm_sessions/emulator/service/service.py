@@ -1,58 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Routes and authorization."""
+
 from __future__ import annotations
 
 import re
-import secrets
 import threading
-import uuid
 from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
-from .catalogue import VERSIONS, Catalogue
+from .event_queue import EventQueue
 from .iam import Iam
+from .instance import Instance
 from .jobs import Jobs
-from .lifecycle import Lifecycle
-from .replies import Reply, bad_request, error, html, not_found
-from .requests import Request
+from .responses import Response, bad_request, error, not_found, web_application
+from .scheduler import Scheduler
 from .sessions import Sessions
-from .timeline import Timeline
 from .workloads import Workloads
 
 if TYPE_CHECKING:
     from .clock import Clock
+    from .identity import Identity
+    from .records import JobRecord, Outcome
+    from .requests import Request
+    from .runner import JobRunner
     from .settings import Settings
 
-Handler = Callable[[Request], Reply]
+Handler = Callable[["Request"], Response]
 IAM_PATH = "/identity/token"
 _CRN = re.compile(r"crn:v1:bluemix:public:quantum-computing:(us-east|eu-de):a/[0-9a-f]{32}:[0-9a-f-]{36}::")
 
 
-class Service:
-    """IBM Quantum and IAM behind one door: no sockets, one request after the other."""
+class QuantumService:
+    """IBM Quantum and IAM as one function from requests to responses, one request after the other."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        identity: Identity,
+        runner: JobRunner,
+        *,
+        token_clock: Clock | None = None,
+    ) -> None:
+        """
+        Start with nothing but backends.
+
+        :param token_clock: The clock of tokens, if it is not the service's: clients compare their ``exp``
+            with the host's time.
+        """
         self.lock = threading.RLock()
         self.settings = settings
         self.clock = clock
-        self.api_key = secrets.token_urlsafe(33)
-        self.crn = (
-            f"crn:v1:bluemix:public:quantum-computing:us-east:a/{secrets.token_hex(16)}:{uuid.uuid4()}::"
-        )
-        self.user_id = f"IBMid-{secrets.token_hex(5).upper()}"
-        self.timeline = Timeline()
-        self.life = Lifecycle(settings, self.timeline)
-        self.iam = Iam(settings, clock, self.api_key, self.user_id)
-        self.leaks: list[str] = []
-        self.complaints: list[str] = []
+        self.identity = identity
+        self.events = EventQueue()
+        self.scheduler = Scheduler(settings, self.events, runner)
+        self.iam = Iam(settings, token_clock or clock, identity)
         self._routes = self._table()
 
     def _table(self) -> list[tuple[str, list[str], str, Handler]]:
-        sessions = Sessions(self.life, self.clock, self.user_id)
-        jobs = Jobs(self.life, self.clock, self.user_id)
-        workloads = Workloads(self.life, self.clock, self.user_id, self.crn)
-        catalogue = Catalogue(self.life, self.clock, self.crn)
+        parts = (self.scheduler, self.clock, self.identity)
+        sessions, jobs = Sessions(*parts), Jobs(*parts)
+        workloads, instance = Workloads(*parts), Instance(*parts)
         rows: list[tuple[str, str, Handler]] = [
             ("POST /v1/sessions", "create_session", sessions.create),
             ("GET /v1/sessions/{id}", "get_session", sessions.get),
@@ -68,67 +77,65 @@ class Service:
             ("POST /v1/jobs/{id}/cancel", "cancel_job", jobs.cancel),
             ("PUT /v1/jobs/{id}/tags", "tag_job", jobs.tag),
             ("GET /v1/workloads", "list_workloads", workloads.search),
-            ("GET /v1/versions", "list_versions", catalogue.versions),
-            ("GET /v1/backends", "list_backends", catalogue.backends),
-            ("GET /v1/backends/{id}/status", "get_backend_status", catalogue.backend_status),
+            ("GET /v1/versions", "list_versions", instance.versions),
+            ("GET /v1/backends", "list_backends", instance.backends),
+            ("GET /v1/backends/{id}/status", "get_backend_status", instance.backend_status),
             (
                 "GET /v1/backends/{id}/configuration",
                 "get_backend_configuration",
-                catalogue.backend_configuration,
+                instance.backend_configuration,
             ),
-            ("GET /v1/backends/{id}/defaults", "get_backend_defaults", catalogue.backend_defaults),
-            ("GET /v1/instance", "get_instance", catalogue.instance),
-            ("GET /v1/instances/usage", "get_usage", catalogue.usage),
-            ("GET /v1/accounts/{id}", "get_account", catalogue.account),
+            ("GET /v1/backends/{id}/properties", "get_backend_properties", instance.backend_properties),
+            ("GET /v1/backends/{id}/defaults", "get_backend_defaults", instance.backend_defaults),
+            ("GET /v1/instance", "get_instance", instance.describe),
+            ("GET /v1/instances/usage", "get_usage", instance.usage),
+            ("GET /v1/accounts/{id}", "get_account", instance.account),
         ]
         split = [(where.split(" "), operation, handler) for where, operation, handler in rows]
         return [(method, path.split("/")[1:], name, handler) for (method, path), name, handler in split]
 
     def operation(self, request: Request) -> str:
-        """The name of what is asked for; `unknown` for a path or method that does not exist."""
+        """Return the name of the operation; ``unknown`` for a path or method that does not exist."""
         if request.path == IAM_PATH:
             return "token"
         route = self._match(request)
         return route[0] if isinstance(route, tuple) else "unknown"
 
-    def handle(self, request: Request) -> Reply:
-        """Let time catch up, then answer."""
+    def handle(self, request: Request) -> Response:
+        """Let everything happen that is due, then answer."""
         with self.lock:
-            self.timeline.settle(self.clock.now())
+            self.events.run_due(self.clock.now())
             return self._handle(request)
 
-    def inspect(self, request: Request) -> None:
-        """Note what a client must not do: show the raw key outside IAM's form, leave headers out."""
+    def resolve(self, job: JobRecord, outcome: Outcome) -> None:
+        """Take a job's outcome from the runner, which may call from any thread."""
         with self.lock:
-            for place in self._places_of_key(request):
-                self.leaks.append(f"{request.method} {request.path}: API key in the {place}")
-            if self.settings.strict_headers and request.path.startswith("/v1/"):
-                missing = _missing_headers(request)
-                self.complaints += [f"{request.method} {request.path}: {what}" for what in missing]
+            now = self.clock.now()
+            self.events.run_due(now)
+            self.scheduler.resolve(now, job, outcome)
 
-    def _places_of_key(self, request: Request) -> list[str]:
-        places = [name for name, value in request.headers.items() if self.api_key in unquote(value)]
-        if self.api_key in unquote(request.target):
-            places.append("URL")
-        if request.path != IAM_PATH and self.api_key.encode() in request.body:
-            places.append("body")
-        return places
+    def catch_up(self) -> None:
+        """Let everything happen that is due by the clock, and bring the bills up to date."""
+        with self.lock:
+            now = self.clock.now()
+            self.events.run_due(now)
+            self.scheduler.update_bills(now)
 
-    def _handle(self, request: Request) -> Reply:
+    def _handle(self, request: Request) -> Response:
         if request.path == IAM_PATH:
             wrong = error(404, "Not found.", shape="iam")
             return self.iam.exchange(request) if request.method == "POST" else wrong
         route = self._match(request)
         if route is None:
-            return html()
-        if isinstance(route, Reply):
+            return web_application()
+        if isinstance(route, Response):
             return route
         operation, handler = route
-        refusal = None if operation == "list_versions" else self._refusal(request)
-        return handler(request) if refusal is None else refusal
+        error_response = None if operation == "list_versions" else self._authorize(request)
+        return handler(request) if error_response is None else error_response
 
-    def _match(self, request: Request) -> tuple[str, Handler] | Reply | None:
-        """The route; None for a path that does not exist; a 404 for a method that a path lacks."""
+    def _match(self, request: Request) -> tuple[str, Handler] | Response | None:
+        """Return the route; None for a path that does not exist; a 404 for a method that a path lacks."""
         known = False
         for method, pattern, operation, handler in self._routes:
             ids = _ids(pattern, request.segments)
@@ -138,8 +145,8 @@ class Service:
             known = known or ids is not None
         return not_found(f"Cannot {request.method} {request.path}") if known else None
 
-    def _refusal(self, request: Request) -> Reply | None:
-        """What every call but /versions is checked for: version, token, instance, in this order."""
+    def _authorize(self, request: Request) -> Response | None:
+        """Check version, token and instance in this order, as every call but /versions is checked."""
         version = request.headers.get("ibm-api-version")
         if version is not None and not _is_date(version):
             return bad_request("Bad request")
@@ -151,7 +158,7 @@ class Service:
             return bad_request("The Service-CRN header is required.", 1241)
         if not _CRN.fullmatch(crn):
             return bad_request("The Service-CRN header could not be read.", 1348)
-        if crn != self.crn:
+        if crn != self.identity.crn:
             return error(404, f"Instance {crn} was not found.", 1279)
         return None
 
@@ -173,18 +180,3 @@ def _is_date(text: str) -> bool:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
-
-
-def _missing_headers(request: Request) -> list[str]:
-    headers = request.headers
-    missing = []
-    if headers.get("ibm-api-version") not in VERSIONS:
-        missing.append("IBM-API-Version missing or unknown")
-    accept = headers.get("accept", "")
-    if "application/json" not in accept and not (request.path.endswith("/logs") and "text/plain" in accept):
-        missing.append("Accept does not name application/json")
-    if not headers.get("x-qx-client-application"):
-        missing.append("X-Qx-Client-Application missing")
-    if request.body and "application/json" not in headers.get("content-type", ""):
-        missing.append("a body that is not declared as application/json")
-    return missing

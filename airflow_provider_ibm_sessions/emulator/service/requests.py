@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""HTTP requests as the service reads them."""
+
 from __future__ import annotations
 
 import json
@@ -40,15 +42,15 @@ class Request:
 
     @property
     def segments(self) -> list[str]:
-        """The path's parts, percent-decoded after the split: `..%2Fx` is an id, `../x` is not."""
+        """Return the path's parts, percent-decoded after the split: ``..%2Fx`` is an id, ``../x`` is not."""
         return [unquote(part) for part in self.path.split("/")[1:]]
 
     def first(self, name: str, default: str = "") -> str:
-        """The first value of a query parameter."""
+        """Return the first value of a query parameter."""
         return self.query.get(name, [default])[0]
 
     def flag(self, name: str, default: bool) -> bool:
-        """A boolean query parameter."""
+        """Return a boolean query parameter."""
         return self.first(name, str(default)).lower() in ("true", "1")
 
 
@@ -64,7 +66,7 @@ def _normal(path: str) -> str:
 
 
 def _below_api(path: str) -> str:
-    """`/api/v1/x` -> `/v1/x`. Anything else is no API path, `/v1/x` at the root neither."""
+    """Map ``/api/v1/x`` to ``/v1/x``. Anything else is no API path, not even ``/v1/x`` at the root."""
     if path.startswith("/api/v1/"):
         return path.removeprefix("/api")
     return f"/{path}" if path.startswith("/v1/") else path

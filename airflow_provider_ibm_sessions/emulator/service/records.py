@@ -1,18 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Sessions, jobs, outcomes and tokens as the service stores them."""
+
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from .settings import Outcome
+from .reason_codes import UNBILLED, reason_of
 
 FINAL = frozenset({"Completed", "Cancelled", "Failed"})
 """Job states that never change again (IBM's API reference, GET /jobs/{id})."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ends."""
+
+    status: Literal["Completed", "Failed", "Cancelled"] = "Completed"
+    reason: str | None = None
+    reason_code: int | None = None
+    seconds: float | None = None
+    """Running time; None: the setting ``job_seconds``."""
+    queue_seconds: float | None = None
+    """Waiting time; None: the setting ``queue_seconds``."""
+    results: Any = None
+    """Body of GET results, as JSON values or encoded; None: the runner's to say."""
+    logs: str | None = None
+    """Body of GET logs; None: a line with the status."""
+
+    @classmethod
+    def of(cls, value: Outcome | Mapping[str, Any]) -> Outcome:
+        """Return an outcome, given as such or as a mapping with its fields."""
+        return value if isinstance(value, Outcome) else cls(**value)
+
+    @classmethod
+    def failed(cls, code: int, detail: str | None = None, seconds: float | None = None) -> Outcome:
+        """Return a failure with IBM's reason code and, unless ``detail`` is given, its usual reason."""
+        return cls("Failed", detail or reason_of(code), code, seconds)
+
+
 @dataclass
 class SessionRecord:
-    """Everything the service knows about one session or batch. Instants in seconds since the epoch."""
+    """The whole state of one session or batch. Instants in seconds since the epoch."""
 
     id: str
     mode: str
@@ -34,9 +64,9 @@ class SessionRecord:
     jobs: list[str] = field(default_factory=list)
     """Ids of the jobs submitted to it, in order."""
     jobs_run: int = 0
-    """How many of them were started."""
+    """Number of its jobs that were started."""
     active_seconds: float = 0.0
-    """Wall-clock time it held the QPU, brought up to date on every look."""
+    """Wall-clock time it held the QPU, brought up to date whenever it is read."""
     billed_seconds: float = 0.0
     """What IBM would bill: active time for a dedicated session, the jobs' QPU time for a batch."""
     cancelled: bool = False
@@ -48,17 +78,18 @@ class SessionRecord:
 
     @property
     def final(self) -> bool:
+        """Return true if the session is closed."""
         return self.state == "closed"
 
     @property
     def accepts_jobs(self) -> bool:
-        """A closed session's flag can be flipped to true again, yet it takes no job."""
+        """Return true if jobs can be submitted; a closed session takes none, whatever its flag says."""
         return self.accepting_jobs and self.state not in ("pending_closed", "closed")
 
 
 @dataclass
 class JobRecord:
-    """Everything the service knows about one job. Instants in seconds since the epoch."""
+    """The whole state of one job. Instants in seconds since the epoch."""
 
     id: str
     backend: str
@@ -73,7 +104,8 @@ class JobRecord:
     calibration_id: str | None = None
     runtime: str | None = None
     caller: str | None = None
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome | None = None
+    """None as long as the job is being computed."""
     status: str = "Queued"
     reason: str | None = None
     reason_code: int | None = None
@@ -86,13 +118,18 @@ class JobRecord:
 
     @property
     def final(self) -> bool:
+        """Return true if the job has ended."""
         return self.status in FINAL
 
     def ran(self, now: float) -> float:
-        """Seconds on the QPU so far."""
+        """Return the seconds on the QPU so far."""
         if self.started is None:
             return 0.0
         return (now if self.finished is None else self.finished) - self.started
+
+    def charged(self, now: float) -> float:
+        """Return the seconds that IBM bills so far: none for IBM's own errors."""
+        return 0.0 if self.reason_code in UNBILLED else self.ran(now)
 
 
 @dataclass
@@ -104,23 +141,3 @@ class Token:
     expires: float
     revoked: bool = False
     uses: int = 0
-
-
-@dataclass
-class Entry:
-    """One request in the journal."""
-
-    method: str
-    path: str
-    """Below /api, dot segments resolved, still percent-encoded: `/v1/sessions/...`, `/identity/token`."""
-    query: dict[str, list[str]]
-    headers: dict[str, str]
-    body: bytes
-    json: Any
-    time: float
-    """On the service's clock."""
-    client_port: int
-    operation: str | None = None
-    status: int | None = None
-    """What was sent; None if nothing was."""
-    fault: str | None = None

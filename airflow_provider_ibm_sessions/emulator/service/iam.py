@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""IBM Cloud IAM: tokens in exchange for the API key."""
+
 from __future__ import annotations
 
 import base64
@@ -11,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from .records import Token
-from .replies import Reply, error, ok
+from .responses import Response, error, ok
 
 if TYPE_CHECKING:
     from .clock import Clock
+    from .identity import Identity
     from .requests import Request
     from .settings import Settings
 
@@ -24,17 +27,16 @@ GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 class Iam:
     """IBM Cloud's identity service: exchanges the API key for a bearer token (IBM's IAM API reference)."""
 
-    def __init__(self, settings: Settings, clock: Clock, api_key: str, user_id: str) -> None:
+    def __init__(self, settings: Settings, clock: Clock, identity: Identity) -> None:
         self.settings = settings
         self.clock = clock
-        self.api_key = api_key
-        self.user_id = user_id
+        self.identity = identity
         self.tokens: list[Token] = []
         self._by_value: dict[str, Token] = {}
         self._secret = secrets.token_bytes(32)
 
-    def exchange(self, request: Request) -> Reply:
-        """POST /identity/token."""
+    def exchange(self, request: Request) -> Response:
+        """Answer POST /identity/token."""
         if "application/x-www-form-urlencoded" not in request.headers.get("content-type", ""):
             return _malformed("The content type must be application/x-www-form-urlencoded.")
         if "application/json" not in request.headers.get("accept", ""):
@@ -44,9 +46,10 @@ class Iam:
             return _malformed("The grant_type is missing or not supported.")
         if len(form.get("apikey", [])) != 1 or not form["apikey"][0]:
             return _malformed("The property apikey is missing or empty.")
-        return self._grant() if form["apikey"][0] == self.api_key else _unknown_key(request)
+        known = form["apikey"][0] == self.identity.api_key
+        return self._grant() if known else _unknown_key(request)
 
-    def _grant(self) -> Reply:
+    def _grant(self) -> Response:
         token = self._issue()
         return ok(
             {
@@ -63,7 +66,7 @@ class Iam:
         issued = int(self.clock.now())
         expires = issued + self.settings.token_lifetime
         claims = {
-            "iam_id": self.user_id,
+            "iam_id": self.identity.user_id,
             "jti": str(uuid.uuid4()),
             "iat": issued,
             "exp": expires,
@@ -77,7 +80,7 @@ class Iam:
         return token
 
     def valid(self, value: str) -> bool:
-        """Is it a token of ours, neither expired on our clock nor revoked?"""
+        """Return true for a token issued here that is neither expired nor revoked."""
         token = self._by_value.get(value)
         if token is None or token.revoked or self.clock.now() >= token.expires:
             return False
@@ -90,11 +93,11 @@ class Iam:
             token.revoked = True
 
 
-def _malformed(message: str) -> Reply:
+def _malformed(message: str) -> Response:
     return error(400, message, shape="iam")
 
 
-def _unknown_key(request: Request) -> Reply:
+def _unknown_key(request: Request) -> Response:
     context = {
         "requestId": uuid.uuid4().hex,
         "requestType": "incoming.Identity_Token",
@@ -104,7 +107,7 @@ def _unknown_key(request: Request) -> Reply:
     }
     message = "Provided API key could not be found."
     body = {"errorCode": "BXNIM0415E", "errorMessage": message, "context": context}
-    return Reply(400, json.dumps(body).encode())
+    return Response(400, json.dumps(body).encode())
 
 
 def _jwt(claims: dict[str, Any], secret: bytes) -> str:

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The service's clock, and instants as IBM writes them."""
+
 from __future__ import annotations
 
 import threading
@@ -7,27 +9,31 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """The fake service's own clock, in seconds since the epoch (UTC).
+    """The service's clock, in seconds since the epoch (UTC), which tests can freeze and move."""
 
-    It runs with real time plus whatever was added by `advance`; a frozen clock moves by `advance` only.
-    """
+    def __init__(self, *, frozen: bool = False, speed: float = 1.0) -> None:
+        """
+        Start at the host's time.
 
-    def __init__(self, *, frozen: bool = False) -> None:
+        :param frozen: Move by ``advance`` only, not with real time.
+        :param speed: Seconds of this clock per second of real time.
+        """
         self.frozen = frozen
+        self.speed = speed
         self._start = time.time()
-        # Monotonic: a step of the host's clock must never run the service's timers backwards.
+        # Monotonic: a change of the host's clock must never run the service's timers backwards.
         self._monotonic_start = time.monotonic()
         self._offset = 0.0
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since the epoch."""
         with self._lock:
-            elapsed = 0.0 if self.frozen else time.monotonic() - self._monotonic_start
+            elapsed = 0.0 if self.frozen else (time.monotonic() - self._monotonic_start) * self.speed
             return self._start + elapsed + self._offset
 
     def advance(self, seconds: float) -> float:
-        """Move forward by `seconds`; returns the new time."""
+        """Move the clock forward by ``seconds`` and return the new time."""
         if seconds < 0:
             raise ValueError(f"a service's clock does not run backwards: {seconds} s")
         with self._lock:
@@ -36,13 +42,17 @@ class Clock:
 
 
 def iso(when: float | None) -> str | None:
-    """An instant as IBM writes it: ISO 8601, UTC, with a Z."""
+    """Format an instant as IBM does: ISO 8601, UTC, with a Z."""
     if when is None:
         return None
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_iso(text: str) -> float:
-    """Seconds since the epoch; a ValueError if the text is no date-time. Without a zone it is UTC."""
+    """
+    Return the seconds since the epoch; without a time zone the text is UTC.
+
+    :raises ValueError: If the text is no date-time.
+    """
     parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

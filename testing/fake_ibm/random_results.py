@@ -11,16 +11,14 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .records import JobRecord
+    from airflow_provider_ibm_sessions.emulator.service.records import JobRecord
 
 DEFAULT_SHOTS = 4096
 _REGISTER = re.compile(r"\bbit\s*\[\s*(\d+)\s*\]\s*(\w+)\s*;")
 
 
-def results_of(job: JobRecord) -> Any:
-    """The body of GET /v1/jobs/{id}/results: the same parameters always give the same numbers."""
-    if job.outcome.results is not None:
-        return job.outcome.results
+def random_results(job: JobRecord) -> Any:
+    """Return a body of GET /v1/jobs/{id}/results: the same parameters always give the same numbers."""
     dice = random.Random(hashlib.sha256(json.dumps(job.params, sort_keys=True).encode()).digest())
     if job.program_id == "sampler":
         encoded = bool(job.params.get("support_qiskit"))
@@ -28,11 +26,6 @@ def results_of(job: JobRecord) -> Any:
     if job.program_id == "estimator":
         return {"results": [_estimate(pub, dice) for pub in job.params["pubs"]], "metadata": {"version": 2}}
     return {"schema_version": "v0.1", "data": [{"value": dice.random()}]}
-
-
-def traceback_of(job: JobRecord) -> str:
-    """What a failed job has instead of results: plain text."""
-    return f'Traceback (most recent call last):\n  File "program.py", line 1\n{job.reason or "Job failed"}\n'
 
 
 def _sampled(params: dict[str, Any], dice: random.Random) -> dict[str, Any]:
@@ -48,14 +41,14 @@ def _sampled(params: dict[str, Any], dice: random.Random) -> dict[str, Any]:
 
 
 def _shots(pub: Any, params: dict[str, Any]) -> int:
-    """A pub's own shots come first, then the job's, then the options' default."""
+    """Return the pub's own shots, else the job's, else the options' default."""
     own = pub[2] if isinstance(pub, list) and len(pub) > 2 else None
     default = params.get("options", {}).get("default_shots") or DEFAULT_SHOTS
     return int(own or params.get("shots") or default)
 
 
 def _registers(pub: Any) -> list[tuple[str, int]]:
-    """Name and width of the classical registers of an OpenQASM 3 text; else one of 2 bits."""
+    """Return name and width of the classical registers of an OpenQASM 3 text; else one of 2 bits."""
     circuit = pub[0] if isinstance(pub, list) and pub else pub
     found = _REGISTER.findall(circuit) if isinstance(circuit, str) else []
     return [(name, int(bits)) for bits, name in found] or [("meas", 2)]
@@ -73,7 +66,7 @@ def _estimate(pub: Any, dice: random.Random) -> dict[str, Any]:
 
 
 def _sampled_for_qiskit(params: dict[str, Any], dice: random.Random) -> dict[str, Any]:
-    """With support_qiskit: the object graph of qiskit-ibm-runtime's encoder, without `results` at the top."""
+    """Return what support_qiskit gives: the object graph of qiskit-ibm-runtime's encoder."""
     pubs = [_pub_for_qiskit(pub, params, dice) for pub in params["pubs"]]
     return _typed("PrimitiveResult", {"pub_results": pubs, "metadata": {"version": 2}})
 
@@ -94,7 +87,7 @@ def _bit_array(bits: int, shots: int, dice: random.Random) -> dict[str, Any]:
 
 
 def _npy(raw: bytes, rows: int, columns: int) -> str:
-    """Bytes as a compressed NumPy file (format 1.0, uint8), in base64."""
+    """Return bytes as a compressed NumPy file (format 1.0, uint8), in base64."""
     head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
     head += " " * (-(len(head) + 11) % 64) + "\n"
     file = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + raw

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Web pages of sessions and jobs, in place of IBM's console."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from .service.clock import iso
+from .service.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .service.records import JobRecord, SessionRecord
+    from .service.requests import Request
+    from .service.service import QuantumService
+
+MAX_SHOWN = 10_000
+"""Characters of a job's parameters or results that a page shows."""
+MAX_ROWS = 200
+REFRESH_SECONDS = 5
+
+_STYLE = (
+    "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:72em;padding:0 1em}"
+    "table{border-collapse:collapse;margin:1em 0}"
+    "td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}"
+    "pre{background:#f4f4f4;padding:1em;white-space:pre-wrap;overflow-wrap:anywhere}"
+)
+
+
+class Pages:
+    """Plain HTML without scripts. All text is escaped: tags and circuits are other people's."""
+
+    def __init__(self, service: QuantumService) -> None:
+        self.service = service
+        self.scheduler = service.scheduler
+
+    def handle(self, request: Request) -> Response:
+        """
+        Answer GET of ``/``, ``/sessions/{id}``, ``/jobs/{id}`` and ``/workloads?search={id}``.
+
+        The last is the form of IBM's console, so that a link to it leads here by another host.
+        """
+        if request.method != "GET":
+            return _page("Not found", "<p>Pages can be read only.</p>", status=404)
+        self.service.catch_up()
+        with self.service.lock:
+            match request.segments:
+                case [""]:
+                    return self._home()
+                case ["workloads"]:
+                    return self._workload(request.first("search"))
+                case ["sessions" | "jobs", name]:
+                    return self._workload(name)
+        return _page("Not found", "<p>There is no such page.</p>", status=404)
+
+    def _home(self) -> Response:
+        devices = [
+            [name, device.status, device.qubits] for name, device in self.service.settings.backends.items()
+        ]
+        alone = [job for job in self.scheduler.jobs.values() if not job.session_id and not job.deleted]
+        sessions = list(self.scheduler.sessions.values())
+        content = [
+            f"<p>Emulated time: {iso(self.service.clock.now())}</p>",
+            "<h2>Sessions and batches</h2>",
+            _table(["id", "mode", "backend", "state", "created", "billed (s)"], map(_session_row, sessions)),
+            "<h2>Jobs outside of sessions</h2>",
+            _table(_JOB_HEADINGS, map(_job_row, alone)),
+            "<h2>Backends</h2>",
+            _table(["name", "status", "qubits"], devices),
+        ]
+        return _page("IBM Quantum emulator", "".join(content))
+
+    def _workload(self, name: str) -> Response:
+        if session := self.scheduler.sessions.get(name):
+            return self._session(session)
+        job = self.scheduler.jobs.get(name)
+        if job is None or job.deleted:
+            text = (
+                f"<p>The emulator has no session and no job {escape(name)}. It forgets all when it ends.</p>"
+            )
+            return _page("Not found", text, status=404)
+        return self._job(job)
+
+    def _session(self, session: SessionRecord) -> Response:
+        facts = {
+            "mode": session.mode,
+            "backend": session.backend,
+            "state": f"{session.state} ({session.state_reason})",
+            "accepting jobs": session.accepts_jobs,
+            "max TTL (s)": session.max_ttl,
+            "interactive TTL (s)": session.interactive_ttl,
+            "billed (s)": f"{session.billed_seconds:.3f}",
+        }
+        jobs = [self.scheduler.jobs[job] for job in session.jobs]
+        content = [
+            _facts(facts),
+            "<h2>States</h2>",
+            _table(["state", "since"], ([state, iso(when)] for state, when in session.transitions)),
+            "<h2>Jobs</h2>",
+            _table(_JOB_HEADINGS, map(_job_row, jobs)),
+        ]
+        kind = "Batch" if session.mode == "batch" else "Session"
+        return _page(f"{kind} {session.id}", "".join(content), final=session.final)
+
+    def _job(self, job: JobRecord) -> Response:
+        facts = {
+            "program": job.program_id,
+            "backend": job.backend,
+            "session": job.session_id,
+            "status": job.status,
+            "reason": job.reason and f"{job.reason} (code {job.reason_code})",
+            "tags": ", ".join(job.tags),
+            "created": iso(job.created),
+            "started": iso(job.started),
+            "finished": iso(job.finished),
+            "usage (s)": f"{job.charged(self.service.clock.now()):.3f}",
+        }
+        content = [_facts(facts)]
+        if job.private:
+            content.append("<p>The job is private: parameters and results are not shown.</p>")
+        else:
+            content += ["<h2>Parameters</h2>", _pre(json.dumps(job.params, indent=1))]
+            if job.status == "Completed":
+                content += ["<h2>Results</h2>", _pre(self.scheduler.runner.results(job).decode())]
+        return _page(f"Job {job.id}", "".join(content), final=job.final)
+
+
+_JOB_HEADINGS = ["id", "program", "status", "reason", "tags", "created", "ran (s)"]
+
+
+def _job_row(job: JobRecord) -> list[Any]:
+    ran = "" if job.finished is None else f"{job.ran(job.finished):.3f}"
+    return [
+        _Link(f"/jobs/{job.id}", job.id),
+        job.program_id,
+        job.status,
+        job.reason or "",
+        ", ".join(job.tags),
+        iso(job.created),
+        ran,
+    ]
+
+
+def _session_row(session: SessionRecord) -> list[Any]:
+    return [
+        _Link(f"/sessions/{session.id}", session.id),
+        session.mode,
+        session.backend or "",
+        session.state,
+        iso(session.created),
+        f"{session.billed_seconds:.3f}",
+    ]
+
+
+class _Link:
+    def __init__(self, path: str, text: str) -> None:
+        self.html = f'<a href="{escape(path)}">{escape(text)}</a>'
+
+
+def _cell(value: Any) -> str:
+    return value.html if isinstance(value, _Link) else escape(str(value))
+
+
+def _table(headings: list[str], rows: Iterable[list[Any]]) -> str:
+    """Return a table of the newest rows."""
+    shown = list(rows)
+    head = "".join(f"<th>{escape(each)}</th>" for each in headings)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>"
+        for row in reversed(shown[-MAX_ROWS:])
+    )
+    more = f"<p>{len(shown) - MAX_ROWS} older ones are not shown.</p>" if len(shown) > MAX_ROWS else ""
+    return f"<table><tr>{head}</tr>{body}</table>{more}" if shown else "<p>None.</p>"
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    rows = (
+        f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+        for name, value in facts.items()
+        if value not in (None, "")
+    )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _pre(text: str) -> str:
+    cut = f"{text[:MAX_SHOWN]}\n... ({len(text)} characters)" if len(text) > MAX_SHOWN else text
+    return f"<pre>{escape(cut)}</pre>"
+
+
+def _page(title: str, content: str, *, status: int = 200, final: bool = False) -> Response:
+    refresh = "" if final or status != 200 else f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">'
+    html = (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{refresh}'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f'<body><p><a href="/">IBM Quantum emulator</a>: simulated, nothing is billed</p>'
+        f"<h1>{escape(title)}</h1>{content}</body></html>"
+    )
+    headers = {
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(status, html.encode(), "text/html; charset=utf-8", headers)
