@@ -9,7 +9,7 @@ import sys
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions.cli import output
-from airflow_provider_ibm_sessions.cli.sources import aside
+from airflow_provider_ibm_sessions.cli.output import stdout_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
     """
     Run it, and print what was found.
 
-    :param hook: IBM's side, and ``ledger`` Airflow's; see :func:`sides`.
+    :param hook: IBM's side, and ``ledger`` Airflow's; see :func:`load_hook_and_registry`.
     :raises IBMQuantumError: The last that stands in the way of reading or closing a session.
     """
     from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice
@@ -48,12 +48,12 @@ def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
     scope = Scope(validate_choice(options.scope, Scope, "scope"))
     min_age = to_seconds(options.min_age, "min_age")
     chosen = Sweep(hook, ledger, scope=scope, min_age=min_age)
-    with aside():
+    with stdout_to_stderr():
         reports, failures = chosen.run(dry_run=not options.close)
     if options.json:
-        output.show_json(reports)
+        output.print_json(reports)
     else:
-        output.show_rows(reports, _COLUMNS)
+        output.print_rows(reports, _COLUMNS)
     sys.stdout.flush()
     for failure in failures[:-1]:
         log.error("%s", failure)
@@ -61,9 +61,9 @@ def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
         raise failures[-1]
 
 
-def sides(conn_id: str) -> tuple[Any, Any]:
+def load_hook_and_registry(conn_id: str) -> tuple[Any, Any]:
     """Return the hook on a connection, and Airflow's list of open sessions. Loads Airflow."""
-    with aside():
+    with stdout_to_stderr():
         from airflow_provider_ibm_sessions.cli.metastore import MetastoreSessionRegistry, hook_from_database
 
         return hook_from_database(conn_id), MetastoreSessionRegistry()

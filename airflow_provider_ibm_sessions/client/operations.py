@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from airflow_provider_ibm_sessions.client import exposure, responses
+from airflow_provider_ibm_sessions.client import responses
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
 from airflow_provider_ibm_sessions.client.models import instance, jobs, sessions
 from airflow_provider_ibm_sessions.client.models.base import PathId, Request
@@ -53,9 +53,6 @@ class Operation(Generic[ReplyT]):
     :param id_field: What the id in the path is called, for errors about it.
     :param authenticated: False for the one call that needs no token.
     :param bulky: Whether the request or the reply carries a user's data, which may be large.
-    :param face: How it is offered to callers outside of Airflow; None if it is not.
-    :param undo: The operation on the reply's id that takes its effect back.
-    :param seen_through: Whether it goes on when the one who asked for it has left; true for what has an undo.
     """
 
     name: str
@@ -71,26 +68,6 @@ class Operation(Generic[ReplyT]):
     id_field: str = "session_id"
     authenticated: bool = True
     large_payload: bool = False
-    face: exposure.Face | None = None
-    undo: Operation[Any] | None = None
-    seen_through: bool = False
-
-    def __post_init__(self) -> None:
-        if self.face and self.reader:
-            raise ValueError(f"{self.name}: what is offered outside needs a reply with a model, or none")
-        if self.face and self.safety is Safety.NON_IDEMPOTENT and not self.undo:
-            raise ValueError(f"{self.name}: what is offered outside and not to be repeated needs an undo")
-
-    @property
-    def offered_as(self) -> exposure.Face:
-        """
-        What those outside are told of it.
-
-        :raises LookupError: If it is not offered to them.
-        """
-        if self.face is None:
-            raise LookupError(f"{self.name} is not offered outside")
-        return self.face
 
     @property
     def has_id(self) -> bool:
@@ -240,8 +217,6 @@ CLOSE_SESSION: Final = Operation[None](
     path="/v1/sessions/{id}/close",
     summary="Close a session",
     safety=Safety.IDEMPOTENT,
-    face=exposure.CLOSE_SESSION,
-    seen_through=True,
 )
 CREATE_SESSION: Final = Operation[sessions.Session](
     name="create-session",
@@ -251,8 +226,6 @@ CREATE_SESSION: Final = Operation[sessions.Session](
     safety=Safety.NON_IDEMPOTENT,
     body=sessions.CreateSession,
     reply=sessions.Session,
-    face=exposure.CREATE_SESSION,
-    undo=CLOSE_SESSION,
 )
 GET_SESSION: Final = Operation[sessions.Session](
     name="get-session",
@@ -261,7 +234,6 @@ GET_SESSION: Final = Operation[sessions.Session](
     summary="Get a session",
     safety=Safety.SAFE,
     reply=sessions.Session,
-    face=exposure.GET_SESSION,
 )
 UPDATE_SESSION: Final = Operation[None](
     name="update-session",
@@ -270,7 +242,6 @@ UPDATE_SESSION: Final = Operation[None](
     summary="Update a session",
     safety=Safety.IDEMPOTENT,
     body=sessions.UpdateSession,
-    face=exposure.UPDATE_SESSION,
 )
 LIST_WORKLOADS: Final = Operation[instance.WorkloadPage](
     name="list-workloads",
@@ -374,6 +345,3 @@ DELETE_JOB: Final = Operation[None](
     safety=Safety.IDEMPOTENT,
     id_field="job_id",
 )
-
-PUBLIC: Final[tuple[Operation[Any], ...]] = (CREATE_SESSION, GET_SESSION, UPDATE_SESSION, CLOSE_SESSION)
-"""What is offered outside of Airflow. An operation with a face that is added here appears there."""

@@ -15,9 +15,9 @@ from tests.server.conftest import (
     McpFace,
     RestFace,
     credentials_of,
+    factory_for,
     mcp_client,
     serving,
-    source_for,
 )
 
 FACES = {
@@ -35,7 +35,7 @@ def face(request):
     opened = []
 
     def before(credentials):
-        opened.append(serving(app(source_for(credentials))))
+        opened.append(serving(app(factory_for(credentials))))
         return make(opened[-1].__enter__())
 
     yield before

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_ibm_sessions.server.mcp import mcp_app
 from testing.fake_ibm import Fault
 from tests.client.conftest import credentials_for
-from tests.server.conftest import BODY, SECURED, TOKEN, serving, source_for
+from tests.server.conftest import BODY, SECURED, TOKEN, factory_for, serving
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -55,7 +55,7 @@ async def main():
         told = await client.call_tool("ibm-quantum-create-session", {{"body": {BODY!r}}})
         print(told.is_error, told.content[0].text)
 asyncio.run(main())"""
-    with serving(mcp_app(source_for(credentials_for(ibm, timeout=30)), SECURED)) as url:
+    with serving(mcp_app(factory_for(credentials_for(ibm, timeout=30)), SECURED)) as url:
         script = textwrap.dedent(block("mcp.md", "python", "httpx2"))
         script = script.replace("https://quantum.example", url).replace("<token>", TOKEN) + call
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

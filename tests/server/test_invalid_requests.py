@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from airflow_provider_ibm_sessions.server.callers import MOST_BYTES
 from airflow_provider_ibm_sessions.server.rest import rest_app
+from airflow_provider_ibm_sessions.server.service import MAX_BODY_BYTES
 from tests.client.conftest import credentials_for, fake_ibm
-from tests.server.conftest import BODY, PROBLEM, problem_in, serving, source_for
+from tests.server.conftest import BODY, PROBLEM, factory_for, problem_in, serving
 
 # These tests leave nothing behind, so they share a fake and a service.
 ibm = pytest.fixture(scope="module")(fake_ibm)
@@ -21,7 +21,7 @@ ibm = pytest.fixture(scope="module")(fake_ibm)
 
 @pytest.fixture(scope="module")
 def rest(ibm):
-    with serving(rest_app(source_for(credentials_for(ibm)))) as url:
+    with serving(rest_app(factory_for(credentials_for(ibm)))) as url:
         yield httpx.Client(base_url=url, timeout=60)
 
 
@@ -40,7 +40,7 @@ BAD_BODIES = {
     "no UTF-8": (b"\xff", 400, None),
     "a very long number": (b"9" * 5000, 400, None),
     "deep": (b"[" * 50_000, 400, None),
-    "too long": (b" " * (MOST_BYTES + 1), 413, None),
+    "too long": (b" " * (MAX_BODY_BYTES + 1), 413, None),
     "unknown field": (json.dumps(BODY | {"tags": []}).encode(), 422, "tags"),
     "broken field name": (b'{"mode": "batch", "backend": "ibm_fez", "\\ud800": 1}', 422, "body"),
     "field missing": (b'{"mode": "batch"}', 422, "backend"),

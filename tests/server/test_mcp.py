@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from airflow_provider_ibm_sessions.server.mcp import PATH, mcp_app
 from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF, assert_hidden, credentials_for
-from tests.server.conftest import BEARER, BODY, SECURED, TOKEN, mcp_client, serving, source_for
+from tests.server.conftest import BEARER, BODY, SECURED, TOKEN, factory_for, mcp_client, serving
 
 
 def called(url, tool, arguments, headers=None, mode="auto"):
@@ -168,7 +168,7 @@ def test_who_comes_by_another_name_is_refused(ibm, mcp, headers, status):
 
 def test_without_the_token_nobody_gets_in(ibm):
     name = ibm.plant_session().id
-    with serving(mcp_app(source_for(credentials_for(ibm)), SECURED)) as url:
+    with serving(mcp_app(factory_for(credentials_for(ibm)), SECURED)) as url:
         for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}):
             reply = posted(url, '{"name": "ibm-quantum-get-session", "arguments": {"id": "x"}}', **headers)
             assert reply.status_code == 401
@@ -185,7 +185,7 @@ def test_a_bug_of_ours_tells_nothing(ibm, mcp, mode, monkeypatch):
     async def broken(*_):
         raise RuntimeError("Authorization: Bearer abc")
 
-    monkeypatch.setattr("airflow_provider_ibm_sessions.server.service.Desk.carry_out", broken)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.server.service.SessionService.call", broken)
 
     async def work():
         async with mcp_client(mcp, mode=mode) as client:
@@ -193,12 +193,12 @@ def test_a_bug_of_ours_tells_nothing(ibm, mcp, mode, monkeypatch):
 
     result = asyncio.run(work())
     assert result.is_error
-    assert result.content[0].text == "The service failed; its log says how"
+    assert result.content[0].text == "The service failed; its log has the details"
 
 
 def test_no_secret_is_in_an_answer(ibm):
     ibm.script(Fault(path="/v1/*", echo=True, times=None))
-    with serving(mcp_app(source_for(credentials_for(ibm), BRIEF))) as url:
+    with serving(mcp_app(factory_for(credentials_for(ibm), BRIEF))) as url:
         result = called(url, "ibm-quantum-get-session", {"id": "x"})
     assert "Cannot process" in result.content[0].text
     assert_hidden(ibm, result.model_dump_json())
