@@ -157,8 +157,8 @@ def _parse_host(host: str) -> str | None:
     match = _HOST.fullmatch(host.lower())
     if not match or not 0 < int(match["port"] or 1) < 2**16:
         return None
-    if match["ipv6"]:
-        return match["ipv6"] if _parse_address(match["ipv6"]) else None
+    if ipv6 := match["ipv6"]:
+        return str(ipv6) if isinstance(_parse_address(ipv6), IPv6Address) else None
     return match["name"]
 
 

@@ -62,6 +62,35 @@ def test_a_wrong_body_is_named_and_ibm_hears_nothing(rest, name):
 
 
 @pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"mode": "batch", "backend": "a", "backend": "b"}', "backend"),
+        (b'{"mode": "batch", "backend": "a", "max_ttl": 60, "max_ttl": 28800}', "max_ttl"),
+        (b'{"mode": "batch", "mod\\u0065": "dedicated", "backend": "a"}', "mode"),
+        (b'{"mode": "batch", "backend": "a", "x": [{"y": 1, "y": 2}]}', "y"),
+        (b"{" + b",".join(b'"%d": 1' % n for n in range(5_000)) + b', "7": 2}', "7"),
+    ],
+)
+def test_a_repeated_key_is_named_and_ibm_hears_nothing(rest, body, key):
+    reply = rest.post("/v1/sessions", content=body, headers={"Content-Type": "application/json"})
+    assert (reply.status_code, problem_in(reply)["field"]) == (422, key)
+    assert key in problem_in(reply)["detail"]
+
+
+def test_several_host_headers_are_refused(rest):
+    place = urlsplit(str(rest.base_url))
+    with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
+        connection.sendall(f"GET /health HTTP/1.1\r\nHost: {place.netloc}\r\nHost: evil.com\r\n\r\n".encode())
+        assert connection.recv(100).split()[1] in (b"400", b"421")
+
+
+def test_a_longer_max_ttl_than_is_served_is_named_and_ibm_hears_nothing(rest):
+    problem = problem_in(rest.post("/v1/sessions", json=BODY | {"max_ttl": 2**31 - 1}))
+    assert (problem["status"], problem["field"]) == (422, "max_ttl")
+    assert "28800" in problem["detail"]
+
+
+@pytest.mark.parametrize(
     "body", [{}, {"accepting_jobs": "false"}, {"accepting_jobs": 0}, {"state": "closed"}]
 )
 def test_a_wrong_update_is_named_and_ibm_hears_nothing(rest, body):
@@ -69,9 +98,11 @@ def test_a_wrong_update_is_named_and_ibm_hears_nothing(rest, body):
     assert (problem["status"], problem["field"]) == (422, "accepting_jobs")
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "text/plain; x=application/json"]
+)
 def test_a_body_that_is_not_declared_as_json_is_refused(rest, kind):
-    """A web page may send such a body to another origin without being asked whether it may."""
+    """A web page may send such a body to another origin without asking. No FastAPI is relied on for this."""
     headers = {} if kind is None else {"Content-Type": kind}
     reply = rest.post("/v1/sessions", content=json.dumps(BODY), headers=headers)
     assert (reply.status_code, problem_in(reply)["field"]) == (422, "Content-Type")

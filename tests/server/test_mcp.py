@@ -149,6 +149,28 @@ def posted(url, params, **headers):
     return httpx.post(url + PATH, json=request, headers=sent, timeout=30)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Last-Event-ID": "1"}, {"Mcp-Session-Id": "x"}], ids=str)
+def test_there_is_no_stream_to_resume(mcp, headers):
+    for method in ("GET", "DELETE"):
+        reply = httpx.request(
+            method, mcp + PATH, headers={"Accept": "text/event-stream", **headers}, timeout=30
+        )
+        assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+
+
+def test_a_repeated_key_is_named(ibm, mcp):
+    body = '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "method": "tools/list"}'
+    reply = httpx.post(mcp + PATH, content=body, headers={"Content-Type": "application/json"}, timeout=30)
+    assert (reply.status_code, reply.json()["field"]) == (422, "method")
+
+
+def test_a_longer_max_ttl_than_is_served_is_named(ibm, call):
+    result = call("create-session", {"body": BODY | {"max_ttl": 28_801}})
+    assert result.is_error
+    assert "28800" in result.content[0].text
+    assert ibm.journal == []
+
+
 def test_a_body_over_the_bound_is_refused(ibm, mcp):
     arguments = json.dumps({"name": "ibm-quantum-get-session", "arguments": {"id": "x" * 70_000}})
     assert posted(mcp, arguments).status_code == 413

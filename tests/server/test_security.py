@@ -96,3 +96,72 @@ def test_a_port_that_is_taken_is_an_error_that_names_it():
     _, listener = bind(None, "127.0.0.1", 0)
     with listener, pytest.raises(ConfigurationError, match=str(listener.getsockname()[1])):
         bind(None, "127.0.0.1", listener.getsockname()[1])
+
+
+# -- a token by default --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_without_options_a_token_is_made(host):
+    policy, made = access_policy_from_options(host, [], None, environ={})
+    assert len(made) >= 32
+    assert policy.token == made
+    assert not policy.is_authorized("")
+    assert access_policy_from_options(host, [], None, environ={})[1] != made
+
+
+def test_a_given_token_is_not_printed():
+    policy, made = access_policy_from_options("127.0.0.1", [], None, environ={ENV_TOKEN: TOKEN})
+    assert (policy.token, made) == (TOKEN, None)
+
+
+def test_a_token_and_no_token_contradict():
+    with pytest.raises(ConfigurationError, match="--no-token"):
+        policy_for("127.0.0.1", no_token=True, environ={ENV_TOKEN: TOKEN})
+
+
+@pytest.mark.parametrize(
+    ("mode", "warns"), [(0o600, False), (0o400, False), (0o644, True), (0o620, True), (0o604, True)]
+)
+def test_a_token_file_that_others_can_use_is_warned_about(tmp_path, caplog, mode, warns):
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(mode)
+    policy_for("127.0.0.1", file=str(file))
+    assert (f"chmod 600 {file}" in caplog.text) is warns
+    assert TOKEN not in caplog.text
+
+
+# -- malformed Host headers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.com@127.0.0.1",
+        "evil.com:80@127.0.0.1",
+        "localhost/evil.com",
+        "localhost?x",
+        "localhost#x",
+        "127.0.0.1:99999",
+        "127.0.0.1:0",
+        "127.0.0.1:",
+        "127.0.0.1:8080:8080",
+        "127.0.0.1:+80",
+        "127.0.0.1:٨٠",
+        "localhost, localhost",
+        "localhost localhost",
+        " localhost",
+        "local%68ost",
+        "[::1",
+        "[127.0.0.1]",
+        "[::1%lo]",
+        "::1",
+        "localhost\\evil.com",
+    ],
+)
+def test_a_malformed_host_is_refused(host):
+    assert not AccessPolicy(token=TOKEN).allows_host(host)
+    assert not AccessPolicy(token=TOKEN, host="0.0.0.0", names=frozenset({"quantum.example"})).allows_host(
+        host
+    )
