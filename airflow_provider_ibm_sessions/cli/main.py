@@ -39,8 +39,8 @@ from airflow_provider_ibm_sessions.client.errors import (
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.server.exposure import EXPOSED, GET_SESSION, Exposure
+from airflow_provider_ibm_sessions.server.security import ClientConnection
 from airflow_provider_ibm_sessions.server.service import (
-    ClientConnection,
     ClientFactory,
     SessionService,
     as_json,

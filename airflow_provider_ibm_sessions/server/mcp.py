@@ -33,17 +33,16 @@ from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
 from airflow_provider_ibm_sessions.server.exposure import EXPOSED, Exposure
 from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails
-from airflow_provider_ibm_sessions.server.security import AccessMiddleware, AccessPolicy
-from airflow_provider_ibm_sessions.server.service import (
+from airflow_provider_ibm_sessions.server.security import (
     HEALTH_PATH,
+    AccessMiddleware,
+    AccessPolicy,
     ClientConnection,
     ClientDisconnected,
-    ClientFactory,
     DisconnectMiddleware,
-    SessionService,
     connection_in,
-    health_response,
 )
+from airflow_provider_ibm_sessions.server.service import ClientFactory, SessionService, health_response
 
 PATH: Final = "/mcp"
 _PREFIX: Final = "ibm-quantum-"

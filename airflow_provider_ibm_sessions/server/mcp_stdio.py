@@ -19,7 +19,8 @@ from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
 from airflow_provider_ibm_sessions.server.exposure import EXPOSED, Exposure
 from airflow_provider_ibm_sessions.server.mcp import mcp_server
 from airflow_provider_ibm_sessions.server.run import cancel_on_signals
-from airflow_provider_ibm_sessions.server.service import ClientConnection, ClientFactory, SessionService
+from airflow_provider_ibm_sessions.server.security import ClientConnection
+from airflow_provider_ibm_sessions.server.service import ClientFactory, SessionService
 
 _INTERRUPTED: Final = 130
 

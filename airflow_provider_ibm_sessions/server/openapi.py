@@ -11,7 +11,8 @@ from fastapi.openapi.utils import get_openapi
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.server.exposure import Exposure
 from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails, openapi_responses
-from airflow_provider_ibm_sessions.server.service import HEALTH_PATH, Health
+from airflow_provider_ibm_sessions.server.security import HEALTH_PATH
+from airflow_provider_ibm_sessions.server.service import Health
 
 OPERATIONS: Final = "Sessions"
 SERVICE: Final = "Service"

@@ -26,16 +26,19 @@ from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
 from airflow_provider_ibm_sessions.server import openapi
 from airflow_provider_ibm_sessions.server.exposure import EXPOSED, Exposure, accept_strings
 from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails, error_response
-from airflow_provider_ibm_sessions.server.security import AccessMiddleware, AccessPolicy
+from airflow_provider_ibm_sessions.server.security import (
+    HEALTH_PATH,
+    AccessMiddleware,
+    AccessPolicy,
+    ClientDisconnected,
+    DisconnectMiddleware,
+    connection_in,
+)
 from airflow_provider_ibm_sessions.server.service import (
     CLIENT_CLOSED_REQUEST,
-    HEALTH_PATH,
-    ClientDisconnected,
     ClientFactory,
-    DisconnectMiddleware,
     Health,
     SessionService,
-    connection_in,
     health_response,
 )
 

@@ -1,28 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Access checks: they come before anything else is done with a request."""
+"""Middleware: who may call, limits of a request, and disconnects."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_ibm_sessions.client.credentials import is_loopback
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails
-from airflow_provider_ibm_sessions.server.service import HEALTH_PATH, client_address, connection_in
 
+HEALTH_PATH: Final = "/health"
 MIN_TOKEN_LENGTH: Final = 16
+MAX_BODY_BYTES: Final = 64 * 2**10
+"""The largest request that makes sense has a few hundred."""
+BODY_TIMEOUT: Final = 30.0
 _HOST: Final = re.compile(
     r"(?P<name>[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[(?P<ipv6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
 )
 """A Host header: a name or an address and a port, without user, path or query."""
+
+_CONNECTION: Final = "ibm_quantum_connection"
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +115,67 @@ class AccessPolicy:
         return None
 
 
+class ClientDisconnected(Exception):  # noqa: N818 - it is an event, as Starlette's ClientDisconnect
+    """The client that waited for the response has disconnected."""
+
+
+class ClientConnection:
+    """
+    The connection on which one response is awaited. Without a server it never disconnects.
+
+    :param address: The client's address for the log. Without one, nothing is logged.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address
+        self.reached_service = False
+        self.disconnected = asyncio.Event()
+        self._compensate: Callable[[], object] | None = None
+
+    async def wait_for(self, task: asyncio.Task[Any]) -> None:
+        """
+        Wait until the task ends, by success or by failure.
+
+        :raises ClientDisconnected: If the client disconnects first.
+        """
+        disconnect = asyncio.create_task(self.disconnected.wait())
+        try:
+            await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            disconnect.cancel()
+        if not task.done():
+            raise ClientDisconnected
+
+    def compensate_unless_delivered(self, compensate: Callable[[], object]) -> None:
+        """Call ``compensate`` if the client disconnects before :meth:`mark_delivered`."""
+        self._compensate = compensate
+        if self.disconnected.is_set():
+            self.disconnect()
+
+    def mark_delivered(self) -> None:
+        """Note that the response was written."""
+        self._compensate = None
+
+    def disconnect(self) -> None:
+        """Note that nothing more can be written."""
+        self.disconnected.set()
+        if self._compensate is not None:
+            compensate, self._compensate = self._compensate, None
+            compensate()
+
+
+def connection_in(scope: MutableMapping[str, Any]) -> ClientConnection:
+    """Return the connection of an ASGI request."""
+    connection = scope.get(_CONNECTION)
+    return connection if isinstance(connection, ClientConnection) else ClientConnection()
+
+
+def client_address(scope: Scope) -> str:
+    """Return the address of a request's client, for the log."""
+    host, port = scope.get("client") or ("unknown", 0)
+    return f"{host}:{port}"
+
+
 class AccessMiddleware:
     """ASGI middleware that applies the policy and logs refusals; ``GET /health`` needs no token."""
 
@@ -167,3 +236,110 @@ def _parse_address(name: str) -> IPv4Address | IPv6Address | None:
         return ip_address(name)
     except ValueError:
         return None
+
+
+class DisconnectMiddleware:
+    """
+    ASGI middleware that reads a request within limits and notes when its client disconnects.
+
+    A body must be declared as JSON and have no key twice. ``/health`` needs no token, so no body of its
+    clients is read or waited for.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http" or scope["path"] == HEALTH_PATH:
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(receive)
+        except ClientDisconnected:
+            return
+        problem = body if isinstance(body, ProblemDetails) else _json_problem(scope, body)
+        if problem is not None:
+            await problem.to_response()(scope, receive, send)
+        elif isinstance(body, bytes):
+            await self._handle(body, scope, receive, send)
+
+    async def _read(self, receive: Receive) -> bytes | ProblemDetails:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnected
+                    body += message.get("body", b"")
+                    if len(body) > self._max_body_bytes:
+                        detail = f"The body must not be longer than {self._max_body_bytes} bytes"
+                        return ProblemDetails.from_status(413, detail)
+                    if not message.get("more_body"):
+                        return bytes(body)
+        except TimeoutError:
+            return ProblemDetails.from_status(408, f"The body did not arrive within {BODY_TIMEOUT:g} s")
+
+    async def _handle(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope[_CONNECTION] = ClientConnection(client_address(scope))
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        response_started = False
+
+        async def replay() -> Message:
+            if messages:
+                return messages.pop()
+            await connection.disconnected.wait()
+            return {"type": "http.disconnect"}
+
+        async def watched_send(message: Message) -> None:
+            nonlocal response_started
+            response_started = True
+            await send(message)
+            # A server drops what it is given after a disconnect.
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_last and not connection.disconnected.is_set():
+                connection.mark_delivered()
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            connection.disconnect()
+
+        watching = asyncio.create_task(watch())
+        try:
+            await self._app(scope, replay, watched_send)
+        except asyncio.CancelledError:  # by the server, which shuts down
+            if response_started:
+                raise
+            detail = "The service shuts down before IBM responded; a session that was being opened is closed"
+            await ProblemDetails.from_status(503, detail).to_response()(scope, receive, send)
+        finally:
+            watching.cancel()
+            connection.disconnect()
+
+
+def _json_problem(scope: Scope, body: bytes) -> ProblemDetails | None:
+    """Return what is wrong with a body that its reader would not see. It reports broken JSON itself."""
+    if not body:
+        return None
+    media_types = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
+    if [value.partition(b";")[0].strip().lower() for value in media_types] != [b"application/json"]:
+        # A web page may send other types to another origin without asking.
+        return ProblemDetails.from_status(422, "Content-Type must be application/json", "Content-Type")
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        seen = set[str]()
+        for key, _ in pairs:
+            if key in seen:
+                repeated.append(key)
+            seen.add(key)
+
+    with suppress(ValueError, RecursionError):
+        json.loads(body, object_pairs_hook=note)
+    if repeated:
+        detail = f"The key {json.dumps(repeated[0])} stands twice in the body"
+        return ProblemDetails.from_status(422, detail, repeated[0])
+    return None

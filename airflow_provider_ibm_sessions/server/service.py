@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,12 +38,8 @@ from airflow_provider_ibm_sessions.client.results import to_strict_json
 from airflow_provider_ibm_sessions.client.shared import shared_client
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
 from airflow_provider_ibm_sessions.server.exposure import Exposure
-from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails, http_status_for
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from airflow_provider_ibm_sessions.server.problem_details import http_status_for
+from airflow_provider_ibm_sessions.server.security import ClientConnection, ClientDisconnected
 
 ClientFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIBMQuantumClient]]
 """Opens the client that a process uses for as long as it serves."""
@@ -64,12 +59,7 @@ PROBE_TIMEOUT: Final = 5.0
 PROBE_INTERVAL: Final = 15.0
 COMPENSATION_DELAYS: Final = (1.0, 5.0, 20.0, 60.0)
 """Seconds between the attempts at a compensation; the last one repeats."""
-MAX_BODY_BYTES: Final = 64 * 2**10
-"""The largest request that makes sense has a few hundred."""
-BODY_TIMEOUT: Final = 30.0
 CLIENT_CLOSED_REQUEST: Final = 499
-HEALTH_PATH: Final = "/health"
-_CONNECTION: Final = "ibm_quantum_connection"
 
 log = logging.getLogger(__name__)
 
@@ -83,64 +73,9 @@ class BusyError(IBMQuantumError):
         )
 
 
-class ClientDisconnected(Exception):  # noqa: N818 - it is an event, as Starlette's ClientDisconnect
-    """The client that waited for the response has disconnected."""
-
-
-class ClientConnection:
-    """
-    The connection on which one response is awaited. Without a server it never disconnects.
-
-    :param address: The client's address for the log. Without one, nothing is logged.
-    """
-
-    def __init__(self, address: str = "") -> None:
-        self.address = address
-        self.reached_service = False
-        self.disconnected = asyncio.Event()
-        self._compensate: Callable[[], object] | None = None
-
-    async def wait_for(self, task: asyncio.Task[Any]) -> None:
-        """
-        Wait until the task ends, by success or by failure.
-
-        :raises ClientDisconnected: If the client disconnects first.
-        """
-        disconnect = asyncio.create_task(self.disconnected.wait())
-        try:
-            await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            disconnect.cancel()
-        if not task.done():
-            raise ClientDisconnected
-
-    def compensate_unless_delivered(self, compensate: Callable[[], object]) -> None:
-        """Call ``compensate`` if the client disconnects before :meth:`mark_delivered`."""
-        self._compensate = compensate
-        if self.disconnected.is_set():
-            self.disconnect()
-
-    def mark_delivered(self) -> None:
-        """Note that the response was written."""
-        self._compensate = None
-
-    def disconnect(self) -> None:
-        """Note that nothing more can be written."""
-        self.disconnected.set()
-        if self._compensate is not None:
-            compensate, self._compensate = self._compensate, None
-            compensate()
-
-
 def client_factory(credentials: Credentials) -> ClientFactory:
     """Return what opens one client, with all its connections and its token, for the whole process."""
     return partial(shared_client, credentials, pool_shards=POOL_SHARDS)
-
-
-def connection_in(scope: MutableMapping[str, Any]) -> ClientConnection:
-    """Return the connection of an ASGI request."""
-    connection = scope.get(_CONNECTION)
-    return connection if isinstance(connection, ClientConnection) else ClientConnection()
 
 
 class SessionService:
@@ -414,116 +349,3 @@ async def health_response(service: SessionService) -> Response:
     health = Health(live=True, ready=await service.is_ready())
     status = HTTPStatus.OK if health.ready else HTTPStatus.SERVICE_UNAVAILABLE
     return Response(health.model_dump_json(), status, media_type="application/json")
-
-
-class DisconnectMiddleware:
-    """
-    ASGI middleware that reads a request within limits and notes when its client disconnects.
-
-    A body must be declared as JSON and have no key twice. ``/health`` needs no token, so no body of its
-    clients is read or waited for.
-    """
-
-    def __init__(self, app: ASGIApp, max_body_bytes: int = MAX_BODY_BYTES) -> None:
-        self._app = app
-        self._max_body_bytes = max_body_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection."""
-        if scope["type"] != "http" or scope["path"] == HEALTH_PATH:
-            await self._app(scope, receive, send)
-            return
-        try:
-            body = await self._read(receive)
-        except ClientDisconnected:
-            return
-        problem = body if isinstance(body, ProblemDetails) else _json_problem(scope, body)
-        if problem is not None:
-            await problem.to_response()(scope, receive, send)
-        elif isinstance(body, bytes):
-            await self._handle(body, scope, receive, send)
-
-    async def _read(self, receive: Receive) -> bytes | ProblemDetails:
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnected
-                    body += message.get("body", b"")
-                    if len(body) > self._max_body_bytes:
-                        detail = f"The body must not be longer than {self._max_body_bytes} bytes"
-                        return ProblemDetails.from_status(413, detail)
-                    if not message.get("more_body"):
-                        return bytes(body)
-        except TimeoutError:
-            return ProblemDetails.from_status(408, f"The body did not arrive within {BODY_TIMEOUT:g} s")
-
-    async def _handle(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = scope[_CONNECTION] = ClientConnection(client_address(scope))
-        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        response_started = False
-
-        async def replay() -> Message:
-            if messages:
-                return messages.pop()
-            await connection.disconnected.wait()
-            return {"type": "http.disconnect"}
-
-        async def watched_send(message: Message) -> None:
-            nonlocal response_started
-            response_started = True
-            await send(message)
-            # A server drops what it is given after a disconnect.
-            is_last = message["type"] == "http.response.body" and not message.get("more_body")
-            if is_last and not connection.disconnected.is_set():
-                connection.mark_delivered()
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            connection.disconnect()
-
-        watching = asyncio.create_task(watch())
-        try:
-            await self._app(scope, replay, watched_send)
-        except asyncio.CancelledError:  # by the server, which shuts down
-            if response_started:
-                raise
-            detail = "The service shuts down before IBM responded; a session that was being opened is closed"
-            await ProblemDetails.from_status(503, detail).to_response()(scope, receive, send)
-        finally:
-            watching.cancel()
-            connection.disconnect()
-
-
-def client_address(scope: Scope) -> str:
-    """Return the address of a request's client, for the log."""
-    host, port = scope.get("client") or ("unknown", 0)
-    return f"{host}:{port}"
-
-
-def _json_problem(scope: Scope, body: bytes) -> ProblemDetails | None:
-    """Return what is wrong with a body that its reader would not see. It reports broken JSON itself."""
-    if not body:
-        return None
-    media_types = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
-    if [value.partition(b";")[0].strip().lower() for value in media_types] != [b"application/json"]:
-        # A web page may send other types to another origin without asking.
-        return ProblemDetails.from_status(422, "Content-Type must be application/json", "Content-Type")
-    repeated: list[str] = []
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        seen = set[str]()
-        for key, _ in pairs:
-            if key in seen:
-                repeated.append(key)
-            seen.add(key)
-
-    with suppress(ValueError, RecursionError):
-        json.loads(body, object_pairs_hook=note)
-    if repeated:
-        detail = f"The key {json.dumps(repeated[0])} stands twice in the body"
-        return ProblemDetails.from_status(422, detail, repeated[0])
-    return None

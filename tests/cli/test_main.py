@@ -244,16 +244,16 @@ def test_airflows_log_is_not_in_the_answer(ibm, environment):
     assert "debug" in err
 
 
-@pytest.mark.parametrize("face", ["rest", "mcp"])
-def test_it_serves_until_it_is_told_to_end(ibm, environment, face, tmp_path):
+@pytest.mark.parametrize("interface", ["rest", "mcp"])
+def test_it_serves_until_it_is_told_to_end(ibm, environment, interface, tmp_path):
     (tmp_path / "token").write_text(TOKEN + "\n")
     more = ["--port", "0", "--token-file", str(tmp_path / "token"), "--conn-id", "quantum"]
-    process = started(environment, "serve", face, *more)
+    process = started(environment, "serve", interface, *more)
     try:
         serving = next(line for line in process.stderr if line.startswith("Serving on "))
         url = serving.split()[-1].removesuffix("/mcp")
         assert httpx.get(f"{url}/health", timeout=30).json() == {"live": True, "ready": True}
-        if face == "rest":
+        if interface == "rest":
             assert httpx.post(f"{url}/v1/sessions", json=BODY, timeout=30).status_code == 401
             assert httpx.post(f"{url}/v1/sessions", json=BODY, headers=BEARER, timeout=30).status_code == 200
             assert len(ibm.sessions) == 1

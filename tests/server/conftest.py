@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both faces on real sockets, before both counterparts."""
+"""Both services on real sockets, before both counterparts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def mcp_client(url, headers=None, mode="auto"):
         yield client
 
 
-class RestFace:
+class RestClient:
     """The four operations by REST; each returns the reply, or raises with what was answered."""
 
     def __init__(self, url, prefix=""):
@@ -107,7 +107,7 @@ class RestFace:
         return self._send("DELETE", f"/v1/sessions/{session}/close")
 
 
-class McpFace:
+class McpClient:
     """The same as tools."""
 
     def __init__(self, url, mode):

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_ibm_sessions.server.mcp import mcp_app
 from airflow_provider_ibm_sessions.server.rest import rest_app
 from tests.client.conftest import credentials_for
-from tests.server.conftest import BEARER, BODY, SECURED, TOKEN, McpFace, factory_for, serving
+from tests.server.conftest import BEARER, BODY, SECURED, TOKEN, McpClient, factory_for, serving
 
 LOGGER = "airflow_provider_ibm_sessions.server"
 FROM = r"from 127\.0\.0\.1:\d+: "
@@ -52,7 +52,7 @@ def test_each_change_by_rest_is_one_line(ibm, lines):
 
 def test_each_change_by_mcp_is_one_line(ibm, lines):
     with serving(mcp_app(factory_for(credentials_for(ibm)))) as url:
-        client = McpFace(url, "auto")
+        client = McpClient(url, "auto")
         name = client.create(BODY)["id"]
         client.get(name)
         client.close(name)

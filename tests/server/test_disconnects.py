@@ -18,7 +18,8 @@ from airflow_provider_ibm_sessions.server import run as serving_module
 from airflow_provider_ibm_sessions.server import service as service_module
 from airflow_provider_ibm_sessions.server.mcp import mcp_app
 from airflow_provider_ibm_sessions.server.rest import rest_app
-from airflow_provider_ibm_sessions.server.service import MAX_IN_FLIGHT, DisconnectMiddleware, connection_in
+from airflow_provider_ibm_sessions.server.security import DisconnectMiddleware, connection_in
+from airflow_provider_ibm_sessions.server.service import MAX_IN_FLIGHT
 from testing.fake_ibm import Fault
 from tests.client.conftest import ONE_TRY, credentials_for, exchanges
 from tests.server.conftest import BODY, factory_for, mcp_client, problem_in, request_of, serving, until

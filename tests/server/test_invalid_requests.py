@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wrong requests end at the REST face, with a problem that names what is wrong; IBM hears nothing."""
+"""Wrong requests end at the REST service, with a problem that names what is wrong; IBM hears nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from airflow_provider_ibm_sessions.server.rest import rest_app
-from airflow_provider_ibm_sessions.server.service import MAX_BODY_BYTES
+from airflow_provider_ibm_sessions.server.security import MAX_BODY_BYTES
 from tests.client.conftest import credentials_for, fake_ibm
 from tests.server.conftest import BODY, PROBLEM, factory_for, problem_in, serving
 

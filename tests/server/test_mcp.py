@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MCP face, through the SDK's own client."""
+"""The MCP service, through the SDK's own client."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MCP face over standard input and output, through the SDK's own client."""
+"""The MCP service over standard input and output, through the SDK's own client."""
 
 from __future__ import annotations
 

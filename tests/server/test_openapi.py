@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The REST face keeps what its description promises, whatever it is sent."""
+"""The REST service keeps what its description promises, whatever it is sent."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a program gets from the REST face when all is not well."""
+"""What a program gets from the REST service when all is not well."""
 
 from __future__ import annotations
 
