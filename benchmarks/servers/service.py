@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One face in a process of its own; ends with its standard input, and then says what it took."""
+"""A service in a process of its own; ends with its standard input, and then prints what it used."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from airflow_provider_ibm_sessions.server.service import client_factory
 from benchmarks.memory import peak_mb, resident_mb
 
 
-def main(face: str, credentials: str) -> None:
+def main(kind: str, credentials: str) -> None:
     """Print the address, serve until the input ends, print what was measured."""
     factory = client_factory(Credentials(**json.loads(credentials)))
-    if face == "rest":
+    if kind == "rest":
         from airflow_provider_ibm_sessions.server.rest import rest_app
 
         app = rest_app(factory)
