@@ -48,7 +48,7 @@ spectral: env  ## Check the OpenAPI description with Spectral (needs npx and its
 	npx --yes @stoplight/spectral-cli@$(SPECTRAL) lint --fail-severity hint --ruleset scripts/spectral.yaml \
 	  .spectral/openapi.json
 
-bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds, the faces
+bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds, the services
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)
 
 env: $(VENV)/.ready

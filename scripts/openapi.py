@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 
-from airflow_provider_ibm_sessions.cli.sources import source_of
 from airflow_provider_ibm_sessions.client import Credentials
 from airflow_provider_ibm_sessions.server.rest import rest_app
-from airflow_provider_ibm_sessions.server.security import Rules
+from airflow_provider_ibm_sessions.server.security import AccessPolicy
+from airflow_provider_ibm_sessions.server.service import client_factory
 
 _CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:01234567-89ab::"
 
 if __name__ == "__main__":
-    source = source_of(Credentials(api_key="not-used", crn=_CRN))
-    print(json.dumps(rest_app(source, Rules(token="not-used-either")).openapi(), indent=2))
+    factory = client_factory(Credentials(api_key="not-used", crn=_CRN))
+    print(json.dumps(rest_app(factory, AccessPolicy(token="not-used-either")).openapi(), indent=2))

@@ -7,9 +7,9 @@ import asyncio
 import json
 import os
 
-from airflow_provider_ibm_sessions.cli.sources import source_of
 from airflow_provider_ibm_sessions.client import Credentials
 from airflow_provider_ibm_sessions.server.mcp_stdio import serve_stdio
+from airflow_provider_ibm_sessions.server.service import client_factory
 
 if __name__ == "__main__":
-    asyncio.run(serve_stdio(source_of(Credentials(**json.loads(os.environ["TEST_CREDENTIALS"])))))
+    asyncio.run(serve_stdio(client_factory(Credentials(**json.loads(os.environ["TEST_CREDENTIALS"])))))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``airflow ibm-quantum``: the same command, on an Airflow connection. Read whenever ``airflow`` starts."""
+"""``airflow ibm-quantum``: the same command, on an Airflow connection. Imported at each start of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def commands() -> list[CLICommand]:
-    """What Airflow adds to its command line. The command itself is loaded when it is run."""
+    """Return what Airflow adds to its command line. The command itself is loaded when it is run."""
     from airflow.cli.cli_config import ActionCommand, Arg
 
-    words = "list, get, create, update, close, sweep or serve, and their options"
-    rest = Arg(("arguments",), nargs=argparse.REMAINDER, help=words)  # type: ignore[no-untyped-call]
+    text = "list, get, create, update, close, sweep or serve, and their options"
+    rest = Arg(("arguments",), nargs=argparse.REMAINDER, help=text)  # type: ignore[no-untyped-call]
     return [
         ActionCommand(
             name="ibm-quantum",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An operation's arguments on a command line, read off its models."""
+"""Command-line arguments of an operation, read off its models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from airflow_provider_ibm_sessions.client.operations import Operation, validate
 from airflow_provider_ibm_sessions.client.validation import to_seconds
-from airflow_provider_ibm_sessions.server.texts import reading_texts
+from airflow_provider_ibm_sessions.server.exposure import accept_strings
 
 _MAX_TTL: Final = "max_ttl"
 
@@ -20,27 +20,32 @@ def add_fields(command: argparse.ArgumentParser, operation: Operation[Any]) -> N
     if operation.has_id:
         command.add_argument("id", metavar=operation.id_field.upper(), help=operation.id_description)
     for name, field in _fields(operation).items():
+        text = field.description or ""
+        if name == _MAX_TTL:
+            text += "; also a duration such as '2h 30m'"
+        kinds = (field.annotation, *get_args(field.annotation))
+        takes_several = any(get_origin(kind) is list for kind in kinds)
         command.add_argument(
             "--" + name.replace("_", "-"),
             required=field.is_required(),
-            action="append" if _is_list(field) else "store",
+            action="append" if takes_several else "store",
             metavar=name.upper(),
-            help=_help(name, field),
+            help=text if field.is_required() else f"{text} (default: {field.default})",
         )
 
 
 def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> dict[str, Any]:
     """
-    What was given, as ``Operation.parse_arguments`` wants it.
+    Return the given arguments in the form of ``Operation.parse_arguments``.
 
     :raises ConfigurationError: Naming the option that cannot be read.
     """
-    texts = {name: getattr(options, name) for name in _fields(operation)}
-    given: dict[str, Any] = {name: text for name, text in texts.items() if text is not None}
+    strings = {name: getattr(options, name) for name in _fields(operation)}
+    given: dict[str, Any] = {name: value for name, value in strings.items() if value is not None}
     if _MAX_TTL in given:
         given[_MAX_TTL] = to_seconds(given[_MAX_TTL], _MAX_TTL)
     model = operation.body or operation.query
-    values = validate(reading_texts(model), given).model_dump(exclude_none=True) if model else {}
+    values = validate(accept_strings(model), given).model_dump(exclude_none=True) if model else {}
     arguments = {"body": values} if operation.body else values
     return {"id": options.id, **arguments} if operation.has_id else arguments
 
@@ -48,16 +53,3 @@ def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> di
 def _fields(operation: Operation[Any]) -> dict[str, FieldInfo]:
     model = operation.body or operation.query
     return dict(model.model_fields) if model else {}
-
-
-def _is_list(field: FieldInfo) -> bool:
-    """Whether it takes several values: then its option may be given several times."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return any(get_origin(kind) is list for kind in kinds)
-
-
-def _help(name: str, field: FieldInfo) -> str:
-    text = field.description or ""
-    if name == _MAX_TTL:
-        text += "; also as text, such as 2h 30m"
-    return text if field.is_required() else f"{text} (default: {field.default})"

@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from airflow.models.connection import Connection
+from airflow.configuration import ensure_secrets_loaded
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.variable import Variable
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.utils.session import create_session
 from sqlalchemy import exists, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,17 +28,26 @@ from airflow_provider_ibm_sessions.hooks.session_registry import (
 
 def hook_from_database(conn_id: str) -> IBMQuantumHook:
     """
-    The hook on a connection, wherever Airflow keeps that; the environment's credentials serve as well.
+    Return the hook on a connection, wherever Airflow keeps it, or else on the environment's credentials.
 
     :raises AirflowApiUnavailableError: If the database does not answer.
     """
     hook = IBMQuantumHook(conn_id)
-    try:
-        hook.credentials = credentials_from_connection(Connection.get_connection_from_secrets(conn_id))
-    except AirflowNotFoundException:
-        # Or it has only failed: Airflow takes that for "not found".
-        with _database(f"Connection '{conn_id}': ") as session:
-            session.execute(select(Connection.id).limit(1))
+    # Not Connection.get_connection_from_secrets(): it takes a backend that fails for one that lacks the
+    # connection, and warns of the '_' in the connection's type.
+    for backend in ensure_secrets_loaded():
+        try:
+            with _database(f"Connection '{conn_id}': "):
+                connection = backend.get_connection(conn_id=conn_id)
+        except AirflowApiUnavailableError:
+            raise
+        except Exception as error:
+            reason = f"{type(backend).__name__} failed: {type(error).__name__}"
+            raise AirflowApiUnavailableError(f"Connection '{conn_id}': {reason}") from error
+        if connection:
+            hook.credentials = credentials_from_connection(connection)
+            break
+    hook.registry = MetastoreSessionRegistry()
     return hook
 
 
@@ -57,7 +65,7 @@ class MetastoreSessionRegistry:
     """The ledger as a command reads it."""
 
     def list_ids(self) -> list[str]:
-        """The ids of all sessions that are entered."""
+        """Return the ids of all registered sessions."""
         with _database() as session:
             entries = select(Variable.key).where(Variable.key.startswith(PREFIX, autoescape=True))
             return [key.removeprefix(PREFIX) for key in session.scalars(entries)]

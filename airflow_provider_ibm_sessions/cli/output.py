@@ -1,39 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints answers for people, or as JSON for programs."""
+"""Output for people, as tables, and for programs, as JSON."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from contextlib import AbstractContextManager, redirect_stdout
+from typing import Any, Final, TextIO
 
-_COLUMNS: Final = ("id", "mode", "status", "backend", "created", "accepting_jobs", "user_id")
+COLUMNS: Final = ("id", "mode", "status", "backend", "created", "accepting_jobs", "user_id")
+_DURATIONS: Final = frozenset({"age", "max_ttl", "interactive_ttl", "active_ttl", "elapsed_time"})
+"""Fields in seconds."""
+_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
-def show_json(answer: Any) -> None:
-    """Print JSON."""
-    print(json.dumps(answer, indent=2))
+def stdout_to_stderr() -> AbstractContextManager[TextIO]:
+    """Redirect what Airflow logs while it loads and works: standard output is for the command's results."""
+    return redirect_stdout(sys.stderr)
 
 
-def show_fields(answer: Mapping[str, Any]) -> None:
-    """Print one thing: a line for each field that says something."""
-    rows = [(name, _text(value)) for name, value in answer.items() if value is not None]
+def print_json(value: Any) -> None:
+    """Print JSON. Durations are seconds there."""
+    print(json.dumps(value, indent=2))
+
+
+def print_fields(value: Mapping[str, Any]) -> None:
+    """Print a line for each field that has a value."""
+    rows = [(name, _format(name, field)) for name, field in value.items() if field is not None]
     width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
-        print(f"{name.ljust(width)}  {value}")
+    for name, field in rows:
+        print(f"{name.ljust(width)}  {field}")
 
 
-def show_rows(things: Sequence[Mapping[str, Any]], columns: Sequence[str] = _COLUMNS) -> None:
-    """Print many things: a line for each, under a heading."""
-    lines = [tuple(columns), *(tuple(_text(thing.get(name)) for name in columns) for thing in things)]
+def print_rows(values: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> None:
+    """Print a line for each value, under a heading."""
+    lines = [tuple(columns), *(tuple(_format(name, value.get(name)) for name in columns) for value in values)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _text(value: Any) -> str:
+def format_duration(seconds: float) -> str:
+    """Return a duration with its units: ``1h 30m`` for 5400."""
+    parts, rest = [], seconds
+    for unit, size in _UNITS:
+        count, rest = divmod(rest, size)
+        parts += [f"{count:.0f}{unit}"] if count else []
+    return " ".join([*parts, f"{rest:g}s"] if rest or not parts else parts)
+
+
+def _format(name: str, value: Any) -> str:
     if value is None:
         return "-"
+    if name in _DURATIONS and isinstance(value, int | float) and 0 <= value < 1e9:
+        return format_duration(value)
     text = value if isinstance(value, str) else json.dumps(value)
-    # What IBM sends must not steer the terminal.
+    # What IBM sends must not control the terminal.
     return "".join(letter if letter.isprintable() else "?" for letter in text)

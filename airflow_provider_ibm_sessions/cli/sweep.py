@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``sweep``: closes what no live run of an Airflow owns. The one command that needs Airflow."""
+"""The command ``sweep``: close what no active run of an Airflow owns. The one command that needs Airflow."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import sys
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions.cli import output
-from airflow_provider_ibm_sessions.cli.sources import aside
+from airflow_provider_ibm_sessions.cli.output import stdout_to_stderr
 
 log = logging.getLogger(__name__)
 
-_WORDS: Final = (
-    "Lists the open sessions and batches, and says what each is to the Airflow of this environment. Closes "
-    "nothing without --close. Fails if one that is to be closed stays open."
+_DESCRIPTION: Final = (
+    "List the open sessions and batches, and what each is to the Airflow of this environment. Closes nothing "
+    "without --close. Fails if one that is to be closed stays open."
 )
 _COLUMNS: Final = ("session_id", "mode", "state", "backend", "age", "owner", "decision", "closed")
 
 
 def add_fields(command: argparse.ArgumentParser) -> None:
     """Add the options that only this command has."""
-    command.description = _WORDS
-    command.add_argument("--close", action="store_true", help="close what belongs to nobody")
+    command.description = _DESCRIPTION
+    command.add_argument("--close", action="store_true", help="close what is orphaned")
     command.add_argument(
         "--min-age", default="15m", help="leave alone what is younger (default: %(default)s)"
     )
@@ -35,36 +35,34 @@ def add_fields(command: argparse.ArgumentParser) -> None:
     )
 
 
-def sweep(options: argparse.Namespace, hook: Any, ledger: Any) -> None:
+def sweep(options: argparse.Namespace, hook: Any) -> None:
     """
-    Run it, and print what was found.
+    Sweep, and print what was found.
 
-    :param hook: IBM's side, and ``ledger`` Airflow's; see :func:`sides`.
-    :raises IBMQuantumError: The last that stands in the way of reading or closing a session.
+    :param hook: The hook that :func:`load_hook` returns.
+    :raises IBMQuantumError: The last error of reading or closing a session; those before it are logged.
     """
     from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice
     from airflow_provider_ibm_sessions.lifecycle.sweep import SessionSweeper, SweepScope
 
     scope = SweepScope(validate_choice(options.scope, SweepScope, "scope"))
     min_age = to_seconds(options.min_age, "min_age")
-    hook.registry = ledger
-    chosen = SessionSweeper(hook, scope=scope, min_age=min_age)
-    with aside():
-        reports, failures = chosen.run(dry_run=not options.close)
+    with stdout_to_stderr():
+        reports, errors = SessionSweeper(hook, scope=scope, min_age=min_age).run(dry_run=not options.close)
     if options.json:
-        output.show_json(reports)
+        output.print_json(reports)
     else:
-        output.show_rows(reports, _COLUMNS)
+        output.print_rows(reports, _COLUMNS)
     sys.stdout.flush()
-    for failure in failures[:-1]:
-        log.error("%s", failure)
-    if failures:
-        raise failures[-1]
+    for error in errors[:-1]:
+        log.error("%s", error)
+    if errors:
+        raise errors[-1]
 
 
-def sides(conn_id: str) -> tuple[Any, Any]:
-    """Return the hook on a connection, and Airflow's list of open sessions. Loads Airflow."""
-    with aside():
-        from airflow_provider_ibm_sessions.cli.metastore import MetastoreSessionRegistry, hook_from_database
+def load_hook(conn_id: str) -> Any:
+    """Return the hook on a connection, with Airflow's database as its registry. Loads Airflow."""
+    with stdout_to_stderr():
+        from airflow_provider_ibm_sessions.cli.metastore import hook_from_database
 
-        return hook_from_database(conn_id), MetastoreSessionRegistry()
+        return hook_from_database(conn_id)

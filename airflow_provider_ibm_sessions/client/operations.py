@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from airflow_provider_ibm_sessions.client import exposure, responses
+from airflow_provider_ibm_sessions.client import responses
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
 from airflow_provider_ibm_sessions.client.exchange import (
     MAX_LIST_BYTES,
@@ -72,9 +72,6 @@ class Operation(Generic[ResponseT]):
     :param authenticated: False for the one operation that needs no token.
     :param large_payload: True if the request or the response carries a user's data, which may take long.
     :param max_bytes: Most bytes that a response may have.
-    :param face: How it is offered to callers outside of Airflow; None if it is not.
-    :param undo: The operation on the response's id that takes its effect back.
-    :param seen_through: True if it goes on when the caller has left; true for what has an undo.
     """
 
     name: str
@@ -91,26 +88,6 @@ class Operation(Generic[ResponseT]):
     authenticated: bool = True
     large_payload: bool = False
     max_bytes: int = MAX_RESPONSE_BYTES
-    face: exposure.Face | None = None
-    undo: Operation[Any] | None = None
-    seen_through: bool = False
-
-    def __post_init__(self) -> None:
-        if self.face and self.reader:
-            raise ValueError(f"{self.name}: what is offered outside needs a reply with a model, or none")
-        if self.face and self.safety is Safety.NON_IDEMPOTENT and not self.undo:
-            raise ValueError(f"{self.name}: what is offered outside and not to be repeated needs an undo")
-
-    @property
-    def offered_as(self) -> exposure.Face:
-        """
-        What those outside are told of it.
-
-        :raises LookupError: If it is not offered to them.
-        """
-        if self.face is None:
-            raise LookupError(f"{self.name} is not offered outside")
-        return self.face
 
     @property
     def has_id(self) -> bool:
@@ -267,22 +244,16 @@ SAFE, IDEMPOTENT, NON_IDEMPOTENT = Safety.SAFE, Safety.IDEMPOTENT, Safety.NON_ID
 # fmt: off
 CLOSE_SESSION: Final = Operation[None](
     "delete-session-close", "DELETE", "/v1/sessions/{id}/close", "Close a session", IDEMPOTENT,
-    face=exposure.CLOSE_SESSION,
-    seen_through=True,
 )
 CREATE_SESSION: Final = Operation[Session](
     "create-session", "POST", "/v1/sessions", "Create a session", NON_IDEMPOTENT,
     body=CreateSession, response_model=Session,
-    face=exposure.CREATE_SESSION,
-    undo=CLOSE_SESSION,
 )
 GET_SESSION: Final = Operation[Session](
     "get-session", "GET", "/v1/sessions/{id}", "Get a session", SAFE, response_model=Session,
-    face=exposure.GET_SESSION,
 )
 UPDATE_SESSION: Final = Operation[None](
     "update-session", "PATCH", "/v1/sessions/{id}", "Update a session", IDEMPOTENT, body=UpdateSession,
-    face=exposure.UPDATE_SESSION,
 )
 LIST_WORKLOADS: Final = Operation[WorkloadPage](
     "list-workloads", "GET", "/v1/workloads", "List workloads", SAFE,
@@ -329,6 +300,3 @@ DELETE_JOB: Final = Operation[None](
     "delete-job", "DELETE", "/v1/jobs/{id}", "Delete a job", IDEMPOTENT, id_field="job_id",
 )
 # fmt: on
-
-PUBLIC: Final[tuple[Operation[Any], ...]] = (CREATE_SESSION, GET_SESSION, UPDATE_SESSION, CLOSE_SESSION)
-"""What is offered outside of Airflow. An operation with a face that is added here appears there."""

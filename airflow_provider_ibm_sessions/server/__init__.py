@@ -2,5 +2,5 @@
 """
 The session operations for people and programs outside of Airflow: REST, MCP and a command.
 
-All three read ``client/operations.py`` and work at one :class:`Desk`. Nothing here is imported by Dags.
+All three read ``exposure.py`` and call IBM through one :class:`SessionService`. No Dag imports this.
 """

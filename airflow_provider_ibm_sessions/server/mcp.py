@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MCP face: one tool for each public operation; over streamable HTTP, or as ``stdio.py`` has it."""
+"""The MCP service: one tool for each exposed operation, over streamable HTTP or another transport."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from mcp.server.lowlevel import Server
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
@@ -30,94 +30,97 @@ from starlette.routing import Route
 
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.operations import PUBLIC, Operation, Safety
-from airflow_provider_ibm_sessions.server.callers import (
-    HEALTH,
-    Attended,
-    Caller,
-    CallerLeftError,
-    caller_of,
+from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
+from airflow_provider_ibm_sessions.server.exposure import EXPOSED, Exposure
+from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails
+from airflow_provider_ibm_sessions.server.security import (
+    HEALTH_PATH,
+    AccessMiddleware,
+    AccessPolicy,
+    ClientConnection,
+    ClientDisconnected,
+    DisconnectMiddleware,
+    connection_in,
 )
-from airflow_provider_ibm_sessions.server.health import health_of
-from airflow_provider_ibm_sessions.server.problem_details import Problem
-from airflow_provider_ibm_sessions.server.security import Guard, Rules
-from airflow_provider_ibm_sessions.server.service import ClientSource, Desk
+from airflow_provider_ibm_sessions.server.service import ClientFactory, SessionService, health_response
 
 PATH: Final = "/mcp"
 _PREFIX: Final = "ibm-quantum-"
-_MOST_SESSIONS: Final = 1000
-_IDLE_SECONDS: Final = 600.0
 
 log = logging.getLogger(__name__)
 
 
-class Wire(Protocol):
-    """What a server speaks over that serves one client without HTTP."""
-
-    def caller(self) -> Caller:
-        """One who waits for the answer to one request."""
-
-    def end(self) -> None:
-        """Nothing more can be answered."""
-
-
 class Done(BaseModel):
-    """Output of a tool whose operation IBM answers with no more than that it is done."""
+    """Output of a tool whose operation returns nothing."""
 
-    id: str = Field(description="What it was done to")
+    id: str = Field(description="The session that was changed")
     done: Literal[True] = True
 
 
-def tool_for(operation: Operation[Any]) -> Tool:
-    """Describe an operation as a tool."""
-    face = operation.offered_as
+def describe_tool(exposure: Exposure) -> Tool:
+    """Return the description of an operation as a tool."""
+    operation = exposure.operation
     return Tool(
         name=_PREFIX + operation.name,
         title=operation.summary,
-        description=face.description,
+        description=exposure.description,
         input_schema=operation.arguments.model_json_schema(),
         output_schema=(operation.response_model or Done).model_json_schema(mode="serialization"),
         annotations=ToolAnnotations(
             title=operation.summary,
-            read_only_hint=operation.safety is Safety.SAFE,
-            destructive_hint=face.destructive,
-            idempotent_hint=face.repeatable,
+            read_only_hint=exposure.is_read_only,
+            destructive_hint=exposure.destructive,
+            idempotent_hint=exposure.idempotent,
             open_world_hint=True,
         ),
     )
 
 
 def mcp_server(
-    desk: Desk, operations: Sequence[Operation[Any]] = PUBLIC, wire: Wire | None = None
+    service: SessionService,
+    exposed: Sequence[Exposure] = EXPOSED,
+    connection_for: Callable[[Any], ClientConnection] = lambda context: connection_in(context.request.scope),
 ) -> Server[Any]:
     """
-    The MCP server, on no transport yet.
+    Return the MCP server, without a transport.
 
-    :param desk: Where the operations are carried out; opened and closed by the server.
-    :param operations: What is offered.
-    :param wire: What it is spoken over, if not HTTP.
+    :param service: Calls the operations; the server opens and closes it.
+    :param exposed: The operations to offer.
+    :param connection_for: Returns the connection of a request, from the SDK's context.
     """
-    offered = {_PREFIX + operation.name: operation for operation in operations}
-    tools = {name: tool_for(operation) for name, operation in offered.items()}
+    exposures = {_PREFIX + exposure.operation.name: exposure for exposure in exposed}
+    tools = {name: describe_tool(exposure) for name, exposure in exposures.items()}
 
     async def list_tools(*_: Any) -> ListToolsResult:
         return ListToolsResult(tools=list(tools.values()))
 
     async def call_tool(context: Any, params: CallToolRequestParams) -> CallToolResult:
-        operation = offered.get(params.name)
-        if operation is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown tool {params.name!r}: there are {', '.join(offered)}")
-        caller = wire.caller() if wire else caller_of(context.request.scope)
-        return await _result(desk, operation, params.arguments or {}, caller)
+        exposure, arguments = exposures.get(params.name), params.arguments or {}
+        if exposure is None:
+            raise MCPError(
+                INVALID_PARAMS, f"Unknown tool {params.name!r}; the tools are {', '.join(exposures)}"
+            )
+        # An error is a result as well, so that the assistant sees it.
+        try:
+            response = await service.call(exposure, arguments, connection_for(context))
+        except ClientDisconnected:
+            raise MCPError(INTERNAL_ERROR, "The client has disconnected") from None
+        except IBMQuantumError as error:
+            problem = ProblemDetails.from_error(error).model_dump(exclude_none=True)
+            return CallToolResult(content=[_text(str(error))], is_error=True, _meta={"problem": problem})
+        except Exception:  # a bug: the SDK would send its message, whatever that contains
+            log.exception("%s failed", exposure.operation.summary)
+            return CallToolResult(
+                content=[_text("The service failed; its log has the details")], is_error=True
+            )
+        if exposure.operation.response_model is None:
+            response = Done(id=str(arguments.get("id"))).model_dump()
+        return CallToolResult(content=[_text(json.dumps(response))], structured_content=response)
 
     @asynccontextmanager
     async def lifespan(_: Server[Any]) -> AsyncIterator[None]:
-        async with desk:
-            try:
-                yield
-            finally:
-                if wire:
-                    wire.end()
+        async with service:
+            yield
 
     return Server(
         "ibm-quantum-sessions",
@@ -132,54 +135,43 @@ def mcp_server(
 
 
 def mcp_app(
-    source: ClientSource, rules: Rules | None = None, operations: Sequence[Operation[Any]] = PUBLIC
+    client_factory: ClientFactory,
+    policy: AccessPolicy | None = None,
+    exposed: Sequence[Exposure] = EXPOSED,
+    *,
+    max_ttl: int = DEFAULT_MAX_TTL,
 ) -> Starlette:
     """
-    The MCP service over streamable HTTP.
+    Return the MCP service over streamable HTTP.
 
-    :param source: Lends the client for the process.
-    :param rules: Who may call; by default whoever reaches the loopback address.
-    :param operations: What is offered.
+    It keeps no state between requests, so there are no MCP sessions to run out of, and no stream to resume:
+    only POST is allowed.
+
+    :param client_factory: Opens the client of the process.
+    :param policy: Who may call; by default all that reach the loopback address.
+    :param exposed: The operations to offer.
+    :param max_ttl: The longest ``max_ttl`` that may be asked for, in seconds.
     """
-    desk = Desk(source)
+    service = SessionService(client_factory, max_ttl=max_ttl)
+    # AccessMiddleware checks Host and Origin, for both services in the same way.
+    manager = StreamableHTTPSessionManager(mcp_server(service, exposed), stateless=True)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with manager.run():
+            yield
 
     async def health(_: Request) -> Response:
-        return await health_of(desk)
+        return await health_response(service)
 
-    app = mcp_server(desk, operations).streamable_http_app(
-        streamable_http_path=PATH,
-        max_sessions=_MOST_SESSIONS,
-        session_idle_timeout=_IDLE_SECONDS,
-        # The guard checks Host and Origin, for both services by the same rules.
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-        custom_starlette_routes=[Route(HEALTH, health)],
-    )
-    app.add_middleware(Attended)
-    app.add_middleware(Guard, rules=rules or Rules())
+    routes = [
+        Route(PATH, StreamableHTTPASGIApp(manager), methods=["POST"]),
+        Route(HEALTH_PATH, health),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.add_middleware(DisconnectMiddleware)
+    app.add_middleware(AccessMiddleware, policy=policy or AccessPolicy())
     return app
-
-
-async def _result(
-    desk: Desk, operation: Operation[Any], arguments: Mapping[str, Any], caller: Caller
-) -> CallToolResult:
-    """
-    Carry out a tool call. Failures are results as well, so that an assistant sees them.
-
-    :raises MCPError: If the caller has left: nobody reads it.
-    """
-    try:
-        answer = await desk.carry_out(operation.parse_arguments(arguments), caller)
-    except CallerLeftError:
-        raise MCPError(INTERNAL_ERROR, "The caller has left") from None
-    except IBMQuantumError as error:
-        problem = Problem.of(error).model_dump(exclude_none=True)
-        return CallToolResult(content=[_text(str(error))], is_error=True, _meta={"problem": problem})
-    except Exception:  # a bug: the SDK would tell its text, whatever that holds
-        log.exception("%s failed", operation.summary)
-        return CallToolResult(content=[_text("The service failed; its log says how")], is_error=True)
-    if operation.response_model is None:
-        answer = Done(id=str(arguments.get("id"))).model_dump()
-    return CallToolResult(content=[_text(json.dumps(answer))], structured_content=answer)
 
 
 def _text(text: str) -> TextContent:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the REST service describes itself (OpenAPI 3.1)."""
+"""The OpenAPI description of the REST service (3.1)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from airflow_provider_ibm_sessions import __version__
-from airflow_provider_ibm_sessions.client.operations import Operation
-from airflow_provider_ibm_sessions.server.callers import HEALTH
-from airflow_provider_ibm_sessions.server.health import Health
-from airflow_provider_ibm_sessions.server.problem_details import Problem, declared
+from airflow_provider_ibm_sessions.server.exposure import Exposure
+from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails, openapi_responses
+from airflow_provider_ibm_sessions.server.security import HEALTH_PATH
+from airflow_provider_ibm_sessions.server.service import Health
 
 OPERATIONS: Final = "Sessions"
 SERVICE: Final = "Service"
-_ALWAYS: Final[dict[int | str, str]] = {
-    400: "IBM refuses it, or the body is no JSON",
-    401: "The bearer token of this service is missing or wrong, or IBM does not accept the service's own",
+_DESCRIPTIONS: Final[dict[int | str, str]] = {
+    400: "IBM refused the request, or the body is not JSON",
+    401: "The bearer token is missing or wrong, or IBM does not accept the service's own token",
     403: "The API key may not do this, or a web page of another origin called",
-    404: "IBM does not know it",
+    404: "IBM does not know the session",
     408: "The body did not arrive in time",
-    409: "It is in a state that forbids this",
+    409: "The session is in a state that forbids this",
     413: "The body is too long",
     421: "The Host header names another service",
     422: "A field is wrong; nothing was sent to IBM",
-    423: "It is locked",
-    429: "IBM asks to wait; Retry-After says how long",
-    500: "This service or IBM failed",
-    502: "IBM could not be reached, or its answer could not be read",
-    503: "IBM is not available, or too many requests are in work here",
-    504: "IBM did not answer in time",
+    423: "The resource is locked",
+    429: "IBM limits the rate; Retry-After says how long to wait",
+    500: "The service or IBM failed",
+    502: "IBM could not be reached, or its response could not be read",
+    503: "IBM is not available, or too many requests wait for it",
+    504: "IBM did not respond in time",
 }
 
 
@@ -40,9 +40,9 @@ ABOUT: Final[dict[str, Any]] = {
     "version": __version__,
     "summary": "Open, read, drain and close sessions on IBM's quantum computers.",
     "description": (
-        "The session operations of IBM Quantum, behind one client that keeps the API key, fetches "
-        "tokens, sends again what is safe to send again, and closes the session of a caller who leaves "
-        "before the answer. Errors are problem bodies (RFC 9457) with IBM's own status, code and trace."
+        "The session operations of IBM Quantum through one client, which keeps the API key, renews tokens, "
+        "retries what is safe to retry, and closes a session whose client disconnects before the response. "
+        "Errors are problem details (RFC 9457) with IBM's own status, code and trace."
     ),
     "contact": {"name": "airflow-provider-ibm-sessions"},
     "license_info": {
@@ -55,30 +55,30 @@ ABOUT: Final[dict[str, Any]] = {
         {"name": SERVICE, "description": "This service itself."},
     ],
 }
-"""Arguments for FastAPI: what stands at the top of the description."""
+"""Arguments for FastAPI: the head of the description."""
 
 
-def failures(operation: Operation[Any]) -> dict[int | str, dict[str, Any]]:
-    """The failures of an operation. Any other status of IBM's is passed on as well."""
-    meanings: dict[int | str, str] = dict(_ALWAYS)
-    meanings["default"] = "Another answer of IBM's"
-    if operation.undo:
+def error_responses(exposure: Exposure) -> dict[int | str, dict[str, Any]]:
+    """Return the error responses of an operation. Any other status of IBM's is passed on as well."""
+    descriptions: dict[int | str, str] = {**_DESCRIPTIONS, "default": "Another response of IBM's"}
+    if exposure.compensation:
         for status in (500, 502, 503, 504):
-            meanings[status] += ". The session may have been opened all the same"
-    return declared(meanings)
+            descriptions[status] += ". The session may have been opened all the same"
+    return openapi_responses(descriptions)
 
 
-def health_failures() -> dict[int | str, dict[str, Any]]:
-    """The failures of ``GET /health``."""
-    meanings: dict[int | str, str] = {status: _ALWAYS[status] for status in (403, 421)}
-    return {**declared(meanings), 503: {"model": Health, "description": "It is live, but not ready"}}
+def health_error_responses() -> dict[int | str, dict[str, Any]]:
+    """Return the error responses of ``GET /health``."""
+    descriptions: dict[int | str, str] = {status: _DESCRIPTIONS[status] for status in (403, 421)}
+    not_ready = {"model": Health, "description": "The service is live, but not ready"}
+    return {**openapi_responses(descriptions), 503: not_ready}
 
 
-def describe(app: FastAPI, *, secured: bool) -> None:
+def install_openapi(app: FastAPI, *, secured: bool) -> None:
     """
-    Replace FastAPI's description by one with problem bodies.
+    Replace FastAPI's description by one with problem details.
 
-    :param secured: Whether callers need a bearer token.
+    :param secured: True if clients need a bearer token.
     """
 
     def schema() -> dict[str, Any]:
@@ -102,9 +102,9 @@ def _schema(app: FastAPI, *, secured: bool) -> dict[str, Any]:
         license_info=app.license_info,
     )
     components = schema["components"]
-    components["schemas"]["Problem"] = Problem.model_json_schema()
+    components["schemas"]["Problem"] = ProblemDetails.model_json_schema()
     if secured:
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"bearer": []}]
-        schema["paths"][HEALTH]["get"]["security"] = []
+        schema["paths"][HEALTH_PATH]["get"]["security"] = []
     return schema

@@ -25,8 +25,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 _URN: Final = "urn:ibm-quantum-sessions"
 
 
-class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+class ProblemDetails(BaseModel):
+    """Problem details of an error (RFC 9457)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -47,24 +47,25 @@ class Problem(BaseModel):
         default="about:blank", description=f"Kind of problem: {_URN}:<kind>, or about:blank for plain HTTP"
     )
     title: str = Field(description="The status in words")
-    status: int = Field(description="HTTP status; IBM's own, if IBM has answered", ge=400, le=599)
-    detail: str = Field(description="What is wrong, in words a person can act on")
+    status: int = Field(description="HTTP status; IBM's own, if IBM responded", ge=400, le=599)
+    detail: str = Field(description="What is wrong and how to fix it")
     field: str | None = Field(default=None, description="The field that is wrong")
     code: str | None = Field(default=None, description="IBM's own error code")
     trace: str | None = Field(default=None, description="IBM's trace id; its support asks for it")
     candidates: list[str] | None = Field(
-        default=None, description="Ids of what the request may have opened, as far as they are known"
+        default=None,
+        description="Ids of the sessions that the request may have opened, as far as they are known",
     )
 
     @classmethod
-    def plain(cls, status: int, detail: str, field: str | None = None) -> Self:
-        """A problem that has no kind beyond its HTTP status."""
+    def from_status(cls, status: int, detail: str, field: str | None = None) -> Self:
+        """Return a problem that has no type beyond its HTTP status."""
         return cls(status=status, title=_title(status), detail=detail, field=field)
 
     @classmethod
-    def of(cls, error: IBMQuantumError) -> Self:
-        """The problem that one of the client's errors is."""
-        status = status_of(error)
+    def from_error(cls, error: IBMQuantumError) -> Self:
+        """Return the problem that describes one of the client's errors."""
+        status = http_status_for(error)
         return cls(
             type=f"{_URN}:{_kind(error)}",
             title=_title(status),
@@ -76,39 +77,33 @@ class Problem(BaseModel):
             candidates=list(getattr(error, "candidates", ())) or None,
         )
 
-    def body(self) -> bytes:
-        """As JSON, in ASCII: what a caller has sent may be no valid Unicode."""
-        return json.dumps(self.model_dump(exclude_none=True)).encode("ascii")
-
-    def response(self, headers: Mapping[str, str] | None = None) -> Response:
-        """As an HTTP response."""
-        return Response(self.body(), self.status, dict(headers or {}), MEDIA_TYPE)
+    def to_response(self, headers: Mapping[str, str] | None = None) -> Response:
+        """Return it as an HTTP response, in ASCII: what a client has sent may not be valid Unicode."""
+        body = json.dumps(self.model_dump(exclude_none=True)).encode("ascii")
+        return Response(body, self.status, dict(headers or {}), MEDIA_TYPE)
 
 
-def response_to(error: IBMQuantumError) -> Response:
-    """The HTTP response that tells of an error."""
+def error_response(error: IBMQuantumError) -> Response:
+    """Return the HTTP response for one of the client's errors."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    problem = Problem.of(error)
+    problem = ProblemDetails.from_error(error)
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="IBM Quantum"'
-    return problem.response(headers)
+    return problem.to_response(headers)
 
 
-def status_of(error: IBMQuantumError) -> int:
-    """IBM's own status, if its API has answered and the answer can be trusted; else 422, 502 or 504."""
+def http_status_for(error: IBMQuantumError) -> int:
+    """Return IBM's own status if its API sent a readable response, else 422, 502 or 504."""
     if isinstance(error, ConfigurationError):
         return HTTPStatus.UNPROCESSABLE_ENTITY
     root = error.__cause__ if isinstance(error, OutcomeUnknownError) else error
-    if error.status and 400 <= error.status <= 599 and not _is_ours(root):
+    # A web page's status says nothing, and IAM's is about the service's key, not about the client's token.
+    is_ours = isinstance(root, BadResponseError) or (isinstance(root, IBMQuantumError) and root.from_iam)
+    if error.status and 400 <= error.status <= 599 and not is_ours:
         return error.status
     return HTTPStatus.GATEWAY_TIMEOUT if _timed_out(error) else HTTPStatus.BAD_GATEWAY
-
-
-def _is_ours(error: BaseException | None) -> bool:
-    """Whether the status says nothing to the caller: a web page's, or IAM's of a key that is not theirs."""
-    return isinstance(error, BadResponseError) or (isinstance(error, IBMQuantumError) and error.from_iam)
 
 
 def _timed_out(error: BaseException | None) -> bool:
@@ -120,7 +115,7 @@ def _timed_out(error: BaseException | None) -> bool:
 
 
 def _kind(error: IBMQuantumError) -> str:
-    """``OutcomeUnknownError`` -> ``outcome-unknown``."""
+    """Return ``outcome-unknown`` for ``OutcomeUnknownError``."""
     name = type(error).__name__.removesuffix("Error")
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
@@ -132,7 +127,7 @@ def _title(status: int) -> str:
         return "Error"
 
 
-def declared(statuses: Mapping[int | str, str]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's responses for these statuses, with what each means."""
+def openapi_responses(descriptions: Mapping[int | str, str]) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's responses for these statuses and descriptions."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": meaning, "content": content} for status, meaning in statuses.items()}
+    return {status: {"description": text, "content": content} for status, text in descriptions.items()}

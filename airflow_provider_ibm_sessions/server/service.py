@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where operations are carried out for callers who may leave before they have their answer."""
+"""Calls to IBM for clients that may disconnect before they have the response, and the service's health."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from itertools import chain, repeat
 from typing import Any, Final, Self, TypeAlias
 
 import anyio
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
 
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
+from airflow_provider_ibm_sessions.client.credentials import Credentials
+from airflow_provider_ibm_sessions.client.errors import (
+    ConfigurationError,
+    IBMQuantumError,
+    NotFoundError,
+    OutcomeUnknownError,
+)
 from airflow_provider_ibm_sessions.client.operations import (
     CREATE_SESSION,
     LIST_BACKENDS,
@@ -27,230 +34,317 @@ from airflow_provider_ibm_sessions.client.operations import (
 )
 from airflow_provider_ibm_sessions.client.recovery import PendingCreate, attach_candidates
 from airflow_provider_ibm_sessions.client.results import to_strict_json
-from airflow_provider_ibm_sessions.server.callers import Caller, CallerLeftError, Debt
+from airflow_provider_ibm_sessions.client.shared import shared_client
+from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
+from airflow_provider_ibm_sessions.server.exposure import Exposure
+from airflow_provider_ibm_sessions.server.problem_details import http_status_for
+from airflow_provider_ibm_sessions.server.security import ClientConnection, ClientDisconnected
 
-ClientSource: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIBMQuantumClient]]
-"""Lends a client, for as long as the process serves."""
+ClientFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIBMQuantumClient]]
+"""Opens the client that a process uses for as long as it serves."""
 
 POOL_SHARDS: Final = 30
-"""Of the client: 300 requests in flight."""
-PLACES: Final = 280
-"""Of those, for all but closing."""
-CLOSINGS: Final = 15
-"""For closing, which so waits for no other work. What is left is for what nobody else knows of."""
-PLACE_SECONDS: Final = 60.0
-LOOK_SECONDS: Final = 45.0
-SETTLE_SECONDS: Final = 150.0
-PROBE_SECONDS: Final = 5.0
-PROBE_AGAIN: Final = 15.0
-UNDO_PAUSES: Final = (1.0, 5.0, 20.0, 60.0)
-"""Seconds between attempts at what has to be undone; the last again and again."""
+"""Of the client's connection pool: 300 requests in flight."""
+MAX_IN_FLIGHT: Final = 280
+"""Requests to IBM in flight, other than closing. The pool's remaining places serve compensations."""
+MAX_CLOSING: Final = 15
+"""Closing requests in flight. They have places of their own, so closing never waits for other work."""
+MAX_QUEUED: Final = 100
+"""Calls that wait for a place."""
+QUEUE_TIMEOUT: Final = 60.0
+CANDIDATES_TIMEOUT: Final = 45.0
+SHUTDOWN_TIMEOUT: Final = 150.0
+PROBE_TIMEOUT: Final = 5.0
+PROBE_INTERVAL: Final = 15.0
+COMPENSATION_DELAYS: Final = (1.0, 5.0, 20.0, 60.0)
+"""Seconds between the attempts at a compensation; the last one repeats."""
+CLIENT_CLOSED_REQUEST: Final = 499
 
 log = logging.getLogger(__name__)
 
 
 class BusyError(IBMQuantumError):
-    """So many wait for IBM that there was no place in time. Nothing was sent."""
+    """Too many calls wait for IBM. Nothing was sent."""
 
     def __init__(self) -> None:
-        super().__init__("Too many requests wait for IBM", status=503, retry_after=1.0, sent=False)
+        super().__init__(
+            "Too many requests wait for IBM; try again later", status=503, retry_after=1.0, sent=False
+        )
 
 
-class Desk:
+def client_factory(credentials: Credentials) -> ClientFactory:
+    """Return what opens one client, with all its connections and its token, for the whole process."""
+    return partial(shared_client, credentials, pool_shards=POOL_SHARDS)
+
+
+class SessionService:
     """
-    One client, for all callers of a process. A context manager.
+    One IBM Quantum client for all requests of a process. An async context manager.
 
-    Who leaves cancels what was asked for, with two exceptions. What opens a session is seen through, and the
-    session closed. What closes one is seen through.
+    A disconnect cancels the call, with two exceptions: a session that was being opened is closed, and closing
+    runs to completion.
 
-    :param source: Lends the client.
+    :param client_factory: Opens the client.
+    :param max_ttl: The longest ``max_ttl`` that may be asked for, in seconds. None: what IBM grants.
     """
 
-    def __init__(self, source: ClientSource) -> None:
-        self._source = source
+    def __init__(self, client_factory: ClientFactory, *, max_ttl: int | None = DEFAULT_MAX_TTL) -> None:
+        self._client_factory = client_factory
+        self._max_ttl = max_ttl
         self._stack = AsyncExitStack()
-        self._places = asyncio.Semaphore(PLACES)
-        self._closings = asyncio.Semaphore(CLOSINGS)
-        self._under_way: dict[tuple[str, str], asyncio.Task[Any]] = {}
-        self._waiting: set[asyncio.Task[Any] | None] = set()
-        self._loose: set[asyncio.Task[Any]] = set()
+        self._in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._closing = asyncio.Semaphore(MAX_CLOSING)
+        self._queued = 0
+        self._shared: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._background: set[asyncio.Task[Any]] = set()
         self._probe = asyncio.Lock()
-        self._probed, self._ready = -PROBE_AGAIN, False
+        self._probed_at, self._ready = -PROBE_INTERVAL, False
 
     async def __aenter__(self) -> Self:
-        self._client = await self._stack.enter_async_context(self._source())
+        self._client = await self._stack.enter_async_context(self._client_factory())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
-            list_lag = asyncio.create_task(self.settle())
-            while not list_lag.done():
+            shutdown = asyncio.create_task(self.shutdown())
+            while not shutdown.done():
                 # A signal cancels the task itself, from which anyio does not shield.
                 with suppress(asyncio.CancelledError):
-                    await asyncio.shield(list_lag)
+                    await asyncio.shield(shutdown)
             await self._stack.aclose()
 
-    async def settle(self) -> None:
-        """Wait until all that goes on without its caller is done, within reason; then give it up."""
-        give_up = time.monotonic() + SETTLE_SECONDS
-        while self._loose and (left := give_up - time.monotonic()) > 0:
-            await asyncio.wait(self._loose, timeout=left)
-        rest = list(self._loose)
-        for task in rest:
+    async def shutdown(self) -> None:
+        """Wait for background work, at most ``SHUTDOWN_TIMEOUT`` seconds; then cancel it."""
+        deadline = time.monotonic() + SHUTDOWN_TIMEOUT
+        while self._background and (remaining := deadline - time.monotonic()) > 0:
+            await asyncio.wait(self._background, timeout=remaining)
+        tasks = list(self._background)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def carry_out(self, call: OperationCall, caller: Caller) -> Any:
+    async def call(
+        self, exposure: Exposure, arguments: Mapping[str, Any], connection: ClientConnection | None = None
+    ) -> Any:
         """
-        Make a call, for as long as the caller stays.
+        Call an operation for a client.
 
-        :returns: The reply as plain JSON, or None if there is none.
+        :param arguments: As ``Operation.parse_arguments`` reads them.
+        :returns: IBM's response as plain JSON, or None if it has no body.
         :raises IBMQuantumError: If the operation failed.
-        :raises CallerLeftError: If the caller has left.
+        :raises ClientDisconnected: If the client has disconnected.
         """
-        working = self._begun(call)
+        connection = connection or ClientConnection()
+        connection.reached_service = True
+        subject, status, refused = "-", CLIENT_CLOSED_REQUEST, False
         try:
-            await caller.wait_for(working)
-        except (asyncio.CancelledError, CallerLeftError):
-            self._let_go(call.operation, working)
+            call = exposure.operation.parse_arguments(arguments)
+            self._check_max_ttl(call)
+            subject = str(call.path_id or "-")
+            response = await self._call(exposure, call, connection)
+            subject = getattr(response, "id", subject)
+            status = HTTPStatus.OK if exposure.operation.response_model else HTTPStatus.NO_CONTENT
+            return as_json(response)
+        except IBMQuantumError as error:
+            status, refused = http_status_for(error), not error.sent
             raise
-        return self._answer(call.operation, working.result(), caller)
+        except ClientDisconnected:
+            raise
+        except Exception:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            raise
+        finally:
+            if connection.address and (refused or not exposure.is_read_only):
+                level = logging.INFO if status < 400 else logging.WARNING
+                facts = (
+                    exposure.operation.method,
+                    exposure.operation.name,
+                    subject,
+                    connection.address,
+                    status,
+                )
+                log.log(level, "%s %s %s from %s: %d", *facts)
 
     async def is_ready(self) -> bool:
         """
-        Whether IBM accepts key and instance: a free call, at most one every 15 seconds, whoever asks.
+        Return True if IBM accepts the API key and the instance.
 
-        Only who makes the call waits for it; the others are told what the last one gave.
+        The check is a free request, sent at most every ``PROBE_INTERVAL`` seconds. Only the caller that sends
+        it waits for it; the others get the last result.
         """
         if self._probe.locked():
             return self._ready
         async with self._probe:
-            if time.monotonic() - self._probed >= PROBE_AGAIN:
-                self._ready = await self._reaches_ibm()
-                self._probed = time.monotonic()
+            if time.monotonic() - self._probed_at >= PROBE_INTERVAL:
+                try:
+                    async with asyncio.timeout(PROBE_TIMEOUT):
+                        await self._client.run_flow(LIST_BACKENDS.call().as_flow())
+                    self._ready = True
+                except (IBMQuantumError, TimeoutError) as error:
+                    self._ready = False
+                    log.warning("Not ready: %s", str(error) or f"no response within {PROBE_TIMEOUT:g} s")
+                self._probed_at = time.monotonic()
             return self._ready
 
-    async def _reaches_ibm(self) -> bool:
+    def _check_max_ttl(self, call: OperationCall) -> None:
+        if self._max_ttl is not None and call.values.get("max_ttl", 0) > self._max_ttl:
+            raise ConfigurationError(
+                f"max_ttl: must be at most {self._max_ttl} seconds here", field="max_ttl"
+            )
+
+    async def _call(self, exposure: Exposure, call: OperationCall, connection: ClientConnection) -> Any:
+        task = self._start(exposure, call)
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                await self._client.run_flow(LIST_BACKENDS.call().as_flow())
-        except (IBMQuantumError, TimeoutError) as error:
-            log.warning("Not ready: %s", str(error) or f"no answer within {PROBE_SECONDS:g} s")
-            return False
-        return True
+            await connection.wait_for(task)
+        except (asyncio.CancelledError, ClientDisconnected):
+            if exposure.runs_to_completion:
+                task.add_done_callback(lambda done: _log_failure(call, done))
+            elif not task.cancel() and exposure.compensation:
+                self._in_background(self._compensate_after(task, exposure.compensation))
+            raise
+        response = task.result()
+        if compensation := exposure.compensation:
+            connection.compensate_unless_delivered(
+                lambda: self._in_background(self._compensate(compensation, response.id))
+            )
+        return response
 
-    def _begun(self, call: OperationCall) -> asyncio.Task[Any]:
-        """What is seen through is under way once, however many ask for it."""
-        if not call.operation.seen_through:
-            return asyncio.create_task(self._work(call, self._places))
+    def _start(self, exposure: Exposure, call: OperationCall) -> asyncio.Task[Any]:
+        """Start a call; one that runs to completion is shared by all that ask for the same."""
+        if not exposure.runs_to_completion:
+            task = asyncio.create_task(self._run(exposure, call, self._in_flight))
+            task.add_done_callback(_retrieve)
+            return task
         key = (call.operation.name, str(call.path_id))
-        if key not in self._under_way:
-            working = self._under_way[key] = self._keep(self._work(call, self._closings))
-            working.add_done_callback(partial(self._is_done, key))
-        return self._under_way[key]
+        if key not in self._shared:
+            self._shared[key] = self._in_background(self._run(exposure, call, self._closing))
+            self._shared[key].add_done_callback(lambda _: self._shared.pop(key))
+        return self._shared[key]
 
-    def _is_done(self, key: tuple[str, str], working: asyncio.Task[Any]) -> None:
-        del self._under_way[key]
-        if not working.cancelled() and (error := working.exception()):
-            log.warning("%s %s: %s", *key, error)  # whoever asked may have left
+    async def _run(self, exposure: Exposure, call: OperationCall, places: asyncio.Semaphore) -> Any:
+        """Send a request when there is a place for it. Cancelling compensates what was sent already."""
+        async with self._place(places):
+            if not exposure.compensation:
+                return await self._send(call)
+            sending = self._in_background(self._send(call))
+            try:
+                return await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                self._in_background(self._compensate_after(sending, exposure.compensation))
+                raise
 
-    async def _work(self, call: OperationCall, places: asyncio.Semaphore) -> Any:
-        await self._take_place(places)
-        began = datetime.now(UTC)
+    @asynccontextmanager
+    async def _place(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
+        if places.locked():
+            if self._queued >= MAX_QUEUED and places is self._in_flight:
+                raise BusyError
+            self._queued += 1
+            try:
+                async with asyncio.timeout(QUEUE_TIMEOUT):
+                    await places.acquire()
+            except TimeoutError:
+                raise BusyError from None
+            finally:
+                self._queued -= 1
+        else:
+            await places.acquire()
+        try:
+            yield
+        finally:
+            places.release()
+
+    async def _send(self, call: OperationCall) -> Any:
+        started_at = datetime.now(UTC)
         try:
             return await self._client.run_flow(call.as_flow())
         except OutcomeUnknownError as error:
             if call.operation is CREATE_SESSION:
-                await self._look(PendingCreate(**call.values, created_after=began), error)
+                await self._attach_candidates(PendingCreate(**call.values, created_after=started_at), error)
             raise
-        finally:
-            places.release()
 
-    async def _look(self, opening: PendingCreate, unknown: OutcomeUnknownError) -> None:
-        """Name in the error what may have been opened. To close it is for a person: it may be another's."""
+    async def _attach_candidates(self, create: PendingCreate, unknown: OutcomeUnknownError) -> None:
+        """Name the sessions that may have been opened. Any may be another client's, so none is closed."""
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(CANDIDATES_TIMEOUT):
                 await asyncio.sleep(self._client.retry.list_lag)
-                attach_candidates(unknown, await self._client.run_flow(opening.candidates()))
+                attach_candidates(unknown, await self._client.run_flow(create.candidates()))
         except (IBMQuantumError, TimeoutError) as error:
-            log.warning("Cannot look for what was opened: %s", str(error) or "no answer in time")
+            log.warning("Could not look for the session: %s", str(error) or "no response in time")
 
-    async def _take_place(self, places: asyncio.Semaphore) -> None:
-        task = asyncio.current_task()
-        self._waiting.add(task)
+    async def _compensate_after(self, sending: asyncio.Task[Any], operation: Operation[Any]) -> None:
         try:
-            async with asyncio.timeout(PLACE_SECONDS):
-                await places.acquire()
-        except TimeoutError:
-            raise BusyError from None
-        finally:
-            self._waiting.discard(task)
-
-    def _answer(self, operation: Operation[Any], reply: Any, caller: Caller) -> Any:
-        """The reply in plain JSON; what opened something has to reach its caller."""
-        undo = operation.undo
-        if undo is None:
-            return as_json(reply)
-        try:
-            answer = as_json(reply)
-        except Exception:
-            self._take_back(undo, reply)
-            raise
-        caller.owe(Debt(json.dumps(reply.id).encode(), lambda: self._take_back(undo, reply)))
-        return answer
-
-    def _let_go(self, operation: Operation[Any], working: asyncio.Task[Any]) -> None:
-        if operation.undo and working not in self._waiting:
-            self._keep(self._see_through(operation.undo, working))
-        elif not operation.seen_through:
-            working.cancel()
-
-    async def _see_through(self, undo: Operation[Any], working: asyncio.Task[Any]) -> None:
-        try:
-            reply = await working
+            response = await sending
         except IBMQuantumError as error:
-            log.error("%s. The caller has left", error)  # noqa: TRY400 - it has no bug to trace
+            log.error("%s. The client has disconnected", error)  # noqa: TRY400 - a traceback says nothing more
         except asyncio.CancelledError:
-            log.warning("Given up, without knowing whether something was opened for a caller who left")
+            log.warning("Shutdown: a session may have been opened for a client that disconnected")
             raise
         else:
-            await self._undo(undo, reply)
+            await self._compensate(operation, response.id)
 
-    def _take_back(self, undo: Operation[Any], reply: Any) -> None:
-        self._keep(self._undo(undo, reply))
-
-    async def _undo(self, operation: Operation[Any], reply: Any) -> None:
-        """Try until it is done: nobody else knows of it."""
+    async def _compensate(self, operation: Operation[Any], subject: str) -> None:
+        """Try until it is done: the client does not know the id."""
         try:
-            for pause in chain(UNDO_PAUSES, repeat(UNDO_PAUSES[-1])):
-                if await self._undone(operation, reply.id):
+            for delay in chain(COMPENSATION_DELAYS, repeat(COMPENSATION_DELAYS[-1])):
+                try:
+                    await self._client.run_flow(operation.call(subject).as_flow())
+                except NotFoundError as error:
+                    log.warning("%s", error)
                     return
-                await asyncio.sleep(pause)
+                except IBMQuantumError as error:
+                    log.error("%s. Session %s is still open; trying again", error, subject)  # noqa: TRY400
+                else:
+                    log.warning(
+                        "%s %s: its client disconnected before the response", operation.summary, subject
+                    )
+                    return
+                await asyncio.sleep(delay)
         except asyncio.CancelledError:
-            log.warning("%s: not done for %s. Nobody knows of it but this line", operation.summary, reply.id)
+            log.warning("Shutdown: session %s is still open. Close it manually", subject)
             raise
 
-    async def _undone(self, operation: Operation[Any], name: str) -> bool:
-        try:
-            await self._client.run_flow(operation.call(name).as_flow())
-        except NotFoundError as error:
-            log.warning("%s", error)
-        except IBMQuantumError as error:
-            log.error("%s. Trying again: nobody knows of %s but this line", error, name)  # noqa: TRY400
-            return False
-        else:
-            log.warning("%s: %s, whose caller left before the answer", operation.summary, name)
-        return True
-
-    def _keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start work that continues without its client; :meth:`shutdown` waits for it."""
         task = asyncio.create_task(work)
-        self._loose.add(task)
-        task.add_done_callback(self._loose.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        task.add_done_callback(_retrieve)
         return task
 
 
-def as_json(reply: Any) -> Any:
-    """A reply as IBM sent it, in strict JSON: infinite numbers are texts."""
-    if isinstance(reply, BaseModel):
-        reply = reply.model_dump(mode="json", exclude_unset=True)
-    return to_strict_json(reply)
+def as_json(response: Any) -> Any:
+    """Return a response as IBM sent it, in strict JSON: infinite numbers are strings."""
+    if isinstance(response, BaseModel):
+        try:
+            response = response.model_dump(mode="json", exclude_unset=True)
+        except ValueError:  # an unknown field is nested deeper than pydantic writes
+            known = set(type(response).model_fields)
+            response = response.model_dump(mode="json", exclude_unset=True, include=known)
+    return to_strict_json(response)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Keep asyncio from logging an error that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _log_failure(call: OperationCall, task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.warning("%s. The client of %s has disconnected", error, call.path_id)
+
+
+class Health(BaseModel):
+    """State of the service."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"live": True, "ready": True}]})
+
+    live: bool = Field(description="True: this process serves")
+    ready: bool = Field(description="True if IBM accepts its API key and its instance")
+
+
+async def health_response(service: SessionService) -> Response:
+    """Return 200 if the service is ready, else 503. Needs no token and contains no secret."""
+    health = Health(live=True, ready=await service.is_ready())
+    status = HTTPStatus.OK if health.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return Response(health.model_dump_json(), status, media_type="application/json")

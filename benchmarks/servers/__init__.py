@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Two hundred callers at once, through REST and through MCP, before an IBM that takes 50 ms for each answer.
+Two hundred clients at once, through REST and through MCP, with an IBM that takes 50 ms for each response.
 
-Each caller has a connection of its own and asks again as soon as it has its answer. "Bare" are the same
-callers before the same IBM, without a service between. Service, IBM and callers are a process each. With so
-many callers the limit is the service's one CPU; what it adds for one caller shows in "alone".
+Each client has a connection of its own and sends the next request as soon as it has its response. "Bare" are
+the same clients of the same IBM, without a service between. Service, IBM and clients are a process each.
+With so many clients the limit is the service's one CPU; what it adds for one client shows in "alone".
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     print((__doc__ or "").strip().partition("\n\n")[2] + "\n")
     bare = _bare(options.calls)
-    faces = {face: _face(face, options.calls) for face in ("rest", "mcp")}
-    table(
-        _HEAD, [_row("bare, to IBM", bare, bare), *(_row(name, seen, bare) for name, seen in faces.items())]
-    )
+    services = {kind: _measure_service(kind, options.calls) for kind in ("rest", "mcp")}
+    rows = [_row(name, seen, bare) for name, seen in {"bare, to IBM": bare, **services}.items()]
+    table(_HEAD, rows)
     print()
-    for name, seen in faces.items():
+    for name, seen in services.items():
         target(f"no errors ({name})", str(seen["errors"]), met=not seen["errors"])
         target(f"one token exchange ({name})", str(seen["tokens"]), met=seen["tokens"] == 1)
         growth = seen["peak"] - seen["rss"]
@@ -64,17 +63,17 @@ def _bare(calls: int) -> dict[str, Any]:
         return _crowd("rest", ibm.about["url"], calls)
 
 
-def _face(face: str, calls: int) -> dict[str, Any]:
+def _measure_service(kind: str, calls: int) -> dict[str, Any]:
     with serving("benchmarks.stub_server", str(LATENCY)) as ibm:
-        with _served(face, ibm) as service:
-            seen = _crowd(face, service.about["url"], calls)
+        with _served(kind, ibm) as service:
+            seen = _crowd(kind, service.about["url"], calls)
             seen |= service.stop()
         return {**seen, **ibm.stop()}
 
 
-def _crowd(face: str, url: str, calls: int) -> dict[str, Any]:
-    alone = _asked(face, url, _ALONE, callers=1)["median"]
-    return {**_asked(face, url, calls), "alone": alone}
+def _crowd(kind: str, url: str, calls: int) -> dict[str, Any]:
+    alone = _asked(kind, url, _ALONE, callers=1)["median"]
+    return {**_asked(kind, url, calls), "alone": alone}
 
 
 def _slow() -> None:
@@ -87,9 +86,9 @@ def _slow() -> None:
     table(("readers and writers that wait for IBM", "closed", "errors", "median, ms", "p99, ms"), rows)
 
 
-def _served(face: str, ibm: Server) -> Any:
+def _served(kind: str, ibm: Server) -> Any:
     credentials = {"api_key": "benchmark", "crn": _CRN, "url": ibm.about["url"], "iam_url": ibm.about["url"]}
-    return serving("benchmarks.servers.service", face, json.dumps(credentials))
+    return serving("benchmarks.servers.service", kind, json.dumps(credentials))
 
 
 def _asked(kind: str, url: str, calls: int, callers: int = CALLERS, stuck: int = 0) -> dict[str, Any]:

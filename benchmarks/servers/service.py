@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One face in a process of its own; ends with its standard input, and then says what it took."""
+"""A service in a process of its own; ends with its standard input, and then prints what it used."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import sys
 import threading
 import time
 
-from airflow_provider_ibm_sessions.cli.sources import source_of
 from airflow_provider_ibm_sessions.client import Credentials
-from airflow_provider_ibm_sessions.server.run import listening
+from airflow_provider_ibm_sessions.server.run import bind
+from airflow_provider_ibm_sessions.server.service import client_factory
 from benchmarks.memory import peak_mb, resident_mb
 
 
-def main(face: str, credentials: str) -> None:
+def main(kind: str, credentials: str) -> None:
     """Print the address, serve until the input ends, print what was measured."""
-    source = source_of(Credentials(**json.loads(credentials)))
-    if face == "rest":
+    factory = client_factory(Credentials(**json.loads(credentials)))
+    if kind == "rest":
         from airflow_provider_ibm_sessions.server.rest import rest_app
 
-        app = rest_app(source)
+        app = rest_app(factory)
     else:
         from airflow_provider_ibm_sessions.server.mcp import mcp_app
 
-        app = mcp_app(source)
-    server, listener = listening(app, "127.0.0.1", 0)
+        app = mcp_app(factory)
+    server, listener = bind(app, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     before, cpu = resident_mb(), time.process_time()

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +17,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from airflow_provider_ibm_sessions.cli.main import FAILED, INTERRUPTED, REFUSED, UNKNOWN, WRONG, main
+from airflow_provider_ibm_sessions.cli.main import FAILED, INTERRUPTED, REFUSED, UNKNOWN, WRONG, main, parser
+from airflow_provider_ibm_sessions.cli.output import format_duration
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN
 from testing.fake_ibm import Fault
 from tests.client.conftest import QUICK, assert_hidden
@@ -45,7 +48,9 @@ def run(environment, monkeypatch, capsys):
         said = capsys.readouterr()
         return code, said.out, said.err
 
-    return run
+    handlers = logging.root.handlers[:]
+    yield run
+    logging.root.handlers[:] = handlers  # the command logs to where this test's output went
 
 
 def test_a_session_from_its_opening_to_its_end(ibm, run):
@@ -57,7 +62,7 @@ def test_a_session_from_its_opening_to_its_end(ibm, run):
     assert run("update", name, "--accepting-jobs", "false")[0] == 0
     assert not ibm.sessions[name].accepting_jobs
     code, out, _ = run("close", name, "--json")
-    assert (code, json.loads(out)) == (0, {"id": name, "done": True})
+    assert (code, json.loads(out)["state"]) == (0, "closed")
     assert ibm.books()["accepting"] == []
 
 
@@ -94,6 +99,9 @@ def test_what_is_open_is_listed(ibm, run):
         (["serve", "rest", "--name", "quantum.example:443"], "quantum.example:443"),
         (["serve", "mcp", "--stdio", "--host", "0.0.0.0"], "--host"),
         (["serve", "mcp", "--stdio", "--token-file", "x"], "--token-file"),
+        (["serve", "mcp", "--stdio", "--no-token"], "--no-token"),
+        (["serve", "rest", "--host", "0.0.0.0", "--no-token"], "bearer token"),
+        (["serve", "rest", "--max-ttl", "soon"], "max_ttl"),
         (["create", "--mode", "batch", "--backend", "q", "--max-ttl", "99999d"], "2147483647 seconds"),
         ([], "COMMAND"),
     ],
@@ -236,16 +244,16 @@ def test_airflows_log_is_not_in_the_answer(ibm, environment):
     assert "debug" in err
 
 
-@pytest.mark.parametrize("face", ["rest", "mcp"])
-def test_it_serves_until_it_is_told_to_end(ibm, environment, face, tmp_path):
+@pytest.mark.parametrize("interface", ["rest", "mcp"])
+def test_it_serves_until_it_is_told_to_end(ibm, environment, interface, tmp_path):
     (tmp_path / "token").write_text(TOKEN + "\n")
     more = ["--port", "0", "--token-file", str(tmp_path / "token"), "--conn-id", "quantum"]
-    process = started(environment, "serve", face, *more)
+    process = started(environment, "serve", interface, *more)
     try:
         serving = next(line for line in process.stderr if line.startswith("Serving on "))
         url = serving.split()[-1].removesuffix("/mcp")
         assert httpx.get(f"{url}/health", timeout=30).json() == {"live": True, "ready": True}
-        if face == "rest":
+        if interface == "rest":
             assert httpx.post(f"{url}/v1/sessions", json=BODY, timeout=30).status_code == 401
             assert httpx.post(f"{url}/v1/sessions", json=BODY, headers=BEARER, timeout=30).status_code == 200
             assert len(ibm.sessions) == 1
@@ -279,7 +287,7 @@ class Service:
 
 @pytest.fixture
 def service(ibm, environment):
-    process = started(environment, "serve", "rest", "--port", "0", "--conn-id", "quantum")
+    process = started(environment, "serve", "rest", "--port", "0", "--no-token", "--conn-id", "quantum")
     try:
         yield Service(process)
     finally:
@@ -314,6 +322,99 @@ def test_a_service_whose_terminal_has_gone_ends_in_order(ibm, service):
         service.told([signal.SIGHUP, signal.SIGTERM])
         service.process.wait(timeout=60)
     assert ibm.books()["accepting"] == []
+
+
+def test_a_change_prints_the_session_as_it_is_afterwards(ibm, run):
+    name = ibm.plant_session().id
+    code, out, err = run("update", name, "--accepting-jobs", "false", "--json")
+    assert (code, json.loads(out)["accepting_jobs"], err) == (0, False, "")
+    code, out, err = run("close", name)
+    assert (code, err) == (0, "")
+    assert dict(line.split(None, 1) for line in out.splitlines())["state"] == "closed"
+
+
+def test_a_change_that_cannot_be_read_back_is_done_all_the_same(ibm, run):
+    name = ibm.plant_session().id
+    ibm.script(Fault("GET", f"/v1/sessions/{name}", status=403, times=None))
+    code, out, err = run("close", name, "--json")
+    assert (code, json.loads(out)) == (0, {"id": name, "done": True})
+    assert "could not be read afterwards" in err
+    assert ibm.sessions[name].state == "closed"
+
+
+def test_a_closed_session_that_is_to_accept_jobs_is_an_error(ibm, run):
+    name = ibm.plant_session(state="closed").id
+    code, out, err = run("update", name, "--accepting-jobs", "true", "--json")
+    assert (code, json.loads(out)["state"]) == (REFUSED, "closed")
+    assert f"Session {name} is closed" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["get", "x"], ["close", "x"], ["update", "x", "--accepting-jobs", "true"]]
+)
+def test_an_error_is_said_once(ibm, run, arguments):
+    code, _, err = run(*arguments)
+    assert code == REFUSED
+    assert len(err.splitlines()) == 1, err
+
+
+def test_a_connection_costs_no_warning_of_airflows(ibm, environment):
+    process = started(environment, "list", "--conn-id", "quantum", stdout=subprocess.PIPE)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_a_shorter_max_ttl_than_was_asked_for_is_told(ibm, run):
+    create = ["create", "--mode", "batch", "--backend", "ibm_fez", "--max-ttl"]
+    code, out, err = run(*create, "9h", "--json")
+    assert (code, json.loads(out)["max_ttl"]) == (0, 28_800)
+    assert "granted a max_ttl of 8h, less than the 9h" in err
+    assert run(*create, "8h")[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (59, "59s"),
+        (60, "1m"),
+        (5_400, "1h 30m"),
+        (86_461, "1d 1m 1s"),
+        (12.5, "12.5s"),
+        (28_800, "8h"),
+    ],
+)
+def test_durations_have_units(seconds, text):
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "command", ["", "create", "get", "update", "close", "list", "sweep", "serve", "serve rest", "serve mcp"]
+)
+def test_every_help_has_examples_that_can_be_parsed(run, command):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    examples = re.findall(r"^  ibm-quantum-sessions (.*)", out.partition("Examples:")[2], re.MULTILINE)
+    assert examples
+    for example in examples:
+        if not example.endswith("--help"):
+            parser().parse_args(example.split())
+
+
+def test_a_service_prints_the_token_that_it_makes_and_no_other(ibm, environment):
+    process = started(environment, "serve", "rest", "--port", "0", "--conn-id", "quantum")
+    try:
+        url = next(line for line in process.stderr if line.startswith("Serving on ")).split()[-1]
+        header = next(process.stderr).partition("Authorization: ")[2].strip()
+        assert httpx.post(f"{url}/v1/sessions", json=BODY, timeout=30).status_code == 401
+        headers = {"Authorization": header}
+        assert httpx.post(f"{url}/v1/sessions", json=BODY, headers=headers, timeout=30).status_code == 200
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert header.partition(" ")[2] not in err
+    assert "POST create-session" in err
 
 
 def test_options_are_written_out(run):

@@ -122,12 +122,12 @@ def test_an_outage_that_lasts_does_not_let_a_deferred_sensor_wait_for_longer_tha
     impatient(monkeypatch)
     session = ibm.plant_session(state="open", age=1)
     ibm.script(
-        Fault(method="GET", path="/v1/sessions/*", status=503, times=80),
+        Fault(method="GET", path="/v1/sessions/*", status=503, times=60),
         Fault(method="GET", path="/v1/sessions/*", status=404, times=None),
     )
-    sensor(session.id, target_state="open", deferrable=True, timeout=1)
+    sensor(session.id, target_state="open", deferrable=True, timeout=4)
     assert run(dag).state == "failed"
-    assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) < 80
+    assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) < 60
 
 
 def test_an_error_on_the_triggerers_host_lets_the_worker_wait_itself(ibm, dag, run, monkeypatch):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both faces on real sockets, before both counterparts."""
+"""Both services on real sockets, before both counterparts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from mcp.client.streamable_http import streamable_http_client
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, Credentials
 from airflow_provider_ibm_sessions.server.mcp import PATH, mcp_app
 from airflow_provider_ibm_sessions.server.rest import rest_app
-from airflow_provider_ibm_sessions.server.run import listening
-from airflow_provider_ibm_sessions.server.security import Rules
+from airflow_provider_ibm_sessions.server.run import bind
+from airflow_provider_ibm_sessions.server.security import AccessPolicy
 from airflow_provider_ibm_sessions.server.service import POOL_SHARDS
 from testing.localqpu import CRN, running_localqpu
 from tests.client.conftest import QUICK, credentials_for, fake_ibm
 from tests.conftest import remember_secrets
 
 TOKEN = "a-token-of-the-tests-own"
-SECURED = Rules(token=TOKEN)
+SECURED = AccessPolicy(token=TOKEN)
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PROBLEM = "application/problem+json"
 BODY = {"mode": "batch", "backend": "ibm_fez", "max_ttl": 600}
@@ -37,7 +37,7 @@ BODY = {"mode": "batch", "backend": "ibm_fez", "max_ttl": 600}
 @contextmanager
 def serving(app) -> Iterator[str]:
     """Serve in a thread; yields the address."""
-    server, listener = listening(app, "127.0.0.1", 0)
+    server, listener = bind(app, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -47,7 +47,7 @@ def serving(app) -> Iterator[str]:
         thread.join()
 
 
-def source_for(credentials, retry=QUICK):
+def factory_for(credentials, retry=QUICK):
     return partial(AsyncIBMQuantumClient, credentials, retry, pool_shards=POOL_SHARDS)
 
 
@@ -83,7 +83,7 @@ async def mcp_client(url, headers=None, mode="auto"):
         yield client
 
 
-class RestFace:
+class RestClient:
     """The four operations by REST; each returns the reply, or raises with what was answered."""
 
     def __init__(self, url, prefix=""):
@@ -107,7 +107,7 @@ class RestFace:
         return self._send("DELETE", f"/v1/sessions/{session}/close")
 
 
-class McpFace:
+class McpClient:
     """The same as tools."""
 
     def __init__(self, url, mode):
@@ -161,12 +161,12 @@ def credentials_of(localqpu):
 @pytest.fixture
 def rest(ibm):
     """A REST service before the fake."""
-    with serving(rest_app(source_for(credentials_for(ibm)))) as url:
+    with serving(rest_app(factory_for(credentials_for(ibm)))) as url:
         yield httpx.Client(base_url=url, timeout=60)
 
 
 @pytest.fixture
 def mcp(ibm):
     """The address of an MCP service before the fake."""
-    with serving(mcp_app(source_for(credentials_for(ibm)))) as url:
+    with serving(mcp_app(factory_for(credentials_for(ibm)))) as url:
         yield url

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations table that this project was made from, by both faces, before both counterparts."""
+"""The operations table that this project was made from, by both services, before both counterparts."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from airflow_provider_ibm_sessions.server.rest import rest_app
 from tests.client.conftest import credentials_for
 from tests.server.conftest import (
     BODY,
-    McpFace,
-    RestFace,
+    McpClient,
+    RestClient,
     credentials_of,
+    factory_for,
     mcp_client,
     serving,
-    source_for,
 )
 
-FACES = {
-    "rest": (rest_app, RestFace),
-    "rest, doubled paths": (rest_app, lambda url: RestFace(url, "/v1")),
-    "mcp": (mcp_app, lambda url: McpFace(url, "auto")),
-    "mcp, handshake": (mcp_app, lambda url: McpFace(url, "legacy")),
+INTERFACES = {
+    "rest": (rest_app, RestClient),
+    "rest, doubled paths": (rest_app, lambda url: RestClient(url, "/v1")),
+    "mcp": (mcp_app, lambda url: McpClient(url, "auto")),
+    "mcp, handshake": (mcp_app, lambda url: McpClient(url, "legacy")),
 }
 
 
-@pytest.fixture(params=FACES)
-def face(request):
-    """Makes a face before a counterpart."""
-    app, make = FACES[request.param]
+@pytest.fixture(params=INTERFACES)
+def interface(request):
+    """Makes a service before a counterpart."""
+    app, make = INTERFACES[request.param]
     opened = []
 
     def before(credentials):
-        opened.append(serving(app(source_for(credentials))))
+        opened.append(serving(app(factory_for(credentials))))
         return make(opened[-1].__enter__())
 
     yield before
@@ -43,8 +43,8 @@ def face(request):
         each.__exit__(None, None, None)
 
 
-def test_the_four_operations_before_the_strict_fake(ibm, face):
-    service = face(credentials_for(ibm))
+def test_the_four_operations_before_the_strict_fake(ibm, interface):
+    service = interface(credentials_for(ibm))
     created = service.create(BODY)
     name = created["id"]
     assert created["state"] == "open"
@@ -61,8 +61,8 @@ def test_the_four_operations_before_the_strict_fake(ibm, face):
     assert ibm.books()["token_exchanges"] == 1
 
 
-def test_the_four_operations_before_localqpu(localqpu, face):
-    service = face(credentials_of(localqpu))
+def test_the_four_operations_before_localqpu(localqpu, interface):
+    service = interface(credentials_of(localqpu))
     name = service.create(BODY)["id"]
     assert service.get(name)["id"] == name
     service.update(name, {"accepting_jobs": False})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wrong requests end at the REST face, with a problem that names what is wrong; IBM hears nothing."""
+"""Wrong requests end at the REST service, with a problem that names what is wrong; IBM hears nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from airflow_provider_ibm_sessions.server.callers import MOST_BYTES
 from airflow_provider_ibm_sessions.server.rest import rest_app
+from airflow_provider_ibm_sessions.server.security import MAX_BODY_BYTES
 from tests.client.conftest import credentials_for, fake_ibm
-from tests.server.conftest import BODY, PROBLEM, problem_in, serving, source_for
+from tests.server.conftest import BODY, PROBLEM, factory_for, problem_in, serving
 
 # These tests leave nothing behind, so they share a fake and a service.
 ibm = pytest.fixture(scope="module")(fake_ibm)
@@ -21,7 +21,7 @@ ibm = pytest.fixture(scope="module")(fake_ibm)
 
 @pytest.fixture(scope="module")
 def rest(ibm):
-    with serving(rest_app(source_for(credentials_for(ibm)))) as url:
+    with serving(rest_app(factory_for(credentials_for(ibm)))) as url:
         yield httpx.Client(base_url=url, timeout=60)
 
 
@@ -40,7 +40,7 @@ BAD_BODIES = {
     "no UTF-8": (b"\xff", 400, None),
     "a very long number": (b"9" * 5000, 400, None),
     "deep": (b"[" * 50_000, 400, None),
-    "too long": (b" " * (MOST_BYTES + 1), 413, None),
+    "too long": (b" " * (MAX_BODY_BYTES + 1), 413, None),
     "unknown field": (json.dumps(BODY | {"tags": []}).encode(), 422, "tags"),
     "broken field name": (b'{"mode": "batch", "backend": "ibm_fez", "\\ud800": 1}', 422, "body"),
     "field missing": (b'{"mode": "batch"}', 422, "backend"),
@@ -62,6 +62,35 @@ def test_a_wrong_body_is_named_and_ibm_hears_nothing(rest, name):
 
 
 @pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"mode": "batch", "backend": "a", "backend": "b"}', "backend"),
+        (b'{"mode": "batch", "backend": "a", "max_ttl": 60, "max_ttl": 28800}', "max_ttl"),
+        (b'{"mode": "batch", "mod\\u0065": "dedicated", "backend": "a"}', "mode"),
+        (b'{"mode": "batch", "backend": "a", "x": [{"y": 1, "y": 2}]}', "y"),
+        (b"{" + b",".join(b'"%d": 1' % n for n in range(5_000)) + b', "7": 2}', "7"),
+    ],
+)
+def test_a_repeated_key_is_named_and_ibm_hears_nothing(rest, body, key):
+    reply = rest.post("/v1/sessions", content=body, headers={"Content-Type": "application/json"})
+    assert (reply.status_code, problem_in(reply)["field"]) == (422, key)
+    assert key in problem_in(reply)["detail"]
+
+
+def test_several_host_headers_are_refused(rest):
+    place = urlsplit(str(rest.base_url))
+    with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
+        connection.sendall(f"GET /health HTTP/1.1\r\nHost: {place.netloc}\r\nHost: evil.com\r\n\r\n".encode())
+        assert connection.recv(100).split()[1] in (b"400", b"421")
+
+
+def test_a_longer_max_ttl_than_is_served_is_named_and_ibm_hears_nothing(rest):
+    problem = problem_in(rest.post("/v1/sessions", json=BODY | {"max_ttl": 2**31 - 1}))
+    assert (problem["status"], problem["field"]) == (422, "max_ttl")
+    assert "28800" in problem["detail"]
+
+
+@pytest.mark.parametrize(
     "body", [{}, {"accepting_jobs": "false"}, {"accepting_jobs": 0}, {"state": "closed"}]
 )
 def test_a_wrong_update_is_named_and_ibm_hears_nothing(rest, body):
@@ -69,9 +98,11 @@ def test_a_wrong_update_is_named_and_ibm_hears_nothing(rest, body):
     assert (problem["status"], problem["field"]) == (422, "accepting_jobs")
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "text/plain; x=application/json"]
+)
 def test_a_body_that_is_not_declared_as_json_is_refused(rest, kind):
-    """A web page may send such a body to another origin without being asked whether it may."""
+    """A web page may send such a body to another origin without asking. No FastAPI is relied on for this."""
     headers = {} if kind is None else {"Content-Type": kind}
     reply = rest.post("/v1/sessions", content=json.dumps(BODY), headers=headers)
     assert (reply.status_code, problem_in(reply)["field"]) == (422, "Content-Type")

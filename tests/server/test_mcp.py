@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MCP face, through the SDK's own client."""
+"""The MCP service, through the SDK's own client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from airflow_provider_ibm_sessions.server.mcp import PATH, mcp_app
 from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF, assert_hidden, credentials_for
-from tests.server.conftest import BEARER, BODY, SECURED, TOKEN, mcp_client, serving, source_for
+from tests.server.conftest import BEARER, BODY, SECURED, TOKEN, factory_for, mcp_client, serving
 
 
 def called(url, tool, arguments, headers=None, mode="auto"):
@@ -149,6 +149,28 @@ def posted(url, params, **headers):
     return httpx.post(url + PATH, json=request, headers=sent, timeout=30)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Last-Event-ID": "1"}, {"Mcp-Session-Id": "x"}], ids=str)
+def test_there_is_no_stream_to_resume(mcp, headers):
+    for method in ("GET", "DELETE"):
+        reply = httpx.request(
+            method, mcp + PATH, headers={"Accept": "text/event-stream", **headers}, timeout=30
+        )
+        assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+
+
+def test_a_repeated_key_is_named(ibm, mcp):
+    body = '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "method": "tools/list"}'
+    reply = httpx.post(mcp + PATH, content=body, headers={"Content-Type": "application/json"}, timeout=30)
+    assert (reply.status_code, reply.json()["field"]) == (422, "method")
+
+
+def test_a_longer_max_ttl_than_is_served_is_named(ibm, call):
+    result = call("create-session", {"body": BODY | {"max_ttl": 28_801}})
+    assert result.is_error
+    assert "28800" in result.content[0].text
+    assert ibm.journal == []
+
+
 def test_a_body_over_the_bound_is_refused(ibm, mcp):
     arguments = json.dumps({"name": "ibm-quantum-get-session", "arguments": {"id": "x" * 70_000}})
     assert posted(mcp, arguments).status_code == 413
@@ -168,7 +190,7 @@ def test_who_comes_by_another_name_is_refused(ibm, mcp, headers, status):
 
 def test_without_the_token_nobody_gets_in(ibm):
     name = ibm.plant_session().id
-    with serving(mcp_app(source_for(credentials_for(ibm)), SECURED)) as url:
+    with serving(mcp_app(factory_for(credentials_for(ibm)), SECURED)) as url:
         for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}):
             reply = posted(url, '{"name": "ibm-quantum-get-session", "arguments": {"id": "x"}}', **headers)
             assert reply.status_code == 401
@@ -185,7 +207,7 @@ def test_a_bug_of_ours_tells_nothing(ibm, mcp, mode, monkeypatch):
     async def broken(*_):
         raise RuntimeError("Authorization: Bearer abc")
 
-    monkeypatch.setattr("airflow_provider_ibm_sessions.server.service.Desk.carry_out", broken)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.server.service.SessionService.call", broken)
 
     async def work():
         async with mcp_client(mcp, mode=mode) as client:
@@ -193,12 +215,12 @@ def test_a_bug_of_ours_tells_nothing(ibm, mcp, mode, monkeypatch):
 
     result = asyncio.run(work())
     assert result.is_error
-    assert result.content[0].text == "The service failed; its log says how"
+    assert result.content[0].text == "The service failed; its log has the details"
 
 
 def test_no_secret_is_in_an_answer(ibm):
     ibm.script(Fault(path="/v1/*", echo=True, times=None))
-    with serving(mcp_app(source_for(credentials_for(ibm), BRIEF))) as url:
+    with serving(mcp_app(factory_for(credentials_for(ibm), BRIEF))) as url:
         result = called(url, "ibm-quantum-get-session", {"id": "x"})
     assert "Cannot process" in result.content[0].text
     assert_hidden(ibm, result.model_dump_json())

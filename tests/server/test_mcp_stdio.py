@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MCP face over standard input and output, through the SDK's own client."""
+"""The MCP service over standard input and output, through the SDK's own client."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_session_whose_answer_nobody_takes_is_closed(ibm):
             process.kill()
         said = process.stderr.read().decode()
     assert ibm.books()["accepting"] == []
-    assert "The output is closed" in said
+    assert "Standard output is closed" in said
     assert next(iter(ibm.sessions)) in said
 
 

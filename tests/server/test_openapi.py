@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The REST face keeps what its description promises, whatever it is sent."""
+"""The REST service keeps what its description promises, whatever it is sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_ibm_sessions.server.rest import rest_app
 from tests.client.conftest import credentials_for
-from tests.server.conftest import SECURED, TOKEN, serving, source_for
+from tests.server.conftest import SECURED, TOKEN, factory_for, serving
 
 EXAMPLES = 25
 
@@ -21,7 +21,7 @@ EXAMPLES = 25
 @pytest.fixture
 def counted(ibm):
     """A service that counts its answers by status."""
-    app, statuses = rest_app(source_for(credentials_for(ibm)), SECURED), Counter()
+    app, statuses = rest_app(factory_for(credentials_for(ibm)), SECURED), Counter()
 
     async def counting(scope, receive, send):
         async def note(message):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a program gets from the REST face when all is not well."""
+"""What a program gets from the REST service when all is not well."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ import pytest
 from airflow_provider_ibm_sessions.server import service as service_module
 from airflow_provider_ibm_sessions.server.mcp import mcp_app
 from airflow_provider_ibm_sessions.server.rest import rest_app
-from airflow_provider_ibm_sessions.server.security import Rules
 from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF, ONE_TRY, assert_hidden, credentials_for, free_port
-from tests.server.conftest import BEARER, BODY, SECURED, TOKEN, problem_in, serving, source_for, until
+from tests.server.conftest import BEARER, BODY, SECURED, TOKEN, factory_for, problem_in, serving, until
 
 
 @pytest.fixture
 def brief(ibm):
     """A service that gives up soon."""
-    with serving(rest_app(source_for(credentials_for(ibm), BRIEF))) as url:
+    with serving(rest_app(factory_for(credentials_for(ibm), BRIEF))) as url:
         yield httpx.Client(base_url=url, timeout=60)
 
 
@@ -70,7 +69,7 @@ def test_the_time_to_wait_comes_through(ibm, brief):
 def test_no_answer_or_an_unreadable_one_is_a_bad_gateway(ibm, fault, status):
     ibm.script(Fault("GET", "/v1/sessions/*", times=None, **fault))
     credentials = credentials_for(ibm, timeout=0.5)
-    with serving(rest_app(source_for(credentials, ONE_TRY))) as url:
+    with serving(rest_app(factory_for(credentials, ONE_TRY))) as url:
         reply = httpx.get(f"{url}/v1/sessions/x", timeout=30)
     assert reply.status_code == status
     problem_in(reply)
@@ -78,7 +77,7 @@ def test_no_answer_or_an_unreadable_one_is_a_bad_gateway(ibm, fault, status):
 
 def test_ibm_out_of_reach_is_a_bad_gateway(ibm):
     credentials = credentials_for(ibm, url=f"http://127.0.0.1:{free_port()}/api")
-    with serving(rest_app(source_for(credentials, BRIEF))) as url:
+    with serving(rest_app(factory_for(credentials, BRIEF))) as url:
         reply = httpx.get(f"{url}/v1/sessions/x", timeout=30)
         health = httpx.get(f"{url}/health", timeout=30)
     assert reply.status_code == 502
@@ -87,7 +86,7 @@ def test_ibm_out_of_reach_is_a_bad_gateway(ibm):
 
 
 def test_a_key_that_iam_refuses_is_our_failure(ibm):
-    with serving(rest_app(source_for(credentials_for(ibm, api_key="not-the-key"), BRIEF))) as url:
+    with serving(rest_app(factory_for(credentials_for(ibm, api_key="not-the-key"), BRIEF))) as url:
         reply = httpx.get(f"{url}/v1/sessions/x", timeout=30)
     problem = problem_in(reply)
     assert reply.status_code == 502
@@ -148,7 +147,7 @@ def test_a_reply_of_ibms_with_odd_fields_is_passed_on(ibm, rest):
 def test_no_secret_is_in_an_answer_or_a_log(ibm, caplog):
     caplog.set_level(logging.DEBUG)
     ibm.script(*[Fault(path="/v1/*", echo=True, times=2), Fault(path="/identity/token", echo=True)])
-    with serving(rest_app(source_for(credentials_for(ibm), BRIEF), SECURED)) as url:
+    with serving(rest_app(factory_for(credentials_for(ibm), BRIEF), SECURED)) as url:
         service = httpx.Client(base_url=url, headers=BEARER, timeout=30)
         replies = [service.get("/v1/sessions/x"), service.post("/v1/sessions", json=BODY)]
         replies += [service.get("/health"), service.get("/openapi.json"), httpx.get(f"{url}/v1/sessions/x")]
@@ -166,7 +165,7 @@ def test_no_secret_is_in_an_answer_or_a_log(ibm, caplog):
 
 @pytest.fixture
 def secured(ibm):
-    with serving(rest_app(source_for(credentials_for(ibm)), SECURED)) as url:
+    with serving(rest_app(factory_for(credentials_for(ibm)), SECURED)) as url:
         yield httpx.Client(base_url=url, timeout=30)
 
 
@@ -189,18 +188,10 @@ def test_with_the_token_one_gets_in_and_health_is_for_all(ibm, secured):
     assert secured.get("/health").json() == {"live": True, "ready": True}
 
 
-def test_more_than_can_be_worked_on_are_sent_away(ibm):
-    with serving(rest_app(source_for(credentials_for(ibm)), Rules(most_at_once=0))) as url:
-        reply = httpx.get(f"{url}/v1/sessions/x")
-    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
-    problem_in(reply)
-    assert ibm.journal == []
-
-
 @pytest.mark.parametrize("app", [rest_app, mcp_app])
 def test_health_takes_nothing_from_those_who_have_a_token(ibm, app):
-    """It is for callers without one: it is not counted, and no body of theirs is waited for."""
-    with serving(app(source_for(credentials_for(ibm)), Rules(most_at_once=0))) as url:
+    """It is for clients without one: no body of theirs is waited for."""
+    with serving(app(factory_for(credentials_for(ibm)))) as url:
         assert httpx.get(f"{url}/health").status_code == 200
         place = urlsplit(url)
         with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
@@ -211,7 +202,7 @@ def test_health_takes_nothing_from_those_who_have_a_token(ibm, app):
 
 
 def test_health_waits_for_ibm_in_one_place_only(ibm, rest, monkeypatch):
-    monkeypatch.setattr(service_module, "PROBE_SECONDS", 2.0)
+    monkeypatch.setattr(service_module, "PROBE_TIMEOUT", 2.0)
     ibm.script(Fault("GET", "/v1/backends", delay=600))
     with ThreadPoolExecutor() as pool:
         first = pool.submit(rest.get, "/health")
@@ -221,10 +212,10 @@ def test_health_waits_for_ibm_in_one_place_only(ibm, rest, monkeypatch):
 
 
 def test_a_probe_without_an_answer_is_told(ibm, rest, monkeypatch, caplog):
-    monkeypatch.setattr(service_module, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(service_module, "PROBE_TIMEOUT", 0.2)
     ibm.script(Fault("GET", "/v1/backends", delay=600))
     assert rest.get("/health").status_code == 503
-    assert "no answer within 0.2 s" in caplog.text
+    assert "no response within 0.2 s" in caplog.text
 
 
 def test_health_asks_ibm_once_in_a_while(ibm, rest):
