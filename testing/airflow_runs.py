@@ -51,6 +51,33 @@ def serialize(dag: Any) -> None:
         SerializedDagModel.write_dag(lazy, bundle_name="dags-folder", session=session)
 
 
+def create_dag_run(dag: Any, run_id: str, logical_date: Any = None) -> Any:
+    """Create a run of the Dag in the database, as the scheduler does."""
+    from airflow.models.dagrun import get_or_create_dagrun
+    from airflow.sdk import timezone
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunTriggeredByType
+
+    now = timezone.utcnow()
+    with create_session() as session:
+        dag_run = get_or_create_dagrun(
+            dag=DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)),
+            run_id=run_id,
+            logical_date=logical_date,
+            data_interval=None,
+            run_after=now,
+            start_date=now,
+            conf=None,
+            triggered_by=DagRunTriggeredByType.TEST,
+            triggering_user_name="test",
+            session=session,
+        )
+        session.flush()
+        session.expunge_all()
+    return dag_run
+
+
 def cleared(result: Run, dag: Any, task_id: str) -> Run:
     """Clear a task of a finished run as a user does, and run it again."""
     from airflow.models.taskinstance import clear_task_instances

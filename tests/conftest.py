@@ -3,52 +3,30 @@
 
 from __future__ import annotations
 
-import base64
+import gc
+import itertools
 import os
-import tempfile
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-# Airflow reads its home when it is first imported, so this comes before everything.
-AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
-os.environ.update(
-    AIRFLOW_HOME=str(AIRFLOW_HOME),
-    AIRFLOW__CORE__LOAD_EXAMPLES="false",
-    AIRFLOW__CORE__UNIT_TEST_MODE="false",
-    AIRFLOW__CORE__FERNET_KEY=base64.urlsafe_b64encode(os.urandom(32)).decode(),
-    AIRFLOW__CORE__DAGS_FOLDER=str(AIRFLOW_HOME / "dags"),
-    AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="300",
-)
-(AIRFLOW_HOME / "dags").mkdir()
-for name in (
-    "IBM_CLOUD_API_KEY",
-    "IBM_QUANTUM_CRN",
-    "IBM_QUANTUM_API_VERSION",
-    "AIRFLOW_CONN_IBM_QUANTUM_DEFAULT",
-):
-    os.environ.pop(name, None)
+import pytest
 
-import gc  # noqa: E402
-import itertools  # noqa: E402
-import json  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import threading  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from typing import Any  # noqa: E402
-
-import pytest  # noqa: E402
-
-from testing.airflow_runs import Run, serialize  # noqa: E402
-from testing.fake_ibm import FakeIBM  # noqa: E402
-from testing.localqpu import running_localqpu  # noqa: E402
-from testing.secret_scan import traces  # noqa: E402
+from testing.airflow_home import AIRFLOW_HOME  # before everything that imports Airflow
+from testing.airflow_runs import Run, serialize
+from testing.connections import connection_to
+from testing.fake_ibm import FakeIBM
+from testing.localqpu import running_localqpu
+from testing.retry_policies import quick_retries
+from testing.secret_scan import SECRETS, remember_secrets, traces
+from testing.triggerer import triggerer_comms
 
 _ended = itertools.count(1)
-
-SECRETS: set[str] = set()
-"""Every API key and token that the tests of this process have used."""
 
 
 def pytest_configure() -> None:
@@ -70,24 +48,6 @@ def pytest_runtest_logfinish() -> None:
 
 def pytest_sessionfinish() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
-
-
-def remember_secrets(ibm: FakeIBM) -> None:
-    """Note what must not be found anywhere."""
-    SECRETS.add(ibm.api_key)
-    SECRETS.update(token.value for token in ibm.tokens)
-
-
-def connection_to(ibm: FakeIBM, **extra: object) -> str:
-    """An Airflow connection to the fake, as JSON."""
-    return json.dumps(
-        {
-            "conn_type": "ibm_quantum",
-            "host": ibm.url,
-            "password": ibm.api_key,
-            "extra": {"crn": ibm.crn, "iam_url": ibm.iam_url, **extra},
-        }
-    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -174,11 +134,24 @@ def dag(request):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The client's own attempts, with short pauses between them."""
-    from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+    """The client's own retries, with short delays between them."""
+    quick_retries(monkeypatch)
 
-    policy = RetryPolicy(max_elapsed=10, initial_backoff=0.05, max_backoff=0.2, list_lag=0.3)
-    monkeypatch.setattr("airflow_provider_ibm_sessions.client.client.RetryPolicy", lambda: policy)
+
+@pytest.fixture(scope="session")
+def warm(airflow_db):
+    """Everything that forked workers need is imported once, in the parent."""
+    from testing.worker_process import warm_up
+
+    with pytest.MonkeyPatch.context() as patch:
+        warm_up("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", patch)
+
+
+@pytest.fixture
+def supervisor(airflow_db):
+    """A triggerer's connection to Airflow."""
+    with triggerer_comms() as supervisor:
+        yield supervisor
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import pytest
 
 from airflow_provider_ibm_sessions.cli.main import FAILED, INTERRUPTED, REFUSED, UNKNOWN, WRONG, main
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN
+from testing.connections import connection_to
 from testing.fake_ibm import Fault
 from tests.client.conftest import QUICK, assert_hidden
-from tests.conftest import connection_to
 from tests.server.conftest import BEARER, BODY, TOKEN, request_of, until
 
 COMMAND = [sys.executable, "-m", "airflow_provider_ibm_sessions.cli.main"]

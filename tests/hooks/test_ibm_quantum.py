@@ -14,9 +14,9 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError, Plan
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.qiskit import PLACEHOLDER_API_KEY
+from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM, Fault
-from tests.conftest import connection_to
-from tests.operators.test_session import impatient
+from testing.retry_policies import single_attempt
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/account:instance::"
 EU_CRN = CRN.replace("us-east", "eu-de")
@@ -229,7 +229,7 @@ class TestQiskit:
         assert PLACEHOLDER_API_KEY in json.dumps(service.active_account())
 
     def test_no_key_even_when_iam_is_down(self, ibm, service, monkeypatch):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         auth._caches.clear()  # as in a process that has no token yet
         monkeypatch.setattr(service._bearer, "_client", IBMQuantumHook().client())
         ibm.script(Fault(method="POST", path="/identity/token", status=503, times=None))

@@ -22,12 +22,12 @@ from airflow_provider_ibm_sessions.operators.session import (
 )
 from testing.airflow_runs import serialize
 from testing.fake_ibm import Fault
-from tests.integration.test_process_death import Scenario, warm  # noqa: F401
-from tests.operators.test_session import submit_job
-from tests.triggers.test_job import supervisor, taken_away  # noqa: F401
+from testing.session_requests import submit_job
+from testing.triggerer import cancel_trigger
+from testing.worker_process import WorkerRun
 
 pytestmark = [
-    pytest.mark.usefixtures("connection", "airflow_db", "quick"),
+    pytest.mark.usefixtures("connection", "quick", "warm"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
 ]
@@ -78,10 +78,10 @@ def test_worker_killed_after_the_post(ibm, dag):
     """The only process that knew the session is gone."""
     opener = create(retries=1)
     serialize(dag)
-    scenario = Scenario(ibm, opener, "run")
+    scenario = WorkerRun(ibm, opener, "run")
     assert scenario.worker.attempt(("after", 2)) == signal.SIGKILL
     [session_id] = ibm.sessions
-    scenario.worker.bury()
+    scenario.worker.report_lost()
     scenario.worker.attempt()
     assert scenario.result() == session_id
     assert list(ibm.sessions) == [session_id]
@@ -98,7 +98,7 @@ def test_deferred_task_killed_by_a_user(ibm, dag):
     with create_session() as session:
         session.merge(ti).state = "failed"
     trigger.task_instance = ti
-    taken_away(trigger)
+    cancel_trigger(trigger)
     assert ibm.books()["sessions"] == {"closed": 1}
     assert ibm.books()["jobs"] == {"Cancelled": 3}
 
@@ -127,7 +127,7 @@ def test_hours_of_queueing(ibm, dag):
     with create_session() as session:
         Trigger.submit_event(ti.trigger_id, event, session=session)
     assert worker.attempt() is None
-    assert str(worker._ti().state) == "success"
+    assert str(worker.task_instance().state) == "success"
     assert ibm.books()["jobs"] == {"Completed": 3}
 
 
@@ -171,12 +171,12 @@ def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run):
 
 def a_worker(ibm, dag, operator):
     serialize(dag)
-    return Scenario(ibm, operator, "run").worker
+    return WorkerRun(ibm, operator, "run").worker
 
 
 def deferred(worker):
     """The trigger of a deferred task, as a triggerer makes it from the database; and the task instance."""
-    ti = worker._ti()
+    ti = worker.task_instance()
     with create_session() as session:
         row = session.get(Trigger, ti.trigger_id)
         return import_string(row.classpath)(**row.kwargs), ti

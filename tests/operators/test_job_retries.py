@@ -23,12 +23,13 @@ from airflow_provider_ibm_sessions.operators.job import (
 )
 from airflow_provider_ibm_sessions.triggers import base as triggers_base
 from testing.airflow_runs import cleared, fails_once, serialize
+from testing.dag_tasks import AT_ONCE, run_jobs
+from testing.dag_tasks import sampler_job as job
 from testing.fake_ibm import Fault, Outcome
-from tests.operators.test_session import impatient
+from testing.retry_policies import single_attempt
 
 pytestmark = pytest.mark.usefixtures("connection", "quick")
 
-AT_ONCE = {"retry_delay": timedelta(0)}
 LONG = Outcome(seconds=600)
 
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
@@ -37,18 +38,6 @@ both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", 
 @pytest.fixture(autouse=True)
 def short_jobs(ibm):
     ibm.settings.job_seconds = 0.05
-
-
-def job(width=2, shots=10, **fields):
-    """A job whose results are told from others' by the width of their register."""
-    circuit = f"OPENQASM 3.0; bit[{width}] meas; qubit[{width}] q;"
-    return {"program_id": "sampler", "params": {"pubs": [[circuit, None, shots]]}, **fields}
-
-
-def run_jobs(**kwargs):
-    three = [job(width) for width in (1, 2, 3)]
-    defaults = {"task_id": "run", "backend": "ibm_fez", "jobs": three, "poll_interval": 0.1}
-    return IBMQuantumRunJobsOperator(**defaults | kwargs)
 
 
 def submit(**kwargs):
@@ -445,7 +434,7 @@ class TestTimeout:
     def test_trouble_with_the_report_does_not_make_a_retry_run_the_jobs_again(
         self, ibm, dag, run, monkeypatch, output, path, deferrable
     ):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
         ibm.settings.job_seconds = 600
         conclude = IBMQuantumRunJobsOperator._conclude
@@ -467,7 +456,7 @@ class TestTimeout:
     def test_jobs_that_an_earlier_attempt_left_in_another_session_are_ended_too(
         self, ibm, dag, run, monkeypatch
     ):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.settings.job_seconds = 600
         ibm.script(Fault("POST", "/v1/jobs", skip=1, status=503, times=5))
         run_jobs(timeout=1, retries=1, **AT_ONCE)

@@ -15,13 +15,14 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from testing.airflow_runs import cleared, fails_once, failures_of
+from testing.connections import connection_to
+from testing.dag_tasks import AT_ONCE, run_jobs, three_jobs
+from testing.dag_tasks import sampler_job as job
 from testing.fake_ibm import Fault, Outcome
-from tests.conftest import connection_to
-from tests.operators.test_session import assert_asked, impatient, submit_job
+from testing.retry_policies import single_attempt
+from testing.session_requests import assert_asked, submit_job
 
 pytestmark = pytest.mark.usefixtures("connection")
-
-AT_ONCE = {"retry_delay": timedelta(0)}
 
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 
@@ -29,21 +30,6 @@ both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", 
 @pytest.fixture(autouse=True)
 def short_jobs(ibm):
     ibm.settings.job_seconds = 0.05
-
-
-def job(width=2, **fields):
-    """A job whose results are told from others' by the width of their register."""
-    circuit = f"OPENQASM 3.0; bit[{width}] meas; qubit[{width}] q;"
-    return {"program_id": "sampler", "params": {"pubs": [[circuit, None, 10]]}, **fields}
-
-
-def three():
-    return [job(width) for width in (1, 2, 3)]
-
-
-def run_jobs(**kwargs):
-    defaults = {"task_id": "run", "backend": "ibm_fez", "jobs": three(), "poll_interval": 0.1}
-    return IBMQuantumRunJobsOperator(**{**defaults, **kwargs})
 
 
 def widths(reports):
@@ -152,14 +138,14 @@ class TestWholeExperiment:
 
             @task
             def make():
-                return three()
+                return three_jobs()
 
             run_jobs(jobs=make())
         assert widths(run(dag).xcom("run")) == [1, 2, 3]
 
     def test_mapped_over_modes(self, ibm, dag, run):
         IBMQuantumRunJobsOperator.partial(
-            task_id="run", backend="ibm_fez", jobs=three(), poll_interval=0.1
+            task_id="run", backend="ibm_fez", jobs=three_jobs(), poll_interval=0.1
         ).expand(mode=["dedicated", "batch"])
         result = run(dag)
         assert result.state == "success"
@@ -427,7 +413,7 @@ class TestTrouble:
     def test_a_drain_that_fails_does_not_keep_it_from_going_on(
         self, ibm, dag, run, monkeypatch, output, deferrable
     ):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.script(Fault(method="PATCH", path="/v1/sessions/*", status=500, times=None))
         run_jobs(deferrable=deferrable)
         result = run(dag)
@@ -438,7 +424,7 @@ class TestTrouble:
         assert "The session will be closed when its jobs have ended" in output()
 
     def test_a_session_that_cannot_be_closed_is_loud(self, ibm, dag, run, monkeypatch, output):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
         ibm.script(
             Fault(method="PATCH", path="/v1/sessions/*", status=500, times=None),
@@ -460,7 +446,7 @@ class TestTrouble:
 
     def test_a_retry_brings_what_was_missing(self, ibm, dag, run, monkeypatch, output):
         """IBM takes one job and then none for a while: the task is retried, and the first job is not."""
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.script(Fault(method="POST", path="/v1/jobs", skip=1, status=503, times=5))
         run_jobs(retries=1, **AT_ONCE)
         result = run(dag)
@@ -472,7 +458,7 @@ class TestTrouble:
         assert "Earlier attempts have submitted 1 of 3 jobs" in output()
 
     def test_the_last_attempt_ends_what_nobody_will_collect(self, ibm, dag, run, monkeypatch):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.settings.job_seconds = 600
         ibm.script(Fault(method="POST", path="/v1/jobs", skip=1, status=503, times=None))
         run_jobs()
@@ -591,7 +577,7 @@ class TestKilledWhileDeferred:
     def test_one_that_cannot_be_ended_does_not_keep_the_others(self, ibm, deferred, monkeypatch, output):
         ibm.settings.job_seconds = 600
         trigger = deferred()
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.script(
             Fault("DELETE", "/v1/sessions/*", status=403),
             Fault("POST", "/v1/jobs/*/cancel", skip=1, status=403),

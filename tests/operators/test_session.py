@@ -13,8 +13,10 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCreateSessionOperator,
     IBMQuantumUpdateSessionOperator,
 )
+from testing.connections import connection_to
 from testing.fake_ibm import Fault
-from tests.conftest import connection_to
+from testing.retry_policies import single_attempt
+from testing.session_requests import assert_asked, create_requests, submit_job
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -23,24 +25,6 @@ LINK = "_link_IBMQuantumSessionLink"
 
 def create(**kwargs):
     return IBMQuantumCreateSessionOperator(task_id="create", **{"backend": "ibm_fez", **kwargs})
-
-
-def impatient(monkeypatch):
-    """One attempt for each request, so that a test need not wait for the client's own attempts."""
-    from airflow_provider_ibm_sessions.client import client
-    from airflow_provider_ibm_sessions.client.retries import NO_RETRY
-
-    monkeypatch.setattr(client, "RetryPolicy", lambda: NO_RETRY)
-
-
-def posts(ibm):
-    return ibm.requests("POST", "/v1/sessions")
-
-
-def assert_asked(ibm, seconds):
-    """So much was asked for, less the mark of the one who asks: a sixteenth, and 256 s, at most."""
-    [post] = posts(ibm)
-    assert seconds - min(256, seconds / 16) <= post.json["max_ttl"] < seconds
 
 
 def open_session(ibm, **kwargs):
@@ -84,7 +68,10 @@ class TestCreate:
         create(mode="batch", max_ttl="8h")
         result = run(dag)
         assert result.xcom("create", "session")["max_ttl"] == 600
-        assert f"IBM granted max_ttl 600 s, not the {posts(ibm)[0].json['max_ttl']} s asked for" in output()
+        assert (
+            f"IBM granted max_ttl 600 s, not the {create_requests(ibm)[0].json['max_ttl']} s asked for"
+            in output()
+        )
 
     def test_default_args_reach_the_connection_id(self, ibm, run):
         with DAG("default_args", schedule=None, default_args={"ibm_quantum_conn_id": "another"}) as dag:
@@ -119,7 +106,7 @@ class TestCreate:
         create(retries=3)
         result = run(dag)
         assert result.state == "failed"
-        assert len(posts(ibm)) == 1
+        assert len(create_requests(ibm)) == 1
         assert "mode='batch'" in output()
 
     @pytest.mark.parametrize("fault", [{"status": 504}, {"drop": True}, {"truncate": True}], ids=str)
@@ -136,7 +123,7 @@ class TestCreate:
         ibm.script(Fault(method="POST", path="/v1/sessions", phase=phase, delay=4))
         create(execution_timeout=timedelta(seconds=2))
         assert run(dag).state == "failed"
-        assert len(posts(ibm)) == 1
+        assert len(create_requests(ibm)) == 1
         assert ibm.books()["accepting"] == []
 
     def test_after_a_timeout_during_the_post_the_retry_owns_the_only_session(self, ibm, dag, run, quick):
@@ -312,7 +299,7 @@ class TestClose:
     def test_a_failed_look_at_a_draining_session_does_not_kill_its_jobs(
         self, ibm, dag, run, monkeypatch, deferrable, trouble
     ):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         session_id = self.session_with_a_job(ibm, job_seconds=3)
         ibm.script(Fault(method="GET", path="/v1/sessions/*", skip=int(deferrable), **trouble))
         self.close_drained(session_id, deferrable=deferrable, timeout=60)
@@ -338,7 +325,7 @@ class TestClose:
 
     @pytest.mark.parametrize("status", [400, 409, 500])
     def test_the_state_decides_and_not_the_answer(self, ibm, dag, run, quick, monkeypatch, status):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         session = open_session(ibm, state="closed")
         ibm.script(Fault(method="DELETE", path="/v1/sessions/*", status=status, times=None))
         IBMQuantumCloseSessionOperator(task_id="close", session_id=session.id)
@@ -402,30 +389,3 @@ class TestClose:
     def test_bad_times_are_import_errors(self, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             IBMQuantumCloseSessionOperator(task_id="close", session_id="abc", **wrong)
-
-
-def submit_job(ibm, session_id):
-    """Put one job into a session, as any client of IBM's would."""
-    import httpx
-
-    token = httpx.post(
-        f"{ibm.iam_url}/identity/token",
-        data={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": ibm.api_key},
-        headers={"Accept": "application/json"},
-    ).json()["access_token"]
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Service-CRN": ibm.crn,
-        "IBM-API-Version": "2026-04-15",
-        "Accept": "application/json",
-        "X-Qx-Client-Application": "test",
-    }
-    body = {
-        "program_id": "sampler",
-        "backend": ibm.sessions[session_id].backend,
-        "session_id": session_id,
-        "params": {"pubs": [["OPENQASM 3.0; bit[1] c;"]], "version": 2},
-    }
-    reply = httpx.post(f"{ibm.url}/v1/jobs", json=body, headers=headers)
-    assert reply.is_success, reply.text
-    return reply.json()["id"]

@@ -7,19 +7,21 @@ import sys
 import time
 
 import pytest
-from airflow.sdk import DAG, get_current_context, task
+from airflow.sdk import DAG
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, VariableSessionRegistry, enter
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, VariableSessionRegistry
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
 )
 from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
+from testing.connections import connection_to
+from testing.dag_tasks import own, registered_sessions, sweep, verdicts
 from testing.fake_ibm import Fault
-from tests.conftest import connection_to
+from testing.session_requests import is_open
 
 CONN = "ibm_quantum_default"
 HOUR = 3600
@@ -28,18 +30,8 @@ JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0;"]]}}
 
 @pytest.fixture(autouse=True)
 def _empty_ledger(connection, airflow_db):
-    for session_id in entries():
+    for session_id in registered_sessions():
         _delete(session_id)
-
-
-def entries():
-    from airflow.models.variable import Variable
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        keys = session.scalars(select(Variable.key).where(Variable.key.startswith(PREFIX)))
-        return sorted(key.removeprefix(PREFIX) for key in keys)
 
 
 def _delete(session_id):
@@ -48,25 +40,10 @@ def _delete(session_id):
     Variable.delete(PREFIX + session_id)
 
 
-def sweep(**kwargs):
-    return IBMQuantumSweepSessionsOperator(task_id="sweep", **{"dry_run": False, "min_age": 60, **kwargs})
-
-
 def swept(run, name="sweeper", **kwargs):
     with DAG(name, schedule=None) as dag:
         sweep(**kwargs)
     return run(dag)
-
-
-def verdicts(result):
-    return {each["session_id"]: each["verdict"] for each in result.xcom("sweep")}
-
-
-@task
-def own(session_ids, dag_run_scoped=True, conn_id=CONN):
-    """Stands for a task that opened these sessions, and has not closed them."""
-    for session_id in session_ids:
-        enter(get_current_context(), session_id, conn_id, dag_run_scoped=dag_run_scoped)
 
 
 def owned_by_a_run_that_ended(run, ibm, count=1, conn_id=CONN, **kwargs):
@@ -77,21 +54,17 @@ def owned_by_a_run_that_ended(run, ibm, count=1, conn_id=CONN, **kwargs):
     return planted
 
 
-def is_open(ibm, session_id):
-    return ibm.sessions[session_id].state != "closed"
-
-
 class TestOrphans:
     def test_what_a_run_has_left_is_closed(self, ibm, run):
         with DAG("forgetful", schedule=None) as dag:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
         assert run(dag).state == "success"
-        [session_id] = entries()
+        [session_id] = registered_sessions()
         time.sleep(1.1)
         result = swept(run, min_age=1)
         assert result.state == "success"
         assert not is_open(ibm, session_id)
-        assert entries() == []
+        assert registered_sessions() == []
         [report] = result.xcom("sweep")
         assert report["closed"]
         assert report["owner"].startswith("forgetful.create of run manual__")
@@ -109,7 +82,7 @@ class TestOrphans:
         result = run(dag)
         assert verdicts(result) == {orphan: "belongs to nobody"}
         assert is_open(ibm, orphan)
-        assert entries() == [orphan]
+        assert registered_sessions() == [orphan]
         assert ibm.requests("DELETE") == []
         assert f"Session {orphan} (dedicated) on ibm_fez" in output()
 
@@ -191,7 +164,7 @@ class TestTrouble:
             stuck: False,
             **dict.fromkeys(others, True),
         }
-        assert stuck in entries()
+        assert stuck in registered_sessions()
 
     @pytest.mark.parametrize("status", [403, 500])
     def test_one_that_cannot_be_read_does_not_keep_the_others_and_is_told(self, ibm, run, quick, status):
@@ -202,7 +175,7 @@ class TestTrouble:
         assert {each["session_id"]: each["closed"] for each in result.xcom("sweep")} == dict.fromkeys(
             others, True
         )
-        assert [name for name in (unread, *others) if is_open(ibm, name)] == [unread] == entries()
+        assert [name for name in (unread, *others) if is_open(ibm, name)] == [unread] == registered_sessions()
 
     def test_a_list_that_cannot_be_read_fails_the_task(self, ibm, run, quick):
         orphans = owned_by_a_run_that_ended(run, ibm)
@@ -245,7 +218,7 @@ class TestEntriesOfOthers:
         assert result.state == "success"
         assert verdicts(result) == {session_id: "Airflow does not tell whose it is"}
         assert is_open(ibm, session_id)
-        assert entries() == [session_id]
+        assert registered_sessions() == [session_id]
 
     @pytest.mark.parametrize("text", ["10m", json.dumps({**WHOSE, "map_index": "first"})])
     def test_a_variable_of_another_kind_is_passed_over(self, ibm, run, text):
@@ -253,7 +226,7 @@ class TestEntriesOfOthers:
         [orphan] = owned_by_a_run_that_ended(run, ibm)
         assert swept(run).state == "success"
         assert not is_open(ibm, orphan)
-        assert entries() == ["defaults"]
+        assert registered_sessions() == ["defaults"]
 
     def test_an_entry_of_a_newer_version_is_read(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR).id
@@ -282,7 +255,7 @@ class TestUnlisted:
         assert report["session_id"] == session_id
         assert HOUR <= report["age"] < HOUR + 120
         assert not is_open(ibm, session_id)
-        assert entries() == []
+        assert registered_sessions() == []
 
     def test_unless_it_is_young(self, ibm, run):
         session_id = self.unlisted(ibm, age=0)
@@ -304,7 +277,7 @@ class TestLedger:
         IBMQuantumRunJobsOperator(task_id="run", backend="ibm_fez", jobs=[JOB], poll_interval=0.05) >> close
         assert run(dag).state == "success"
         assert len(ibm.sessions) == 2
-        assert entries() == []
+        assert registered_sessions() == []
 
     def test_one_whose_owner_comes_back_to_life_is_left_alone(self, ibm, run, monkeypatch, output):
         [orphan] = owned_by_a_run_that_ended(run, ibm)
@@ -327,17 +300,17 @@ class TestLedger:
         run(dag)
         if not is_live:
             swept(run)
-        assert entries() == list(ibm.sessions)
+        assert registered_sessions() == list(ibm.sessions)
 
     def test_a_sweep_strikes_out_what_has_closed_unnoticed(self, ibm, run):
         owned_by_a_run_that_ended(run, ibm, 2, state="closed")
         swept(run)
-        assert entries() == []
+        assert registered_sessions() == []
 
     def test_but_not_what_another_connection_may_know(self, ibm, run):
         elsewhere = owned_by_a_run_that_ended(run, ibm, state="closed", conn_id="another")
         swept(run)
-        assert entries() == elsewhere
+        assert registered_sessions() == elsewhere
 
     def test_it_holds_no_secret_and_says_whose_a_session_is(self, ibm, run):
         from airflow.models.variable import Variable
@@ -375,7 +348,7 @@ class TestCommand:
         assert told[orphan]["closed"] in (True, "True")
         assert not is_open(ibm, orphan)
         assert is_open(ibm, foreign)
-        assert entries() == []
+        assert registered_sessions() == []
 
     def test_names_what_is_wrong(self, ibm):
         ended, _ = self.sweep("--scope", "mine")

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
 from testing.fake_ibm import Fault
-from tests.operators.test_session import impatient
+from testing.retry_policies import single_attempt
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -94,7 +94,7 @@ def test_states_never_seen_before_are_waited_through(ibm, dag, run, deferrable):
 
 @every_mode
 def test_a_few_polls_in_a_row_may_fail(ibm, dag, run, mode, monkeypatch):
-    impatient(monkeypatch)
+    single_attempt(monkeypatch)
     session = ibm.plant_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=4))
     sensor(session.id, target_state="open", **mode)
@@ -106,7 +106,7 @@ def test_a_few_polls_in_a_row_may_fail(ibm, dag, run, mode, monkeypatch):
 def test_an_outage_that_lasts_fails_the_task_but_a_retry_may_help(
     ibm, dag, run, deferrable, monkeypatch, output
 ):
-    impatient(monkeypatch)
+    single_attempt(monkeypatch)
     session = ibm.plant_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=None))
     sensor(session.id, target_state="open", deferrable=deferrable, retries=1, retry_delay=0)

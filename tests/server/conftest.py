@@ -24,8 +24,8 @@ from airflow_provider_ibm_sessions.server.run import listening
 from airflow_provider_ibm_sessions.server.security import Rules
 from airflow_provider_ibm_sessions.server.service import POOL_SHARDS
 from testing.localqpu import CRN, running_localqpu
+from testing.secret_scan import remember_secrets
 from tests.client.conftest import QUICK, credentials_for, fake_ibm
-from tests.conftest import remember_secrets
 
 TOKEN = "a-token-of-the-tests-own"
 SECURED = Rules(token=TOKEN)

@@ -15,8 +15,8 @@ from airflow_provider_ibm_sessions.client import operations
 from airflow_provider_ibm_sessions.client.exposure import Face
 from airflow_provider_ibm_sessions.server.mcp import mcp_app
 from airflow_provider_ibm_sessions.server.rest import rest_app
+from testing.connections import connection_to
 from tests.client.conftest import credentials_for
-from tests.conftest import connection_to
 from tests.server.conftest import mcp_client, serving, source_for
 
 NEW = replace(

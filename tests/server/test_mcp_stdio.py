@@ -17,9 +17,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from airflow_provider_ibm_sessions.cli.main import INTERRUPTED
+from testing.connections import connection_to
 from testing.fake_ibm import Fault
 from tests.client.conftest import credentials_for
-from tests.conftest import connection_to
 from tests.server.conftest import BODY, credentials_of, until
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 
-from tests.conftest import AIRFLOW_HOME
+from testing.airflow_home import AIRFLOW_HOME
 
 from .cells import Cell, cells
 from .checks import Verdict

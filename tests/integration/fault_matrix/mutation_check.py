@@ -20,7 +20,7 @@ from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.lifecycle import sweep
 from airflow_provider_ibm_sessions.lifecycle.sweep import Sweep
 from airflow_provider_ibm_sessions.operators import session
-from tests.conftest import AIRFLOW_HOME
+from testing.airflow_home import AIRFLOW_HOME
 
 from .cells import cells
 from .runner import run_cell

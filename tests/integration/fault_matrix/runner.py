@@ -19,9 +19,9 @@ from airflow_provider_ibm_sessions.client import client as client_module
 from airflow_provider_ibm_sessions.client._http import transport
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy
 from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, Owner
+from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM, Fault
 from testing.fake_ibm.settings import UNUSED_SECONDS
-from tests.conftest import connection_to
 
 from . import airflow_stub, network_faults
 from .cells import Cell

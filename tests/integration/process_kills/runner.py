@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.idle.service import serve_qiskit
+from testing.qpu_description import describe_qpu
 from tests.integration.process_kills.components import WORKERS, Components, whole_airflow
 from tests.integration.process_kills.observer import Stage, Verdict
 from tests.integration.process_kills.scenario import Blow, Scenario
@@ -132,7 +132,7 @@ class _Players:
 def _services(stages: Iterable[Stage]) -> Iterator[None]:
     with ExitStack() as stack:
         for stage in stages:
-            serve_qiskit(stage.ibm)
+            describe_qpu(stage.ibm)
             stack.enter_context(stage.ibm)
         yield
 
