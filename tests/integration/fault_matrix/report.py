@@ -64,8 +64,8 @@ def _unreachable(results: list[CellResult]) -> str:
     unknown = sum(each.unknown for each in results)
     return (
         f"Unreachable: {unreachable} sessions accepted jobs when their run had ended, because a lasting "
-        f"fault blocked every way to them. Later a sweep closed {unreachable - unknown}; the other {unknown}, "
-        "whose ids never arrived, had no job, and IBM closed them."
+        f"fault blocked every way to them. Later a sweep closed {unreachable - unknown}; the other "
+        f"{unknown}, whose ids never arrived, had no job, and IBM closed them."
     )
 
 
