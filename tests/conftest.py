@@ -155,28 +155,46 @@ def supervisor(airflow_db):
 
 
 @pytest.fixture
-def terminate():
-    """Send this process Airflow's signal to end the task, as soon as something is so: ``terminate(when)``."""
-    handler = signal.getsignal(signal.SIGTERM)
+def when():
+    """Do something as soon as a condition holds, in a thread: ``when(condition, action)``."""
     over = threading.Event()
-
-    def watch(when):
-        while not over.wait(0.02):
-            if when():
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
     threads = []
 
-    def start(when):
-        threads.append(threading.Thread(target=watch, args=(when,), daemon=True))
+    def watch(condition, action):
+        while not over.wait(0.02):
+            if condition():
+                action()
+                return
+
+    def start(condition, action):
+        threads.append(threading.Thread(target=watch, args=(condition, action), daemon=True))
         threads[-1].start()
 
     yield start
     over.set()
     for thread in threads:
         thread.join()
+
+
+@pytest.fixture
+def terminate(when, monkeypatch):
+    """End a task by Airflow's signal, once a condition holds: ``terminate(condition)``."""
+    # On a busy machine, Airflow's answer whether another try is active may take longer.
+    monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.task_mixin._ASK_SECONDS", 30.0)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield lambda condition: when(condition, lambda: os.kill(os.getpid(), signal.SIGTERM))
     signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def time_out(when):
+    """End a task by its ``execution_timeout``, which must be long, once a condition holds."""
+
+    def strike():
+        assert callable(signal.getsignal(signal.SIGALRM)), "the task has no execution_timeout"
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    return lambda condition: when(condition, strike)
 
 
 @pytest.fixture

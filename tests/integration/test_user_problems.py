@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 
 import pytest
 from airflow.models.trigger import Trigger
@@ -149,12 +148,12 @@ def test_close_or_cancel(ibm, dag, run, drain, outcome):
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_token_expires_in_hour_2(ibm, dag, run, deferrable):
+def test_token_expires_in_hour_2(ibm, dag, run, when, deferrable):
     """The loop goes on for longer than what it has logged in with."""
     ibm.settings.job_seconds = 2 * HOUR
     run_jobs(deferrable=deferrable, timeout=60)
-    with hours_pass(ibm, 2, lambda: ibm.requests("GET", "/v1/jobs")):
-        assert run(dag).state == "success"
+    when(lambda: ibm.requests("GET", "/v1/jobs"), lambda: ibm.clock.advance(2 * HOUR))
+    assert run(dag).state == "success"
     assert ibm.books()["token_exchanges"] == 2
     assert ibm.books()["jobs"] == {"Completed": 3}
 
@@ -184,24 +183,3 @@ def deferred(worker):
 
 async def first_event(trigger):
     return await anext(trigger.run())
-
-
-class hours_pass:  # noqa: N801
-    """Hours pass at IBM, at once, when something is so."""
-
-    def __init__(self, ibm, hours, when):
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, args=(ibm, hours, when), daemon=True)
-
-    def _watch(self, ibm, hours, when):
-        while not self._over.wait(0.02):
-            if when():
-                ibm.clock.advance(hours * HOUR)
-                return
-
-    def __enter__(self):
-        self._thread.start()
-
-    def __exit__(self, *_):
-        self._over.set()
-        self._thread.join()

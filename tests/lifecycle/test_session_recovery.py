@@ -399,7 +399,7 @@ class TestKilled:
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_jobs_are_not_doubled_by_one_that_was_submitting(self, ibm, dag, kill, why, phase):
         ibm.settings.job_seconds = 1
-        ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase=phase))
+        ibm.script(Fault("POST", "/v1/jobs", delay=3, phase=phase))
         run_jobs(poll_interval=0.1, timeout=20)
         kill(why, lambda: ibm.requests("POST", "/v1/jobs"))
         first = attempted(dag)
@@ -413,7 +413,7 @@ class TestKilled:
     @pytest.mark.parametrize("why", ["queued", "later attempt"])
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_a_session_that_was_being_opened_is_the_next_attempts(self, ibm, dag, kill, why, phase):
-        ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
+        ibm.script(Fault("POST", "/v1/sessions", delay=3, phase=phase))
         create()
         kill(why, lambda: create_requests(ibm))
         first = attempted(dag)
@@ -423,7 +423,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_a_session_that_was_being_opened_is_closed_when_a_user_ends_the_task(self, ibm, dag, kill, phase):
-        ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
+        ibm.script(Fault("POST", "/v1/sessions", delay=3, phase=phase))
         create()
         kill("failed", lambda: create_requests(ibm))
         attempted(dag)
@@ -444,7 +444,7 @@ class TestKilled:
     def test_a_job_that_stands_alone(self, ibm, dag, kill, why, status, moment):
         ibm.settings.job_seconds = 1.5 if status == "Completed" else 600
         if moment == "submitting":
-            ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase="after"))
+            ibm.script(Fault("POST", "/v1/jobs", delay=3, phase="after"))
         IBMQuantumSubmitJobOperator(
             task_id="submit",
             backend="ibm_fez",
@@ -462,7 +462,7 @@ class TestKilled:
 
     def test_who_was_given_up_ends_what_it_alone_has_opened(self, ibm, dag, kill):
         """Its request was under way for so long that the next attempt has opened another session."""
-        ibm.script(Fault("POST", "/v1/sessions", delay=0.8))
+        ibm.script(Fault("POST", "/v1/sessions", delay=3))
         create()
         kill("other session", lambda: create_requests(ibm))
         attempted(dag)

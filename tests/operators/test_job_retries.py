@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-import time
+import os
+import signal
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -358,11 +359,11 @@ class TestPrivateResults:
         def slowly(self, name, value, **kwargs):
             if isinstance(value, dict) and not slow:
                 slow.append(name)
-                time.sleep(7)
+                os.kill(os.getpid(), signal.SIGALRM)
             return remember(self, name, value, **kwargs)
 
         monkeypatch.setattr(Attempt, "remember", slowly)
-        submit(private=True, deferrable=False, execution_timeout=timedelta(seconds=5), retries=1, **AT_ONCE)
+        submit(private=True, deferrable=False, execution_timeout=timedelta(minutes=10), retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag), tries_made=2)
 
     def test_a_storage_that_fails_does_not_keep_them_from_the_task(
@@ -382,7 +383,7 @@ def test_a_function_is_not_called_whose_task_was_killed_while_the_session_was_op
     ibm, dag, run, terminate, monkeypatch, phase
 ):
     monkeypatch.setattr(IBMQuantumHook, "qiskit_session", lambda self, session_id, backend=None: session_id)
-    ibm.script(Fault("POST", "/v1/sessions", delay=0.6, phase=phase))
+    ibm.script(Fault("POST", "/v1/sessions", delay=2, phase=phase))
     called = []
     with dag:
 
@@ -472,19 +473,11 @@ class TestSignal:
     """A worker that is shut down kills its tasks: the next try does the work."""
 
     @pytest.fixture
-    def during_the_kill(self, ibm, monkeypatch):
-        """What IBM was told to end while Airflow's handler ran. (A poll may have been under way, too.)"""
+    def ended(self, ibm):
+        """What IBM was asked to end: ``ended()``."""
         ibm.settings.job_seconds = 600
-        on_kill, sent = IBMQuantumRunJobsOperator.on_kill, []
-
-        def counted(self):
-            before = len(ibm.journal)
-            on_kill(self)
-            told = [entry.operation for entry in ibm.journal[before:]]
-            sent.extend(name for name in told if name in ("close_session", "cancel_job"))
-
-        monkeypatch.setattr(IBMQuantumRunJobsOperator, "on_kill", counted)
-        return sent
+        ending = ("close_session", "cancel_job")
+        return lambda: [entry.operation for entry in ibm.journal if entry.operation in ending]
 
     def test_the_next_try_runs_the_jobs_that_were_ended(self, ibm, dag, run, terminate):
         ibm.next_jobs([LONG] * 3)
@@ -500,7 +493,7 @@ class TestSignal:
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_the_next_try_submits_what_this_one_was_submitting(self, ibm, dag, run, terminate, phase):
         ibm.next_jobs([LONG] * (2 if phase == "after" else 1))
-        ibm.script(Fault("POST", "/v1/jobs", skip=1, delay=0.5, phase=phase))
+        ibm.script(Fault("POST", "/v1/jobs", skip=1, delay=2, phase=phase))
         run_jobs(deferrable=False, retries=2, **AT_ONCE)
         terminate(lambda: len(posts(ibm)) == 2)
         result = run(dag)
@@ -522,7 +515,7 @@ class TestSignal:
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_the_next_try_submits_the_job_that_this_one_was_submitting(self, ibm, dag, run, terminate, phase):
         ibm.next_jobs([LONG])
-        ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase=phase))
+        ibm.script(Fault("POST", "/v1/jobs", delay=2, phase=phase))
         submit(deferrable=False, retries=2, **AT_ONCE)
         terminate(lambda: posts(ibm))
         result = run(dag)
@@ -530,28 +523,29 @@ class TestSignal:
         assert tries(result) == 2
         assert statuses(ibm) == ["Cancelled", "Completed"]
 
-    def test_a_kill_makes_few_requests(self, ibm, dag, run, terminate, during_the_kill):
+    def test_a_kill_makes_few_requests(self, ibm, dag, run, terminate, ended):
         ibm.settings.lanes = 2
         run_jobs(deferrable=False, jobs=[job(n) for n in range(1, 13)], timeout=20)
         terminate(lambda: ibm.requests("GET", "/v1/jobs"))
         assert run(dag).state == "failed"
-        assert during_the_kill == ["close_session", "cancel_job", "cancel_job"]
+        assert ended() == ["close_session", "cancel_job", "cancel_job"]
         assert statuses(ibm) == ["Cancelled"] * 2 + ["Failed"] * 10
 
-    def test_a_kill_sends_each_request_once_though_ibm_fails(self, ibm, dag, run, terminate, during_the_kill):
+    def test_a_kill_sends_each_request_once_though_ibm_fails(self, ibm, dag, run, terminate, ended):
         ibm.script(Fault("DELETE", "*", status=503, times=None))
         run_jobs(deferrable=False, timeout=20)
         terminate(lambda: ibm.requests("GET", "/v1/jobs"))
         assert run(dag).state == "failed"
-        assert during_the_kill == ["close_session", *["cancel_job"] * 3]
+        assert ended() == ["close_session", *["cancel_job"] * 3]
         assert statuses(ibm) == ["Cancelled"] * 3
 
-    def test_a_timeout_sends_them_until_they_are_done(self, ibm, dag, run, during_the_kill):
+    def test_a_timeout_sends_them_until_they_are_done(self, ibm, dag, run, time_out, ended):
         ibm.script(Fault("DELETE", "/v1/sessions/*", status=503, times=1))
         ibm.script(Fault("POST", "/v1/jobs/*/cancel", status=503, times=2))
-        run_jobs(deferrable=False, execution_timeout=timedelta(seconds=4))
+        run_jobs(deferrable=False, execution_timeout=timedelta(minutes=10))
+        time_out(lambda: ibm.requests("GET", "/v1/jobs"))
         assert run(dag).state == "failed"
-        assert during_the_kill.count("close_session") == 2
+        assert ended().count("close_session") == 2
         assert statuses(ibm) == ["Cancelled"] * 3
         assert states(ibm) == ["closed"]
 

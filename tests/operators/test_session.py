@@ -119,16 +119,20 @@ class TestCreate:
         assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
 
     @pytest.mark.parametrize("phase", ["before", "after"])
-    def test_a_timeout_during_the_post_leaves_nothing_open(self, ibm, dag, run, quick, phase):
+    def test_a_timeout_during_the_post_leaves_nothing_open(self, ibm, dag, run, quick, time_out, phase):
         ibm.script(Fault(method="POST", path="/v1/sessions", phase=phase, delay=4))
-        create(execution_timeout=timedelta(seconds=2))
+        create(execution_timeout=timedelta(minutes=10))
+        time_out(lambda: create_requests(ibm))
         assert run(dag).state == "failed"
         assert len(create_requests(ibm)) == 1
         assert ibm.books()["accepting"] == []
 
-    def test_after_a_timeout_during_the_post_the_retry_owns_the_only_session(self, ibm, dag, run, quick):
+    def test_after_a_timeout_during_the_post_the_retry_owns_the_only_session(
+        self, ibm, dag, run, quick, time_out
+    ):
         ibm.script(Fault(method="POST", path="/v1/sessions", phase="after", delay=4))
-        create(retries=1, retry_delay=timedelta(0), execution_timeout=timedelta(seconds=2))
+        create(retries=1, retry_delay=timedelta(0), execution_timeout=timedelta(minutes=10))
+        time_out(lambda: create_requests(ibm))
         result = run(dag)
         assert result.state == "success"
         assert result.tasks["create"].try_number == 2
@@ -297,11 +301,13 @@ class TestClose:
     @pytest.mark.parametrize("deferrable", [False, True])
     @pytest.mark.parametrize("trouble", [{"status": 503, "times": 8}, {"html": True}], ids=str)
     def test_a_failed_look_at_a_draining_session_does_not_kill_its_jobs(
-        self, ibm, dag, run, monkeypatch, deferrable, trouble
+        self, ibm, dag, run, monkeypatch, when, deferrable, trouble
     ):
         single_attempt(monkeypatch)
-        session_id = self.session_with_a_job(ibm, job_seconds=3)
-        ibm.script(Fault(method="GET", path="/v1/sessions/*", skip=int(deferrable), **trouble))
+        session_id = self.session_with_a_job(ibm, job_seconds=600)
+        failed = Fault(method="GET", path="/v1/sessions/*", skip=int(deferrable), **trouble)
+        ibm.script(failed)
+        when(lambda: not ibm.faults.left, lambda: ibm.clock.advance(700))
         self.close_drained(session_id, deferrable=deferrable, timeout=60)
         assert run(dag).state == "success"
         assert [job.status for job in ibm.jobs.values()] == ["Completed"]
@@ -315,11 +321,12 @@ class TestClose:
         assert ibm.sessions[session_id].state == "closed"
 
     @pytest.mark.parametrize("trouble", [None, "PATCH", "GET"])
-    def test_the_tasks_own_timeout_ends_in_a_hard_close(self, ibm, dag, run, trouble):
+    def test_the_tasks_own_timeout_ends_in_a_hard_close(self, ibm, dag, run, time_out, trouble):
         session_id = self.session_with_a_job(ibm, job_seconds=600)
         if trouble:
             ibm.script(Fault(method=trouble, path="/v1/sessions/*", status=503, times=3))
-        self.close_drained(session_id, execution_timeout=timedelta(seconds=2))
+        self.close_drained(session_id, execution_timeout=timedelta(minutes=10))
+        time_out(lambda: ibm.requests(trouble or "GET", "/v1/sessions/*"))
         assert run(dag).state == "failed"
         assert ibm.sessions[session_id].state == "closed"
 
@@ -332,9 +339,10 @@ class TestClose:
         assert run(dag).state == "success"
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_drain_lets_queued_jobs_run(self, ibm, dag, run, deferrable):
-        session_id = self.session_with_a_job(ibm, job_seconds=1.5)
+    def test_drain_lets_queued_jobs_run(self, ibm, dag, run, when, deferrable):
+        session_id = self.session_with_a_job(ibm, job_seconds=600)
         self.close_drained(session_id, deferrable=deferrable)
+        when(lambda: len(ibm.requests("GET", "/v1/sessions/*")) >= 2, lambda: ibm.clock.advance(700))
         assert run(dag).state == "success"
         assert [job.status for job in ibm.jobs.values()] == ["Completed"]
         assert ibm.sessions[session_id].state == "closed"

@@ -63,13 +63,13 @@ def test_the_time_to_wait_comes_through(ibm, brief):
         ({"html": True}, 502),
         ({"truncate": True}, 502),
         ({"status": 404, "body": "nothing here"}, 502),
-        ({"delay": 3}, 504),
+        ({"delay": 10}, 504),
     ],
     ids=str,
 )
 def test_no_answer_or_an_unreadable_one_is_a_bad_gateway(ibm, fault, status):
     ibm.script(Fault("GET", "/v1/sessions/*", times=None, **fault))
-    credentials = credentials_for(ibm, timeout=0.5)
+    credentials = credentials_for(ibm, timeout=1 if "delay" in fault else 30)
     with serving(rest_app(source_for(credentials, ONE_TRY))) as url:
         reply = httpx.get(f"{url}/v1/sessions/x", timeout=30)
     assert reply.status_code == status

@@ -17,7 +17,7 @@ from testing.retry_policies import single_attempt
 pytestmark = pytest.mark.usefixtures("connection", "airflow_db")
 
 
-def trigger(session_id, seconds=10.0, **kwargs):
+def trigger(session_id, seconds=60.0, **kwargs):
     return IBMQuantumSessionTrigger(
         **{
             "end_time": time.time() + seconds,

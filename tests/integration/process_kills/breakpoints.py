@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 END = "end"
-"""Hold when the task is done and has not reported it yet; else "METHOD /api/path": hold after its response."""
+"""Hold when the task is done and has not reported it; else "METHOD /api/path": hold after that response."""
 
 
 def before(context: Any) -> None:

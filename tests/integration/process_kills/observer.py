@@ -83,7 +83,7 @@ class Observer:
                 raise TimeoutError(f"the moment never came; the run is {self._state()}")
             self.parts.pause(POLL_SECONDS)
 
-    def fail(self) -> None:
+    def cause_failure(self) -> None:
         """Cause the scenario's own failure. What hits a whole round is killed before."""
         scenario, place = self.scenario, (self.scenario.dag, self._run_id)
         match scenario.failure:

@@ -81,13 +81,13 @@ class _Schedule:
         _wait(
             end for observer, end in zip(self._alone, alone, strict=True) if observer.scenario.moment.deferred
         )
-        ends = self._fail(TRIGGERER, ready[TRIGGERER])
+        ends = self._cause_failures(TRIGGERER, ready[TRIGGERER])
         _wait([*alone, *ends])
-        ends += self._fail(SCHEDULER, ready[SCHEDULER])
+        ends += self._cause_failures(SCHEDULER, ready[SCHEDULER])
         # Not before: what the dead scheduler has started, the new one starts again.
         prepared = self._prepare(MACHINE)
         _wait(ends)
-        ends += self._fail(MACHINE, prepared)
+        ends += self._cause_failures(MACHINE, prepared)
         return dict(end.result() for end in [*alone, *ends])
 
     def _run_alone(self, observer: Observer) -> tuple[int, Result]:
@@ -96,7 +96,7 @@ class _Schedule:
             observer.prepare(self._parts)
             with self._parts.losses.turn() if observer.scenario.failure == Failure.WORKER else nullcontext():
                 observer.start_clock()
-                observer.fail()
+                observer.cause_failure()
             return _print_end(observer, observer.finish())
         except Exception as error:
             self._parts.pause(0)  # an error once everything is being stopped is not reported
@@ -105,7 +105,7 @@ class _Schedule:
     def _prepare(self, which: Round) -> list[Future[None]]:
         return [self._pool.submit(observer.prepare, self._parts) for observer in self._rounds[which]]
 
-    def _fail(self, which: Round, ready: list[Future[None]]) -> list[Future[tuple[int, Result]]]:
+    def _cause_failures(self, which: Round, ready: list[Future[None]]) -> list[Future[tuple[int, Result]]]:
         """Cause the failures of a round at once, when the moments of all its scenarios have come."""
         observers = self._rounds[which]
         if not observers:
@@ -116,7 +116,7 @@ class _Schedule:
         self._parts.kill(*which.components, *which.workers)
         for observer, error in zip(observers, errors, strict=True):
             if error is None:
-                observer.fail()
+                observer.cause_failure()
         for name in which.components:
             self._parts.start(name)
         return [
@@ -127,9 +127,9 @@ class _Schedule:
     def _finish(self, observer: Observer, error: BaseException | None) -> tuple[int, Result]:
         try:
             return _print_end(observer, observer.finish() if error is None else observer.failed(error))
-        except Exception as error:
+        except Exception as exception:
             self._parts.pause(0)
-            return _print_end(observer, observer.failed(error))
+            return _print_end(observer, observer.failed(exception))
 
 
 @contextmanager
