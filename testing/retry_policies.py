@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often the client tries in tests."""
+"""Retry policies of the client for tests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a triggerer does with a trigger, by Airflow's own code."""
+"""A triggerer's part in the life of a trigger, by Airflow's own code."""
 
 from __future__ import annotations
 

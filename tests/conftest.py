@@ -29,6 +29,41 @@ from testing.triggerer import triggerer_comms
 _ended = itertools.count(1)
 
 
+NEED_AIRFLOW = {"airflow_db", "localqpu", "emulator"}
+"""Fixtures that start an Airflow database or localqpu, which takes seconds."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--log-lines",
+        type=int,
+        default=50,
+        help="how many lines a failed test shows of each of its logs, from the end (default: 50; 0: all)",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if most := item.config.getoption("--log-lines"):
+        report.sections = [(name, _last_lines(text, most)) for name, text in report.sections]
+    return report
+
+
+def _last_lines(text: str, most: int) -> str:
+    lines = text.splitlines()
+    left_out = len(lines) - most
+    if left_out <= 0:
+        return text
+    return "\n".join([f"[{left_out} lines left out; --log-lines=0 shows all]", *lines[-most:]])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if NEED_AIRFLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.airflow)
+
+
 def pytest_configure() -> None:
     # A shell lets what it starts in the background ignore SIGINT, and so would all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)

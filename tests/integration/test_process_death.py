@@ -49,13 +49,13 @@ def assert_each_ran_once(jobs, count):
 
 
 def assert_results(reports):
-    """Each job has its own: they are told apart by the width of their register."""
+    """Each job has its own results, which differ by the width of their register."""
     widths = [{len(bits) for bits in report["results"][0]["counts"]["meas"]} for report in reports]
     assert widths == [{index + 2} for index in range(len(reports))]
 
 
 class TestCreateSession:
-    """The task that was killed goes on with the session that it had opened, whether it knew so or not."""
+    """A task that was killed resumes the session that it had opened, even if it had not learned its id."""
 
     @pytest.fixture
     def task(self, ibm, dag):
@@ -73,7 +73,7 @@ class TestCreateSession:
                 break
         assert number > 2
 
-    def test_killed_when_all_is_done_but_not_told(self, ibm, task):
+    def test_killed_when_all_is_done_but_not_reported(self, ibm, task):
         run = WorkerRun(ibm, task, "end")
         assert run.killed_once("end", 0)
         assert list(ibm.sessions) == [run.result()]
@@ -106,7 +106,7 @@ class TestRunJobs:
         assert number > 12
         assert ibm.books()["duplicates"] == []
 
-    def test_killed_when_all_is_done_but_not_told(self, ibm, dag):
+    def test_killed_when_all_is_done_but_not_reported(self, ibm, dag):
         ibm.settings.job_seconds = 0.05
         task = run_jobs()
         serialize(dag)
@@ -167,8 +167,8 @@ class TestSubmitJob:
         assert_each_ran_once(run.jobs, 1)
         assert_results([run.result()])
 
-    def test_a_private_job_whose_results_had_been_kept(self, ibm, dag):
-        """Killed when they have been read and stored, yet not told: they cannot be read again."""
+    def test_a_private_job_whose_results_had_been_stored(self, ibm, dag):
+        """Killed when they have been read and stored, but not reported: they cannot be read again."""
         ibm.settings.job_seconds = 0.05
         task = IBMQuantumSubmitJobOperator(
             task_id="submit", backend="ibm_fez", poll_interval=0.05, retries=1, private=True, **job(2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hurts those who schedule quantum experiments today, one test for each: here it does not."""
+"""Problems of users who schedule quantum experiments without this package: one test for each."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_session_left_open_after_a_failure(ibm, dag, run, fault):
 
 
 @pytest.mark.parametrize("fault", [{"status": 504}, {"drop": True}], ids=str)
-def test_create_answered_504_or_the_reply_lost(ibm, dag, run, fault):
-    """A session is open, nobody knows its name, and whoever asks again gets another one."""
+def test_create_answered_504_or_the_response_lost(ibm, dag, run, fault):
+    """A session is open, its id is unknown, and another request opens another one."""
     ibm.script(Fault("POST", "/v1/sessions", phase="after", **fault))
     create()
     result = run(dag)
@@ -74,21 +74,21 @@ def test_create_answered_504_or_the_reply_lost(ibm, dag, run, fault):
 
 
 def test_worker_killed_after_the_post(ibm, dag):
-    """The only process that knew the session is gone."""
+    """The only process that knew the session has died."""
     opener = create(retries=1)
     serialize(dag)
-    scenario = WorkerRun(ibm, opener, "run")
-    assert scenario.worker.attempt(("after", 2)) == signal.SIGKILL
+    observed = WorkerRun(ibm, opener, "run")
+    assert observed.worker.attempt(("after", 2)) == signal.SIGKILL
     [session_id] = ibm.sessions
-    scenario.worker.report_lost()
-    scenario.worker.attempt()
-    assert scenario.result() == session_id
+    observed.worker.report_lost()
+    observed.worker.attempt()
+    assert observed.result() == session_id
     assert list(ibm.sessions) == [session_id]
 
 
 @pytest.mark.usefixtures("supervisor")
 def test_deferred_task_killed_by_a_user(ibm, dag):
-    """No worker is there to be told, and the jobs run on, and are billed."""
+    """No worker is there to receive a signal, so the jobs run on, and are billed."""
     ibm.settings.job_seconds = HOUR
     worker = a_worker(ibm, dag, run_jobs(deferrable=True))
     assert worker.attempt() is None
@@ -104,13 +104,13 @@ def test_deferred_task_killed_by_a_user(ibm, dag):
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_qpu_sits_idle_until_someone_notices(ibm, dag, run, deferrable):
-    """The jobs have ended, and the session is held, and paid for, until its idle limit."""
+    """The jobs have ended, and the session stays open, and is billed, until its idle limit."""
     ibm.settings.job_seconds = 0.1
     run_jobs(deferrable=deferrable, poll_interval=1)
     assert run(dag).state == "success"
     [session] = ibm.sessions.values()
     assert session.closed_at == max(job.finished for job in ibm.jobs.values())
-    assert session.state_reason == "session_closed_early", "by itself, without anyone's asking"
+    assert session.state_reason == "session_closed_early", "by itself, without a request"
 
 
 def test_hours_of_queueing(ibm, dag):
@@ -134,7 +134,7 @@ def test_hours_of_queueing(ibm, dag):
     ("drain", "outcome"), [(True, {"Completed": 2}), (False, {"Completed": 1, "Failed": 1})]
 )
 def test_close_or_cancel(ibm, dag, run, drain, outcome):
-    """One of two words that sound alike makes queued jobs vanish."""
+    """Of two words that sound alike, one loses the queued jobs."""
     ibm.settings.lanes, ibm.settings.job_seconds = 1, 0.5 if drain else 60
     session_id = ibm.plant_session(age=1).id
     running, queued = [submit_job(ibm, session_id) for _ in range(2)]
@@ -149,7 +149,7 @@ def test_close_or_cancel(ibm, dag, run, drain, outcome):
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_token_expires_in_hour_2(ibm, dag, run, when, deferrable):
-    """The loop goes on for longer than what it has logged in with."""
+    """The loop runs for longer than its token is valid."""
     ibm.settings.job_seconds = 2 * HOUR
     run_jobs(deferrable=deferrable, timeout=60)
     when(lambda: ibm.requests("GET", "/v1/jobs"), lambda: ibm.clock.advance(2 * HOUR))
@@ -159,7 +159,7 @@ def test_token_expires_in_hour_2(ibm, dag, run, when, deferrable):
 
 
 def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run):
-    """The same, with no request in vain."""
+    """The token is renewed early, so that no request is refused."""
     ibm.settings.token_lifetime = 4
     ibm.settings.job_seconds = 3
     run_jobs()

@@ -34,7 +34,7 @@ COLUMNS = (
     "too slow",
     "no fault",
 )
-"""What can be wrong: a session accepts jobs without an owner, or is not closed; a session or a submission
+"""All that can be wrong: a session accepts jobs without an owner, or is not closed; a session or a submission
 more than needed; a job run twice; a task's outcome that is not what happened; another's session was changed;
 a key or token in a log, an error or what Airflow stores; over the time limit; no request met the fault."""
 
@@ -76,7 +76,7 @@ class Observation:
     sessions: dict[str, Any] = field(default_factory=dict)
     jobs: dict[str, Any] = field(default_factory=dict)
     end_requests: dict[str, list[float]] = field(default_factory=dict)
-    """When each of the run's sessions was asked to drain or to close."""
+    """Times at which each of the run's sessions was asked to drain or to close."""
     states_at_end: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     touched: list[str] = field(default_factory=list)
@@ -180,7 +180,7 @@ def _check_sessions(cell: Cell, seen: Observation) -> Findings:
 
 
 def _check_remains(cell: Cell, seen: Observation) -> Findings:
-    """What could not be reached is closed by the next sweep, or by IBM before it has cost anything."""
+    """Check that the next sweep closes what could not be reached, or IBM before it has cost anything."""
     for name in seen.accepting:
         session = seen.swept[name]
         if session.accepts_jobs and not escapes_sweeps(cell):

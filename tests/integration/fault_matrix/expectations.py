@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to come of a cell, derived from what the cell is, not from what was observed in it."""
+"""Expectations of a cell, derived from what the cell is, not from what was observed in it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DAGS = Path(__file__).parent / "dags"
 CONNECT_ARGS = "tests.integration.process_kills.database.CONNECT_ARGS"
 TASK, EXECUTOR = "airflow worker -- ", "airflow worker -- LocalExecutor"
-"""How Airflow titles the process that runs a task (its id follows), and its supervisor."""
+"""Airflow's titles of the process that runs a task (its id follows), and of its supervisor."""
 
 WORKERS = "workers"
 SETTINGS = {
