@@ -222,13 +222,25 @@ def terminate(when, monkeypatch):
 
 
 @pytest.fixture
-def time_out(when):
+def time_out(when, monkeypatch):
     """End a task by its ``execution_timeout``, which must be long, once a condition holds."""
+    from airflow.sdk.execution_time.timeout import TimeoutPosix
+
+    left, leave = threading.Event(), TimeoutPosix.__exit__
+
+    def leave_and_note(self, *error):
+        left.set()
+        return leave(self, *error)
 
     def strike():
         assert callable(signal.getsignal(signal.SIGALRM)), "the task has no execution_timeout"
+        left.clear()
         os.kill(os.getpid(), signal.SIGALRM)
+        # An event loop swallows what is raised in one of its callbacks.
+        while not left.wait(10):
+            os.kill(os.getpid(), signal.SIGALRM)
 
+    monkeypatch.setattr(TimeoutPosix, "__exit__", leave_and_note)
     return lambda condition: when(condition, strike)
 
 
