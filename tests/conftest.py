@@ -60,7 +60,8 @@ def _last_lines(text: str, most: int) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if NEED_AIRFLOW & set(getattr(item, "fixturenames", ())):
+        # Most tests of the command start it as a process, which imports Airflow each time.
+        if NEED_AIRFLOW & set(getattr(item, "fixturenames", ())) or item.path.parent.name == "cli":
             item.add_marker(pytest.mark.airflow)
 
 

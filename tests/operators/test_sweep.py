@@ -333,7 +333,7 @@ class TestCommand:
 
     def sweep(self, *arguments):
         command = [sys.executable, "-m", "airflow", "ibm-quantum", "sweep", "--json", *arguments]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
         found = ended.stdout[ended.stdout.find("[") :] if ended.returncode == 0 else "[]"
         return ended, {each["session_id"]: each for each in json.loads(found)}
 

@@ -65,7 +65,7 @@ def request_of(place, method, path, body=None):
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
-def until(condition, seconds=60.0):
+def until(condition, seconds=300.0):
     """Wait for what has to come about."""
     give_up = time.monotonic() + seconds
     while not condition():

@@ -31,7 +31,7 @@ def block(page, language, containing):
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 def test_the_session_of_curl(ibm, rest):
     script = block("rest.md", "sh", "curl").replace("http://127.0.0.1:8080", str(rest.base_url).rstrip("/"))
-    done = subprocess.run(["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith('{"live":true,"ready":true}')
     assert '"state": "open"' in done.stdout
@@ -58,13 +58,13 @@ asyncio.run(main())"""
     with serving(mcp_app(source_for(credentials_for(ibm, timeout=30)), SECURED)) as url:
         script = textwrap.dedent(block("mcp.md", "python", "httpx2"))
         script = script.replace("https://quantum.example", url).replace("<token>", TOKEN) + call
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.stdout.startswith("False"), done.stdout + done.stderr
 
 
 def test_the_session_of_the_sdks_client(ibm, mcp):
     script = block("mcp.md", "python", "asyncio.run").replace("http://127.0.0.1:9090", mcp)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("open\nTrue Get a session: Session not found")
     assert [session.state for session in ibm.sessions.values()] == ["closed"]
