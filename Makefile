@@ -10,15 +10,18 @@ SPECTRAL ?= 6.16.3
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test lint types contract pytest faults fuzz kill-tests spectral bench env clean
+.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests spectral bench env clean
 
-help:  ## Say what can be made
+help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: env  ## Run two Qiskit examples through Airflow on an emulated QPU (UI=1: leave Airflow running)
 	@$(BIN)/python -m scripts.demo $(if $(UI),--ui)
 
-test: lint types contract pytest faults  ## Everything that CI checks
+test: announce lint types contract pytest $(if $(FAST),,faults)  ## Everything that CI checks (FAST=1: without what needs an Airflow)
+
+announce:
+	@echo "$(if $(FAST),make test FAST=1 takes about 3 minutes on two cores: lint, types and contracts; tests without an Airflow,make test takes about 20 minutes on two cores; FAST=1 is for the loop between)"
 
 lint: env
 	$(BIN)/ruff check .
@@ -31,9 +34,10 @@ contract: env
 	$(BIN)/lint-imports --no-logo
 
 pytest: env  ## All tests (COVER=1: and what of the package they run, which takes half as long again)
-	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal $(if $(COVER),--cov --cov-report=term)
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal $(if $(FAST),-m "not airflow and not standalone") \
+	  $(if $(COVER),--cov --cov-report=term)
 
-faults: env  ## Every operation under every fault: a table of sessions lost (ONLY='create | 503': these cells)
+faults: env  ## Run every operation under every fault; print what is lost (ONLY='create | 503': these cells)
 	@$(if $(ONLY),,$(BIN)/python -m tests.integration.fault_matrix.mutation_check)
 	@$(BIN)/python -m tests.integration.fault_matrix $(if $(ONLY),"$(ONLY)")
 
@@ -62,5 +66,5 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,local]'
 	@touch $@
 
-clean:  ## Remove what make has made
+clean:  ## Remove everything that make has created
 	rm -rf $(VENV) .venv-bench .demo .bench .spectral .coverage .hypothesis .*_cache dist

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the provider costs: ``python -m benchmarks``, from the repository's root."""
+"""The provider's costs, measured: ``python -m benchmarks``, from the repository's root."""

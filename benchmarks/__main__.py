@@ -22,7 +22,7 @@ _ALL = {
 
 
 def main() -> int:
-    """Exit code 0, whatever the figures; 1 if a benchmark broke."""
+    """Run the benchmarks; return 1 if one broke, whatever the figures."""
     options = arguments()
     print(
         f"Python {platform.python_version()}, Airflow {version('apache-airflow')}, httpx {version('httpx')}, "
@@ -47,7 +47,7 @@ def ran(name: str, options: argparse.Namespace) -> bool:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="|".join(_ALL), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="import: processes per candidate")

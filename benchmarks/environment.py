@@ -25,7 +25,7 @@ _PYTHON = VENV / _BIN / f"python{_SUFFIX}"
 
 
 def python() -> Path:
-    """The environment's interpreter. Made on the first run; made anew when versions have changed."""
+    """Return the environment's interpreter; make the environment first, if versions have changed."""
     stamp, wanted = VENV / "made-of.txt", _recipe()
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         print(f"making {VENV.name} (once; takes a minute or two) ...", flush=True)
@@ -36,14 +36,14 @@ def python() -> Path:
 
 
 def version_of(distribution: str) -> str:
-    """The version that is installed in the environment."""
+    """Return the version that is installed in the environment."""
     script = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
     return _output(str(_PYTHON), "-c", script, distribution)
 
 
 def _requirements() -> list[str]:
     """
-    What this project and its extra ``qiskit`` need, and the providers.
+    Return what this project and its extra ``qiskit`` need, and the providers.
 
     Not the project itself: installed, Airflow would discover it and load parts of it into the base that
     the import is measured against. It is imported from the work tree.
@@ -54,7 +54,7 @@ def _requirements() -> list[str]:
 
 
 def _constraints() -> str:
-    """The repository's constraints, else the versions in the running environment."""
+    """Return the repository's constraints, else the versions in the running environment."""
     file = ROOT / "constraints.txt"
     if file.is_file():
         return file.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from testing.fake_ibm import FakeIBM
 
 
 def main(sessions: int, latency: float) -> None:
-    """Print where it is, wait for the end of the input, print the books."""
+    """Print the address, wait for the end of the input, print the recorded state."""
     with FakeIBM(latency=latency) as ibm:
         ids = [ibm.plant_session().id for _ in range(sessions)]
         about = {"host": ibm.url, "iam_url": ibm.iam_url, "password": ibm.api_key, "crn": ibm.crn}

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
         [(_label(name), *(_figure(cost, figure) for figure in _FIGURES)) for name, cost in costs.items()],
     )
     print()
-    verdicts(costs)
+    targets(costs)
 
 
 def measure(python: Path, rounds: int) -> Costs:
@@ -69,7 +69,7 @@ def measure(python: Path, rounds: int) -> Costs:
     }
 
 
-def verdicts(costs: Costs) -> None:
+def targets(costs: Costs) -> None:
     """Print the targets. Memory: the larger of the two figures."""
     memory = {name: max(cost["mb"], cost["traced"]) for name, cost in costs.items()}
     ours, mb = costs[OURS], memory[OURS]

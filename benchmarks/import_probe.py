@@ -16,7 +16,7 @@ from benchmarks.memory import MB, resident_mb
 
 
 def base() -> None:
-    """What every Dag file has loaded already, with the parts that ``airflow.sdk`` loads when touched."""
+    """Load what every Dag file has loaded already, with the parts that ``airflow.sdk`` loads when touched."""
     import airflow.sdk
 
     for name in ("BaseOperator", "BaseSensorOperator", "DAG"):

@@ -2,7 +2,7 @@
 """
 Deferred sensors waiting at once on one event loop (1,000 is Airflow's default per triggerer).
 
-They poll the tests' fake IBM service, which runs in another process and keeps the books.
+They poll the tests' fake IBM service, which runs in another process and records the requests.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def run_one(latency: float, options: argparse.Namespace) -> None:
-    """Measure and print, for a service that takes ``latency`` seconds for each reply."""
+    """Measure and print, for a service that takes ``latency`` seconds for each response."""
     with serving("benchmarks.fake_service", str(options.triggers), str(latency)) as server:
         seen = wait(server, options.interval, options.seconds)
-        books = server.stop()
+        recorded = server.stop()
     half = (options.seconds - options.interval) / 2
     print(
         f"{options.triggers} triggers, polling every {options.interval:g} s a service that answers after "
@@ -41,9 +41,9 @@ def run_one(latency: float, options: argparse.Namespace) -> None:
         "Stall: what a task that sleeps 5 ms over and over oversleeps. Garbage collection: Python's own; a\n"
         "full one goes through all objects of the process, which for the most part are Airflow's.\n"
     )
-    show(seen, books, options)
+    show(seen, recorded, options)
     print()
-    verdicts(seen, books)
+    targets(seen, recorded)
     print()
 
 
@@ -65,7 +65,7 @@ def connection(server: Server) -> str:
     return json.dumps({**fields, "extra": extra})
 
 
-def show(seen: Mapping[str, Any], books: Mapping[str, Any], options: argparse.Namespace) -> None:
+def show(seen: Mapping[str, Any], recorded: Mapping[str, Any], options: argparse.Namespace) -> None:
     """Print what the waiting process measured of itself, and what the service counted."""
     table(
         (f"{options.triggers} triggers", "figure"),
@@ -81,18 +81,18 @@ def show(seen: Mapping[str, Any], books: Mapping[str, Any], options: argparse.Na
             ("the same without garbage collection, ms", seen["steady"]["without_gc"]),
             ("one full garbage collection, ms", seen["full_gc"]),
             ("polls due, about", f"{options.triggers * options.seconds / options.interval:.0f}"),
-            ("polls made", books["requests"].get("get_session", 0)),
-            ("connections opened", books["connections"]),
-            ("token exchanges", books["token_exchanges"]),
+            ("polls made", recorded["requests"].get("get_session", 0)),
+            ("connections opened", recorded["connections"]),
+            ("token exchanges", recorded["token_exchanges"]),
             ("peak resident memory, MB", seen["rss"]),
-            ("CPU of the service's process, % of a core", books["cpu_seconds"] / options.seconds * 100),
+            ("CPU of the service's process, % of a core", recorded["cpu_seconds"] / options.seconds * 100),
         ],
     )
 
 
-def verdicts(seen: Mapping[str, Any], books: Mapping[str, Any]) -> None:
+def targets(seen: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
     """Print the targets."""
-    share, exchanges = seen["share"], books["token_exchanges"]
+    share, exchanges = seen["share"], recorded["token_exchanges"]
     target(f"at most {MAX_SHARE:.0%} of a core", f"{share:.1%}", met=share <= MAX_SHARE)
     for phase, key in (("start-up", "start_up"), ("steady state", "steady")):
         for what, stall in ((phase, "stall"), (f"{phase}, without garbage collection", "without_gc")):

@@ -63,7 +63,7 @@ async def share_of_core(seconds: float) -> float:
 
 
 async def consume(trigger: IBMQuantumSessionTrigger) -> None:
-    """What the triggerer does with a trigger. The sessions stay as they are, so none may fire."""
+    """Run a trigger as the triggerer does. The sessions stay as they are, so none may fire."""
     async for event in trigger.run():
         raise RuntimeError(f"a trigger ended early: {event.payload}")
 
@@ -90,7 +90,7 @@ async def measure(sessions: Sequence[str], interval: float, seconds: float) -> d
 
 
 def full_collection() -> float:
-    """How long one full garbage collection of this process takes, in ms."""
+    """Return the time of one full garbage collection of this process, in ms."""
     start = time.perf_counter()
     gc.collect()
     return (time.perf_counter() - start) * 1000
@@ -108,7 +108,7 @@ def waiting_for(session: str, interval: float) -> IBMQuantumSessionTrigger:
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("interval", type=float)
     parser.add_argument("seconds", type=float)

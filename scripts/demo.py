@@ -30,7 +30,7 @@ USD_PER_SECOND = 1.60  # Pay-As-You-Go: 96 USD a minute
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; 0 if the Dags succeeded."""
+    """Run the demo; return 0 if the Dags succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ui", action="store_true", help="leave Airflow running until Ctrl-C")
     options = parser.parse_args(arguments)
@@ -57,7 +57,7 @@ def connect(airflow: Airflow, qpu: LocalQPU) -> None:
 
 
 def run_sweep(airflow: Airflow, qpu: LocalQPU) -> str:
-    """A parameter sweep in a session of four tasks."""
+    """Run a parameter sweep in a session of four tasks."""
     run_id, state = run_dag(airflow, SWEEP, qpu)
     if state == "success":
         report(airflow.xcom(SWEEP, run_id, "close_session"), airflow.xcom(SWEEP, run_id, "run_sweep"), qpu)
@@ -65,7 +65,7 @@ def run_sweep(airflow: Airflow, qpu: LocalQPU) -> str:
 
 
 def run_loop(airflow: Airflow, qpu: LocalQPU) -> str:
-    """A variational loop in one task: each job depends on the last."""
+    """Run a variational loop in one task: each job depends on the previous one."""
     run_id, state = run_dag(airflow, LOOP, qpu)
     if state == "success":
         found = airflow.xcom(LOOP, run_id, "minimise")
@@ -76,7 +76,7 @@ def run_loop(airflow: Airflow, qpu: LocalQPU) -> str:
 
 
 def run_dag(airflow: Airflow, dag: str, qpu: LocalQPU) -> tuple[str, str]:
-    """Trigger a Dag, wait for it, and print its tasks; returns the run's id and state."""
+    """Trigger a Dag, wait for it, and print its tasks; return the run's id and state."""
     say(f"\nRunning the Dag {dag} ...")
     run_id = airflow.trigger(dag, {"backend": qpu.backend})
     state = airflow.wait_for_run(dag, run_id, seconds=300)
@@ -95,7 +95,7 @@ def report(session: dict[str, Any], points: list[dict[str, Any]], qpu: LocalQPU)
     say(f"\nSession {session['id']} ({session['mode']}, on {session['backend_name']})")
     for state, field in states:
         say(f"  {state:8} {when(session[field]):%H:%M:%S.%f}"[:-3])
-    say(f"  max_ttl  {session['max_ttl']} s from the first job's start: the bill's bound")
+    say(f"  max_ttl  {session['max_ttl']} s from the first job's start: the limit of the bill")
     say(f"\n{'angle':>7}  {'P(1)':>6}  {'expected':>8}  {'job':24} counts")
     for point in points:
         angle, job, counts = point["angle"], point["job_id"], point["counts"]
@@ -106,27 +106,27 @@ def report(session: dict[str, Any], points: list[dict[str, Any]], qpu: LocalQPU)
 
 
 def expected(angle: float) -> float:
-    """The probability of reading 1 after turning a qubit by ``angle``."""
+    """Return the probability of reading 1 after turning a qubit by ``angle``."""
     from math import sin
 
     return sin(angle / 2) ** 2
 
 
 def finished(qpu: LocalQPU, job_id: str) -> datetime:
-    """When a job ended, by the emulator's own account."""
+    """Return the time when a job ended, by the emulator's own record."""
     metrics = httpx.get(f"{qpu.root}/api/v1/jobs/{job_id}/metrics").raise_for_status().json()
     return when(metrics["timestamps"]["finished"])
 
 
 def when(text: str) -> datetime:
-    """A time as IBM writes it."""
+    """Parse a time as IBM writes it."""
     return datetime.fromisoformat(text)
 
 
 def stay(airflow: Airflow) -> NoReturn:
     """Leave everything up for a person with a browser."""
     say(f"\nAirflow's UI: {airflow.url}   user: admin   password: {airflow.password}")
-    say("The connection is under Admin > Connections; the Dags are ready to run. Ctrl-C ends it all.")
+    say("The connection is under Admin > Connections; the Dags are ready to run. Ctrl-C stops everything.")
     while True:
         time.sleep(1)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints the OpenAPI description of the REST service, as one behind a bearer token has it."""
+"""Print the OpenAPI description of the REST service, for one that requires a bearer token."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests, benchmarks and scripts share: a strict fake IBM, whole Airflows, small helpers."""
+"""Helpers of tests, benchmarks and scripts: a strict fake IBM, whole Airflows, processes, Dag tasks."""

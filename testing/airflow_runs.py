@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run Dags through Airflow, again and again: what ``dag.test()`` leaves out."""
+"""Runs of Dags: the parts of Airflow that ``dag.test()`` leaves out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Run:
         return str(self.tasks[task_id].state)
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
-        """The XCom of a task that is not mapped, or None."""
+        """Return the XCom of a task that is not mapped, or None."""
         found = self.xcom_of_each(task_id, key)
         return found[0] if found else None
 
     def xcom_of_each(self, task_id: str, key: str = "return_value") -> list[Any]:
-        """The XComs of a mapped task, in the order of its map indexes."""
+        """Return the XComs of a mapped task, in the order of its map indexes."""
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 
@@ -51,6 +51,33 @@ def serialize(dag: Any) -> None:
         SerializedDagModel.write_dag(lazy, bundle_name="dags-folder", session=session)
 
 
+def create_dag_run(dag: Any, run_id: str, logical_date: Any = None) -> Any:
+    """Create a run of the Dag in the database, as the scheduler does."""
+    from airflow.models.dagrun import get_or_create_dagrun
+    from airflow.sdk import timezone
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunTriggeredByType
+
+    now = timezone.utcnow()
+    with create_session() as session:
+        dag_run = get_or_create_dagrun(
+            dag=DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)),
+            run_id=run_id,
+            logical_date=logical_date,
+            data_interval=None,
+            run_after=now,
+            start_date=now,
+            conf=None,
+            triggered_by=DagRunTriggeredByType.TEST,
+            triggering_user_name="test",
+            session=session,
+        )
+        session.flush()
+        session.expunge_all()
+    return dag_run
+
+
 def cleared(result: Run, dag: Any, task_id: str) -> Run:
     """Clear a task of a finished run as a user does, and run it again."""
     from airflow.models.taskinstance import clear_task_instances
@@ -59,7 +86,7 @@ def cleared(result: Run, dag: Any, task_id: str) -> Run:
 
 
 def next_try(result: Run, dag: Any, task_id: str) -> Run:
-    """Run a task again as the scheduler does: the next attempt's task instance has another id."""
+    """Run a task again as the scheduler does: the next try's task instance has another id."""
 
     def prepare(tis, session):
         for ti in tis:
@@ -90,7 +117,7 @@ def _run_again(result: Run, dag: Any, task_id: str, prepare: Any) -> Run:
 
 
 def fails_once(monkeypatch, owner, name, *, before=True):
-    """The method fails the first time, before or after its work; returns the calls."""
+    """Let the method fail the first time, before or after its work; return the calls."""
     original, calls = getattr(owner, name), []
 
     def method(*args, **kwargs):
@@ -107,14 +134,14 @@ def fails_once(monkeypatch, owner, name, *, before=True):
 
 
 def failures_of(dag, run):
-    """Run the Dag, in which each task is to fail; its error by task id."""
-    told = {}
+    """Run the Dag, in which each task must fail at the first try; return the errors by task id."""
+    errors = {}
     for task in dag.tasks:
         task.on_failure_callback = [
-            lambda context: told.update({context["ti"].task_id: context["exception"]})
+            lambda context: errors.update({context["ti"].task_id: context["exception"]})
         ]
     result = run(dag)
-    assert {task_id: str(ti.state) for task_id, ti in result.tasks.items()} == dict.fromkeys(told, "failed")
+    assert {task_id: str(ti.state) for task_id, ti in result.tasks.items()} == dict.fromkeys(errors, "failed")
     assert {ti.try_number for ti in result.tasks.values()} == {1}
-    assert len(told) == len(dag.tasks)
-    return {task_id: str(error) for task_id, error in told.items()}
+    assert len(errors) == len(dag.tasks)
+    return {task_id: str(error) for task_id, error in errors.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -26,31 +27,31 @@ PASSWORD_FILE = "simple_auth_manager_passwords.json.generated"
 
 @dataclass
 class Airflow:
-    """A running ``airflow standalone``, spoken to through its public REST API."""
+    """A running ``airflow standalone``, and its public REST API."""
 
     url: str
     home: Path
     process: subprocess.Popen[bytes]
     http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Of its processes: for more of them."""
+    """The environment of its processes, for further ones."""
 
     @property
     def password(self) -> str:
-        """The generated password of the user ``admin``."""
+        """Return the generated password of the user ``admin``."""
         return json.loads((self.home / PASSWORD_FILE).read_text())["admin"]
 
     def get(self, path: str, **params: Any) -> Any:
-        """GET from the REST API."""
+        """Send a GET request to the REST API."""
         return self._json("GET", path, params=params)
 
     def put_connection(self, connection: Mapping[str, Any]) -> None:
-        """Store a connection, in place of one with the same id."""
+        """Store a connection, and replace one with the same id."""
         self.http.delete(f"{self.url}/api/v2/connections/{connection['connection_id']}")
         self._json("POST", "/connections", json=dict(connection))
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
-        """Unpause a Dag and start a run of it; returns the run's id."""
+        """Unpause a Dag and start a run of it; return the run's id."""
         self._json("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
         run = self._json("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
         return run["dag_run_id"]
@@ -60,7 +61,7 @@ class Airflow:
         until(lambda: dag_ids <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, seconds)
 
     def wait_for_run(self, dag_id: str, run_id: str, seconds: float) -> str:
-        """Wait for the end of a run; returns its state."""
+        """Wait for the end of a run; return its state."""
         state = until(
             lambda: (s := self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"]) in FINAL_STATES and s,
             seconds,
@@ -68,17 +69,17 @@ class Airflow:
         return str(state)
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
-        """The task instances of a run, by task id."""
+        """Return the task instances of a run, by task id."""
         found = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
         return {task["task_id"]: task for task in found}
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
-        """An XCom, decoded."""
+        """Return an XCom, decoded."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.get(path, deserialize=False)["value"]
 
     def log_in(self) -> None:
-        """Get a token of Airflow's own."""
+        """Get a token for Airflow's API."""
         credentials = {"username": "admin", "password": self.password}
         token = self.http.post(f"{self.url}/auth/token", json=credentials).raise_for_status().json()
         self.http.headers["Authorization"] = f"Bearer {token['access_token']}"
@@ -94,10 +95,10 @@ def running_airflow(home: Path, dags: Path, environment: Mapping[str, str]) -> I
 
     :param home: ``AIRFLOW_HOME``; made if it does not exist. The log is ``standalone.log`` in it.
     :param dags: Folder of the Dags.
-    :param environment: More environment variables: the connection, above all.
+    :param environment: More environment variables, such as the connection.
     """
     home.mkdir(parents=True, exist_ok=True)
-    heed_signals()
+    handle_signals_alike()
     port, *log_ports = free_ports(3)
     env = {**os.environ, **settings(home, dags, port, log_ports), **environment}
     # standalone starts `airflow` by name.
@@ -121,7 +122,7 @@ def running_airflow(home: Path, dags: Path, environment: Mapping[str, str]) -> I
 
 
 def settings(home: Path, dags: Path, port: int, log_ports: list[int]) -> dict[str, str]:
-    """Airflow's configuration, as environment variables."""
+    """Return Airflow's configuration, as environment variables."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
@@ -139,7 +140,7 @@ def settings(home: Path, dags: Path, port: int, log_ports: list[int]) -> dict[st
 
 
 def is_healthy(airflow: Airflow) -> bool:
-    """Whether all four components report health."""
+    """Return True if all four components report health."""
     if airflow.process.poll() is not None:
         log = (airflow.home / "standalone.log").read_text(errors="replace")
         raise RuntimeError(f"airflow standalone ended:\n{log[-3000:]}")
@@ -151,18 +152,18 @@ def is_healthy(airflow: Airflow) -> bool:
     return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
 
 
-def heed_signals() -> None:
+def handle_signals_alike() -> None:
     """
-    End by interrupt or by SIGTERM alike, so that what was started is stopped.
+    Raise KeyboardInterrupt on SIGINT and on SIGTERM, so that all that was started is stopped.
 
-    A shell's background jobs ignore interrupts, and their children inherit that: undone here as well.
+    A shell's background jobs ignore SIGINT, and their children inherit that; this handles it again.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt standalone, which ends its children; kill what is left of its own process group."""
+    """Interrupt standalone, which ends its children; kill the rest of its process group."""
     process.send_signal(signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
@@ -172,19 +173,25 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def until(condition: Any, seconds: float) -> Any:
-    """Ask every half a second until the answer is true; returns it."""
+    """Wait until the condition returns something true, asking every half a second; return that."""
     deadline = time.monotonic() + seconds
-    while not (answer := condition()):
+    while not (result := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {seconds:g} s")
         time.sleep(0.5)
-    return answer
+    return result
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody uses now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
+    """
+    Return ports on loopback that no process uses now.
+
+    They lie below those that the kernel gives to other processes, none of which so gets a port between this
+    call and the use of it.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
     return ports

@@ -26,7 +26,7 @@ class LocalQPU:
 
     @property
     def connection(self) -> str:
-        """An Airflow connection to it, as JSON."""
+        """Return an Airflow connection to it, as JSON."""
         host, _, port = self.root.rpartition(":")
         return json.dumps(
             {
@@ -40,11 +40,11 @@ class LocalQPU:
         )
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Its own account of the jobs."""
+        """Return its own record of the jobs."""
         return httpx.get(f"{self.root}/_localqpu/jobs").json()["jobs"]
 
     def requests(self) -> list[dict[str, Any]]:
-        """Its journal."""
+        """Return its journal of requests."""
         return httpx.get(f"{self.root}/_localqpu/requests").json()["requests"]
 
 

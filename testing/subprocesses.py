@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the processes that a benchmark needs, talks JSON lines with them, and ends what it started."""
+"""Processes that a benchmark starts, exchanges JSON lines with, and ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-_LAST_WORDS_SECONDS = 10
+_STOP_SECONDS = 10
 
 
 class Server:
@@ -24,8 +24,8 @@ class Server:
         self.about: dict[str, Any] = json.loads(_line_of(process))
 
     def stop(self) -> dict[str, Any]:
-        """End it by closing its standard input; returns its last words: what it counted."""
-        last, _ = self._process.communicate(timeout=_LAST_WORDS_SECONDS)
+        """End it by closing its standard input; return its last line: what it counted."""
+        last, _ = self._process.communicate(timeout=_STOP_SECONDS)
         return dict(json.loads(last))
 
 
@@ -52,10 +52,10 @@ def serving(module: str, *arguments: str) -> Iterator[Server]:
 
 
 def answer_of(
-    command: Sequence[str], timeout: float, question: object = None, **variables: str
+    command: Sequence[str], timeout: float, request: object = None, **variables: str
 ) -> dict[str, Any]:
     """
-    Run a process to its end, the question on its input as JSON; return its last line, read as JSON.
+    Run a process to its end, with the request on its input as JSON; return its last line, read as JSON.
 
     :param variables: Set in its environment.
     """
@@ -63,7 +63,7 @@ def answer_of(
         command,
         cwd=ROOT,
         env={**_environment(), **variables},
-        input=json.dumps(question),
+        input=json.dumps(request),
         timeout=timeout,
         text=True,
         capture_output=True,
@@ -76,7 +76,7 @@ def answer_of(
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with a cache of compiled modules of its own: whoever installed them may have left that out."""
+    """Return our environment, with a cache of compiled modules: packages may be installed without one."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**environment, "PYTHONPYCACHEPREFIX": str(ROOT / ".bench" / "pycache")}
 

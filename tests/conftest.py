@@ -3,52 +3,66 @@
 
 from __future__ import annotations
 
-import base64
+import gc
+import itertools
 import os
-import tempfile
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-# Airflow reads its home when it is first imported, so this comes before everything.
-AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
-os.environ.update(
-    AIRFLOW_HOME=str(AIRFLOW_HOME),
-    AIRFLOW__CORE__LOAD_EXAMPLES="false",
-    AIRFLOW__CORE__UNIT_TEST_MODE="false",
-    AIRFLOW__CORE__FERNET_KEY=base64.urlsafe_b64encode(os.urandom(32)).decode(),
-    AIRFLOW__CORE__DAGS_FOLDER=str(AIRFLOW_HOME / "dags"),
-    AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="300",
-)
-(AIRFLOW_HOME / "dags").mkdir()
-for name in (
-    "IBM_CLOUD_API_KEY",
-    "IBM_QUANTUM_CRN",
-    "IBM_QUANTUM_API_VERSION",
-    "AIRFLOW_CONN_IBM_QUANTUM_DEFAULT",
-):
-    os.environ.pop(name, None)
+import pytest
 
-import gc  # noqa: E402
-import itertools  # noqa: E402
-import json  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import threading  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from typing import Any  # noqa: E402
-
-import pytest  # noqa: E402
-
-from testing.airflow_runs import Run, serialize  # noqa: E402
-from testing.fake_ibm import FakeIBM  # noqa: E402
-from testing.localqpu import running_localqpu  # noqa: E402
-from testing.secret_scan import traces  # noqa: E402
+from testing.airflow_home import AIRFLOW_HOME  # before everything that imports Airflow
+from testing.airflow_runs import Run, serialize
+from testing.connections import connection_to
+from testing.fake_ibm import FakeIBM
+from testing.localqpu import running_localqpu
+from testing.retry_policies import quick_retries
+from testing.secret_scan import SECRETS, remember_secrets, traces
+from testing.triggerer import triggerer_comms
 
 _ended = itertools.count(1)
 
-SECRETS: set[str] = set()
-"""Every API key and token that the tests of this process have used."""
+
+NEED_AIRFLOW = {"airflow_db", "localqpu", "emulator"}
+"""Fixtures that start an Airflow database or localqpu, which takes seconds."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--log-lines",
+        type=int,
+        default=50,
+        help="how many lines a failed test shows of each of its logs, from the end (default: 50; 0: all)",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if most := item.config.getoption("--log-lines"):
+        report.sections = [(name, _last_lines(text, most)) for name, text in report.sections]
+    return report
+
+
+def _last_lines(text: str, most: int) -> str:
+    lines = text.splitlines()
+    left_out = len(lines) - most
+    if left_out <= 0:
+        return text
+    return "\n".join([f"[{left_out} lines left out; --log-lines=0 shows all]", *lines[-most:]])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # Most tests of the command start it as a process, which imports Airflow each time.
+        if NEED_AIRFLOW & set(getattr(item, "fixturenames", ())) or item.path.parent.name == "cli":
+            item.add_marker(pytest.mark.airflow)
 
 
 def pytest_configure() -> None:
@@ -70,24 +84,6 @@ def pytest_runtest_logfinish() -> None:
 
 def pytest_sessionfinish() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
-
-
-def remember_secrets(ibm: FakeIBM) -> None:
-    """Note what must not be found anywhere."""
-    SECRETS.add(ibm.api_key)
-    SECRETS.update(token.value for token in ibm.tokens)
-
-
-def connection_to(ibm: FakeIBM, **extra: object) -> str:
-    """An Airflow connection to the fake, as JSON."""
-    return json.dumps(
-        {
-            "conn_type": "ibm_quantum",
-            "host": ibm.url,
-            "password": ibm.api_key,
-            "extra": {"crn": ibm.crn, "iam_url": ibm.iam_url, **extra},
-        }
-    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -175,36 +171,79 @@ def dag(request):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The client's own attempts, with short pauses between them."""
-    from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+    """The client's own retries, with short delays between them."""
+    quick_retries(monkeypatch)
 
-    policy = RetryPolicy(max_elapsed=10, initial_backoff=0.05, max_backoff=0.2, list_lag=0.3)
-    monkeypatch.setattr("airflow_provider_ibm_sessions.client.client.RetryPolicy", lambda: policy)
+
+@pytest.fixture(scope="session")
+def warm(airflow_db):
+    """Everything that forked workers need is imported once, in the parent."""
+    from testing.worker_process import warm_up
+
+    with pytest.MonkeyPatch.context() as patch:
+        warm_up("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", patch)
 
 
 @pytest.fixture
-def terminate():
-    """Send this process Airflow's signal to end the task, as soon as something is so: ``terminate(when)``."""
-    handler = signal.getsignal(signal.SIGTERM)
+def supervisor(airflow_db):
+    """A triggerer's connection to Airflow."""
+    with triggerer_comms() as supervisor:
+        yield supervisor
+
+
+@pytest.fixture
+def when():
+    """Do something as soon as a condition holds, in a thread: ``when(condition, action)``."""
     over = threading.Event()
-
-    def watch(when):
-        while not over.wait(0.02):
-            if when():
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
     threads = []
 
-    def start(when):
-        threads.append(threading.Thread(target=watch, args=(when,), daemon=True))
+    def watch(condition, action):
+        while not over.wait(0.02):
+            if condition():
+                action()
+                return
+
+    def start(condition, action):
+        threads.append(threading.Thread(target=watch, args=(condition, action), daemon=True))
         threads[-1].start()
 
     yield start
     over.set()
     for thread in threads:
         thread.join()
+
+
+@pytest.fixture
+def terminate(when, monkeypatch):
+    """End a task by Airflow's signal, once a condition holds: ``terminate(condition)``."""
+    # On a busy machine, Airflow's answer whether another try is active may take longer.
+    monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.task_mixin._ASK_SECONDS", 30.0)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield lambda condition: when(condition, lambda: os.kill(os.getpid(), signal.SIGTERM))
     signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def time_out(when, monkeypatch):
+    """End a task by its ``execution_timeout``, which must be long, once a condition holds."""
+    from airflow.sdk.execution_time.timeout import TimeoutPosix
+
+    left, leave = threading.Event(), TimeoutPosix.__exit__
+
+    def leave_and_note(self, *error):
+        left.set()
+        return leave(self, *error)
+
+    def strike():
+        assert callable(signal.getsignal(signal.SIGALRM)), "the task has no execution_timeout"
+        left.clear()
+        os.kill(os.getpid(), signal.SIGALRM)
+        # An event loop swallows what is raised in one of its callbacks.
+        while not left.wait(10):
+            os.kill(os.getpid(), signal.SIGALRM)
+
+    monkeypatch.setattr(TimeoutPosix, "__exit__", leave_and_note)
+    return lambda condition: when(condition, strike)
 
 
 @pytest.fixture

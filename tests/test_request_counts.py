@@ -32,8 +32,8 @@ from airflow_provider_ibm_sessions.operators.session import (
 from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
 from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
 from testing.airflow_runs import fails_once, next_try
-from tests.conftest import connection_to
-from tests.operators.test_session import submit_job
+from testing.connections import connection_to
+from testing.session_requests import submit_job
 
 TOKEN = "POST /identity/token"
 OPEN = "POST /v1/sessions"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from testing.airflow_home import AIRFLOW_HOME
 from testing.secret_scan import traces
-from tests.conftest import AIRFLOW_HOME
 
 
 def test_the_search_finds_what_is_there(airflow_db):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What waiting costs: paid idle seconds of the QPU, worker slots, memory, requests.
+The cost of waiting: paid idle seconds of the QPU, worker slots, memory, requests.
 
 The same experiment is run in four ways by one whole Airflow, each against a strict fake of IBM's service of
 its own, on loopback.

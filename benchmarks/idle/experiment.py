@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The experiment that all contenders run: for their Dags and for the benchmark. Standard library only."""
+"""The experiment that all candidates run: for their Dags and for the benchmark. Standard library only."""
 
 from __future__ import annotations
 

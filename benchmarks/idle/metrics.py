@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read from the service's books and from Airflow's event log. Instants in seconds."""
+"""Metrics from the service's recorded state and from Airflow's event log. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _AT_REST = {"success", "failed", "skipped", "deferred", "up_for_retry", "up_for_
 Records = Sequence[Mapping[str, Any]]
 
 
-def paid_idle(books: Mapping[str, Any]) -> float:
-    """Seconds billed in which no job ran: gaps between jobs, and from the last job's end to the meter's."""
-    open_ = [session["id"] for session in books["session_records"] if session["metered_since"]]
+def paid_idle(recorded: Mapping[str, Any]) -> float:
+    """Return the billed seconds in which no job ran: gaps between jobs, and after the last job."""
+    open_ = [session["id"] for session in recorded["session_records"] if session["metered_since"]]
     if open_:
         raise RuntimeError(f"still billed: {open_}")
-    billed = sum(session["billed_seconds"] for session in books["session_records"])
-    ran = covered((job["started"], job["finished"]) for job in books["job_records"])
+    billed = sum(session["billed_seconds"] for session in recorded["session_records"])
+    ran = covered((job["started"], job["finished"]) for job in recorded["job_records"])
     return round(billed - ran, 6) + 0.0  # no minus zero
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """The length of a union of intervals."""
+    """Return the total length of the union of the intervals."""
     total, reached = 0.0, 0.0
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, reached))
@@ -34,7 +34,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 def slot_seconds(events: Records) -> float:
     """
-    Time in a worker, by Airflow's own event log.
+    Return the seconds in a worker, by Airflow's own event log.
 
     A task instance's ``duration`` does not serve: after a deferral it still counts from the first start.
     """

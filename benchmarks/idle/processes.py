@@ -14,7 +14,7 @@ from benchmarks.memory import MB
 
 _SECONDS = 0.25
 _TASK = "airflow worker -- "
-"""How Airflow titles a process that runs a task, its task instance's id behind it. Not so on macOS."""
+"""Airflow's title of a process that runs a task, followed by the task instance's id. Not on macOS."""
 
 
 @dataclass

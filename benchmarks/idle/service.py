@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The tests' fake IBM service for one contender; ends with its standard input and tells what happened.
+The tests' fake IBM service for one candidate; ends with its standard input and prints what happened.
 
 It bills by its own clock.
 """
@@ -16,7 +16,7 @@ from testing.fake_ibm import FakeIBM
 
 
 def main(queue_seconds: float) -> None:
-    """Print where it is, wait for the end of the input, print the books."""
+    """Print the address, wait for the end of the input, print the recorded state."""
     settings = {"queue_seconds": queue_seconds, "job_seconds": JOB_SECONDS, "lanes": LANES}
     with FakeIBM(latency=LATENCY, **settings) as ibm:
         about = {"host": ibm.url, "iam_url": ibm.iam_url, "password": ibm.api_key, "crn": ibm.crn}
@@ -26,7 +26,7 @@ def main(queue_seconds: float) -> None:
 
 
 def account(ibm: FakeIBM) -> dict[str, object]:
-    """The books, and the full record of each session and job."""
+    """Return the recorded state, with the full record of each session and job."""
     return {
         **ibm.books(),
         "session_records": [dataclasses.asdict(session) for session in ibm.sessions.values()],

@@ -20,9 +20,9 @@ import pytest
 from airflow_provider_ibm_sessions.cli.main import FAILED, INTERRUPTED, REFUSED, UNKNOWN, WRONG, main, parser
 from airflow_provider_ibm_sessions.cli.output import format_duration
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN
+from testing.connections import connection_to
 from testing.fake_ibm import Fault
 from tests.client.conftest import QUICK, assert_hidden
-from tests.conftest import connection_to
 from tests.server.conftest import BEARER, BODY, TOKEN, request_of, until
 
 COMMAND = [sys.executable, "-m", "airflow_provider_ibm_sessions.cli.main"]
@@ -172,11 +172,11 @@ def started(environment, *arguments, **options):
 def test_a_session_whose_creation_is_interrupted_is_closed(ibm, environment, numbers):
     ibm.script(Fault("POST", "/v1/sessions", delay=1.0, phase="after"))
     process = started(environment, *CREATE, "--conn-id", "quantum", stdout=subprocess.PIPE)
-    until(lambda: ibm.sessions, 60)
+    until(lambda: ibm.sessions)
     for number in numbers:
         process.send_signal(number)
         time.sleep(0.2)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (INTERRUPTED, "")
     [name] = ibm.sessions
     assert name in err
@@ -189,7 +189,7 @@ def test_a_session_whose_id_cannot_be_printed_is_closed(ibm, environment):
     os.close(reading)
     process = started(environment, *CREATE, "--conn-id", "quantum", stdout=writing)
     os.close(writing)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == FAILED
     [name] = ibm.sessions
     assert name in err
@@ -199,7 +199,7 @@ def test_a_session_whose_id_cannot_be_printed_is_closed(ibm, environment):
 def test_a_session_whose_id_no_disk_takes_is_closed(ibm, environment):
     with open("/dev/full", "w") as full:
         process = started(environment, *CREATE, "--conn-id", "quantum", stdout=full)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == FAILED
     assert "No space left" in err
     assert "Traceback" not in err
@@ -220,7 +220,7 @@ def test_without_an_output_nothing_is_sent(ibm, environment, arguments):
 
 def test_a_database_that_fails_is_told_in_a_line(ibm, environment, tmp_path):
     process = started(environment | {"AIRFLOW_HOME": str(tmp_path)}, "sweep", "--conn-id", "quantum")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == FAILED
     assert "Airflow's database: " in err.splitlines()[-1]
     assert "Traceback" not in err
@@ -230,7 +230,7 @@ def test_what_a_terminal_does_not_have_is_shown_otherwise(ibm, environment):
     name = ibm.plant_session(user="josé").id
     ascii_only = {"PYTHONIOENCODING": "ascii"}
     process = started(environment | ascii_only, "get", name, "--conn-id", "quantum", stdout=subprocess.PIPE)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "jos\\xe9" in out
 
@@ -239,7 +239,7 @@ def test_airflows_log_is_not_in_the_answer(ibm, environment):
     ibm.plant_session()
     loud = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
     process = started(environment | loud, "list", "--json", "--conn-id", "quantum", stdout=subprocess.PIPE)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert len(json.loads(out)) == 1
     assert "debug" in err
 
@@ -258,7 +258,7 @@ def test_it_serves_until_it_is_told_to_end(ibm, environment, interface, tmp_path
             assert httpx.post(f"{url}/v1/sessions", json=BODY, headers=BEARER, timeout=30).status_code == 200
             assert len(ibm.sessions) == 1
         process.terminate()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
         assert process.returncode in (0, -signal.SIGTERM)
     finally:
         process.kill()
@@ -275,7 +275,7 @@ class Service:
         self.place = urlsplit(serving.split()[-1])
 
     def open_session(self):
-        connection = socket.create_connection((self.place.hostname, self.place.port), timeout=60)
+        connection = socket.create_connection((self.place.hostname, self.place.port), timeout=300)
         connection.sendall(request_of(self.place, "POST", "/v1/sessions", BODY))
         return connection
 
@@ -307,7 +307,7 @@ def test_a_service_ends_in_order_however_it_is_told(ibm, service, numbers, stays
             caller.close()
         service.told(numbers)
         answer = caller.recv(10_000) if stays else b""
-        _, err = service.process.communicate(timeout=60)
+        _, err = service.process.communicate(timeout=300)
     assert err.count("which can take minutes") == 1
     assert answer.startswith(b"HTTP/1.1 200") is stays
     assert len(ibm.books()["accepting"]) == int(stays)
@@ -320,7 +320,7 @@ def test_a_service_whose_terminal_has_gone_ends_in_order(ibm, service):
         caller.close()
         service.process.stderr.close()
         service.told([signal.SIGHUP, signal.SIGTERM])
-        service.process.wait(timeout=60)
+        service.process.wait(timeout=300)
     assert ibm.books()["accepting"] == []
 
 
@@ -437,7 +437,7 @@ def test_airflow_offers_it(ibm, airflow_db):
     ibm.plant_session()
     environment = {**os.environ, "AIRFLOW_CONN_IBM_QUANTUM_DEFAULT": connection_to(ibm)}
     command = [sys.executable, "-m", "airflow", "ibm-quantum", "list", "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     [found] = json.loads(done.stdout[done.stdout.index("[") :])
     assert found["id"] in ibm.sessions

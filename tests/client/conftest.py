@@ -160,11 +160,14 @@ def exchanges(ibm):
     return len(ibm.requests("POST", TOKEN))
 
 
+_BOUND = []
+
+
 def free_port():
-    """A port of the loopback on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of the loopback on which nobody listens: bound, so that no other process gets it meanwhile."""
+    _BOUND.append(socket.socket())
+    _BOUND[-1].bind(("127.0.0.1", 0))
+    return _BOUND[-1].getsockname()[1]
 
 
 def http(body=b"", status="200 OK", kind="application/json", **headers):

@@ -15,9 +15,9 @@ from airflow_provider_ibm_sessions.client.errors import (
     ServerError,
 )
 from airflow_provider_ibm_sessions.client.flows import JobSet, Progress
+from testing.bad_values import BAD_IDS
 from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF
-from tests.client.test_validation import BAD_IDS
 
 JOBS = "/v1/jobs"
 UNKNOWN = "d0000000000000000000"

@@ -19,9 +19,9 @@ from airflow_provider_ibm_sessions.client.errors import (
     OutcomeUnknownError,
     ServerError,
 )
+from testing.bad_values import BAD_IDS, BAD_TTLS
 from testing.fake_ibm import FakeIBM, Fault
 from tests.client.conftest import ONE_TRY, TOKEN, exchanges
-from tests.client.test_validation import BAD_IDS, BAD_TTLS
 
 
 def test_the_life_of_a_session(ibm, api):

@@ -59,16 +59,19 @@ def test_the_session_is_closed_when_the_function_raises(localqpu, dag, run, outp
     assert len(sent) == 1
 
 
-def test_the_session_is_closed_when_the_time_is_over(localqpu, dag, run):
+def test_the_session_is_closed_when_the_time_is_over(localqpu, dag, run, time_out):
+    entered = []
     with dag:
 
-        @task.ibm_quantum_session(backend=localqpu.backend, execution_timeout=timedelta(seconds=8))
+        @task.ibm_quantum_session(backend=localqpu.backend, execution_timeout=timedelta(minutes=10))
         def work(session):
             import time
 
+            entered.append(session)
             time.sleep(60)
 
         work()
+    time_out(lambda: entered)
     result = run(dag)
     assert result.state == "failed"
     assert session_of(result).is_closed

@@ -7,8 +7,8 @@ import pytest
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM
-from tests.conftest import connection_to
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/account:instance::"
 EU_CRN = CRN.replace("us-east", "eu-de")

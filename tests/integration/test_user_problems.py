@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hurts those who schedule quantum experiments today, one test for each: here it does not."""
+"""Problems of users who schedule quantum experiments without this package: one test for each."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import threading
 
 import pytest
 from airflow.models.trigger import Trigger
@@ -22,12 +21,12 @@ from airflow_provider_ibm_sessions.operators.session import (
 )
 from testing.airflow_runs import serialize
 from testing.fake_ibm import Fault
-from tests.integration.test_process_death import Scenario, warm  # noqa: F401
-from tests.operators.test_session import submit_job
-from tests.triggers.test_job import supervisor, taken_away  # noqa: F401
+from testing.session_requests import submit_job
+from testing.triggerer import cancel_trigger
+from testing.worker_process import WorkerRun
 
 pytestmark = [
-    pytest.mark.usefixtures("connection", "airflow_db", "quick"),
+    pytest.mark.usefixtures("connection", "quick", "warm"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
 ]
@@ -66,8 +65,8 @@ def test_session_left_open_after_a_failure(ibm, dag, run, fault):
 
 
 @pytest.mark.parametrize("fault", [{"status": 504}, {"drop": True}], ids=str)
-def test_create_answered_504_or_the_reply_lost(ibm, dag, run, fault):
-    """A session is open, nobody knows its name, and whoever asks again gets another one."""
+def test_create_answered_504_or_the_response_lost(ibm, dag, run, fault):
+    """A session is open, its id is unknown, and another request opens another one."""
     ibm.script(Fault("POST", "/v1/sessions", phase="after", **fault))
     create()
     result = run(dag)
@@ -75,21 +74,21 @@ def test_create_answered_504_or_the_reply_lost(ibm, dag, run, fault):
 
 
 def test_worker_killed_after_the_post(ibm, dag):
-    """The only process that knew the session is gone."""
+    """The only process that knew the session has died."""
     opener = create(retries=1)
     serialize(dag)
-    scenario = Scenario(ibm, opener, "run")
-    assert scenario.worker.attempt(("after", 2)) == signal.SIGKILL
+    observed = WorkerRun(ibm, opener, "run")
+    assert observed.worker.attempt(("after", 2)) == signal.SIGKILL
     [session_id] = ibm.sessions
-    scenario.worker.bury()
-    scenario.worker.attempt()
-    assert scenario.result() == session_id
+    observed.worker.report_lost()
+    observed.worker.attempt()
+    assert observed.result() == session_id
     assert list(ibm.sessions) == [session_id]
 
 
 @pytest.mark.usefixtures("supervisor")
 def test_deferred_task_killed_by_a_user(ibm, dag):
-    """No worker is there to be told, and the jobs run on, and are billed."""
+    """No worker is there to receive a signal, so the jobs run on, and are billed."""
     ibm.settings.job_seconds = HOUR
     worker = a_worker(ibm, dag, run_jobs(deferrable=True))
     assert worker.attempt() is None
@@ -98,20 +97,20 @@ def test_deferred_task_killed_by_a_user(ibm, dag):
     with create_session() as session:
         session.merge(ti).state = "failed"
     trigger.task_instance = ti
-    taken_away(trigger)
+    cancel_trigger(trigger)
     assert ibm.books()["sessions"] == {"closed": 1}
     assert ibm.books()["jobs"] == {"Cancelled": 3}
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_qpu_sits_idle_until_someone_notices(ibm, dag, run, deferrable):
-    """The jobs have ended, and the session is held, and paid for, until its idle limit."""
+    """The jobs have ended, and the session stays open, and is billed, until its idle limit."""
     ibm.settings.job_seconds = 0.1
     run_jobs(deferrable=deferrable, poll_interval=1)
     assert run(dag).state == "success"
     [session] = ibm.sessions.values()
     assert session.closed_at == max(job.finished for job in ibm.jobs.values())
-    assert session.state_reason == "session_closed_early", "by itself, without anyone's asking"
+    assert session.state_reason == "session_closed_early", "by itself, without a request"
 
 
 def test_hours_of_queueing(ibm, dag):
@@ -127,7 +126,7 @@ def test_hours_of_queueing(ibm, dag):
     with create_session() as session:
         Trigger.submit_event(ti.trigger_id, event, session=session)
     assert worker.attempt() is None
-    assert str(worker._ti().state) == "success"
+    assert str(worker.task_instance().state) == "success"
     assert ibm.books()["jobs"] == {"Completed": 3}
 
 
@@ -135,7 +134,7 @@ def test_hours_of_queueing(ibm, dag):
     ("drain", "outcome"), [(True, {"Completed": 2}), (False, {"Completed": 1, "Failed": 1})]
 )
 def test_close_or_cancel(ibm, dag, run, drain, outcome):
-    """One of two words that sound alike makes queued jobs vanish."""
+    """Of two words that sound alike, one loses the queued jobs."""
     ibm.settings.lanes, ibm.settings.job_seconds = 1, 0.5 if drain else 60
     session_id = ibm.plant_session(age=1).id
     running, queued = [submit_job(ibm, session_id) for _ in range(2)]
@@ -149,18 +148,18 @@ def test_close_or_cancel(ibm, dag, run, drain, outcome):
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_token_expires_in_hour_2(ibm, dag, run, deferrable):
-    """The loop goes on for longer than what it has logged in with."""
+def test_token_expires_in_hour_2(ibm, dag, run, when, deferrable):
+    """The loop runs for longer than its token is valid."""
     ibm.settings.job_seconds = 2 * HOUR
     run_jobs(deferrable=deferrable, timeout=60)
-    with hours_pass(ibm, 2, lambda: ibm.requests("GET", "/v1/jobs")):
-        assert run(dag).state == "success"
+    when(lambda: ibm.requests("GET", "/v1/jobs"), lambda: ibm.clock.advance(2 * HOUR))
+    assert run(dag).state == "success"
     assert ibm.books()["token_exchanges"] == 2
     assert ibm.books()["jobs"] == {"Completed": 3}
 
 
 def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run):
-    """The same, with no request in vain."""
+    """The token is renewed early, so that no request is refused."""
     ibm.settings.token_lifetime = 4
     ibm.settings.job_seconds = 3
     run_jobs()
@@ -171,12 +170,12 @@ def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run):
 
 def a_worker(ibm, dag, operator):
     serialize(dag)
-    return Scenario(ibm, operator, "run").worker
+    return WorkerRun(ibm, operator, "run").worker
 
 
 def deferred(worker):
     """The trigger of a deferred task, as a triggerer makes it from the database; and the task instance."""
-    ti = worker._ti()
+    ti = worker.task_instance()
     with create_session() as session:
         row = session.get(Trigger, ti.trigger_id)
         return import_string(row.classpath)(**row.kwargs), ti
@@ -184,24 +183,3 @@ def deferred(worker):
 
 async def first_event(trigger):
     return await anext(trigger.run())
-
-
-class hours_pass:  # noqa: N801
-    """Hours pass at IBM, at once, when something is so."""
-
-    def __init__(self, ibm, hours, when):
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, args=(ibm, hours, when), daemon=True)
-
-    def _watch(self, ibm, hours, when):
-        while not self._over.wait(0.02):
-            if when():
-                ibm.clock.advance(hours * HOUR)
-                return
-
-    def __enter__(self):
-        self._thread.start()
-
-    def __exit__(self, *_):
-        self._over.set()
-        self._thread.join()

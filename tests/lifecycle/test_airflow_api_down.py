@@ -19,14 +19,20 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCreateSessionOperator,
 )
 from testing.airflow_runs import next_try
+from testing.connections import connection_to
+from testing.dag_tasks import AT_ONCE, decisions, own, run_jobs, sweep
 from testing.fake_ibm import FakeIBM
-from tests.conftest import connection_to, remember_secrets
-from tests.lifecycle.test_session_recovery import lost, not_done, posts, same_fingerprint
-from tests.operators.test_job_retries import AT_ONCE
-from tests.operators.test_run_jobs import run_jobs
-from tests.operators.test_sweep import HOUR, is_open, own, sweep, verdicts
+from testing.secret_scan import remember_secrets
+from testing.session_requests import (
+    create_requests,
+    dropped_request,
+    is_open,
+    lost_response,
+    share_fingerprint,
+)
 
 CONN = "ibm_quantum_default"
+HOUR = 3600
 A_SECOND = {"retry_delay": timedelta(seconds=1)}
 
 
@@ -165,7 +171,7 @@ class TestVariables:
         result = run(dag)
         assert result.state_of("sweep") == "failed"
         assert len(asked) == 4
-        assert sorted(verdicts(result).values()) == ["its owner cannot be found out", "orphaned"]
+        assert sorted(decisions(result).values()) == ["its owner cannot be found out", "orphaned"]
         assert sorted([is_open(ibm, unknown), is_open(ibm, orphan)]) == [False, True]
 
     def test_a_sweep_leaves_alone_what_may_be_live(self, ibm, run, monkeypatch):
@@ -185,29 +191,29 @@ class TestVariables:
             sweep()
         result = run(sweeper)
         assert result.state == "failed"
-        assert sorted(verdicts(result).values()) == ["its owner cannot be found out", "orphaned"]
+        assert sorted(decisions(result).values()) == ["its owner cannot be found out", "orphaned"]
         assert sorted(is_open(ibm, session_id) for session_id in planted) == [False, True]
 
     def test_what_may_be_ours_is_not_opened_twice(self, ibm, dag, run, airflow_fails, output):
         with dag:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
-        ibm.script(lost())
+        ibm.script(lost_response())
         airflow_fails("Variable", times=2)
         first = run(dag)
         assert first.state == "failed"
         [name] = ibm.sessions
         assert "Airflow did not say if it has the variable" in output()
         assert next_try(first, dag, "create").xcom("create") == name
-        assert len(posts(ibm)) == 1
+        assert len(create_requests(ibm)) == 1
 
     def test_what_is_anothers_is_not_taken_up(self, ibm, dag, run, monkeypatch, airflow_fails):
-        same_fingerprint(monkeypatch)
+        share_fingerprint(monkeypatch)
         with DAG("other", schedule=None, default_args={"retries": 0}) as other:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
         anothers = run(other).xcom("create")
         with dag:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez", retries=3, **A_SECOND)
-        ibm.script(not_done())
+        ibm.script(dropped_request())
         airflow_fails("Variable", times=5)
         assert run(dag).xcom("create") not in (anothers, None)
         assert str(MetastoreSessionRegistry().get_owner(anothers)).startswith("other.create")

@@ -10,33 +10,24 @@ from datetime import timedelta
 
 import pytest
 from airflow.sdk import task
-from sqlalchemy import select
 
 from airflow_provider_ibm_sessions.decorators.session import IBMQuantumSessionDecoratedOperator
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
 )
 from testing.airflow_runs import cleared, next_try
+from testing.connections import connection_to
+from testing.dag_tasks import registered_sessions, run_jobs
 from testing.fake_ibm import FakeIBM, Fault
-from tests.conftest import connection_to, remember_secrets
-from tests.lifecycle.test_session_recovery import posts
-from tests.operators.test_run_jobs import run_jobs
+from testing.secret_scan import remember_secrets
+from testing.session_requests import create_requests
 
-pytestmark = pytest.mark.usefixtures("connection", "quick")
+pytestmark = pytest.mark.usefixtures("connection", "quick", "airflow_db")
 
 CLOSE = {"method": "DELETE", "path": "/v1/sessions/*"}
 PARAMS = {"pubs": [["OPENQASM 3.0; bit[1] m; qubit[1] q;", None, 1]]}
-
-
-def entries():
-    from airflow.models.variable import Variable
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        return {key.removeprefix(PREFIX) for key in session.scalars(select(Variable.key))}
 
 
 @pytest.fixture
@@ -79,7 +70,7 @@ class TestRetriesOfAFunction:
         assert next_try(first, dag, "work").state_of("work") == "success"
         assert ibm.sessions[name].state == "closed"
         assert ibm.books()["accepting"] == []
-        assert not entries() & set(ibm.sessions)
+        assert not set(registered_sessions()) & set(ibm.sessions)
 
     def test_end_its_jobs_though_it_drains(self, ibm, dag, begun):
         first, name = begun
@@ -96,9 +87,9 @@ class TestRetriesOfAFunction:
         ibm.script(Fault(**CLOSE, status=403, times=None))
         ibm.script(Fault("PATCH", "/v1/sessions/*", status=403, times=None))
         assert next_try(first, dag, "work").state_of("work") == "failed"
-        assert len(posts(ibm)) == 1
+        assert len(create_requests(ibm)) == 1
         assert f"Session {name} may still be open" in output()
-        assert name in entries()
+        assert name in registered_sessions()
 
 
 class TestAnotherConnection:
@@ -111,7 +102,7 @@ class TestAnotherConnection:
         assert run(dag).state == "failed"
         [name] = ibm.books()["accepting"]
         assert f"must be 'ibm_quantum_default', with which session {name} was opened" in output()
-        assert name in entries()
+        assert name in registered_sessions()
         assert another_instance.requests("DELETE")
 
     def test_a_retry_there_opens_no_second_one(self, ibm, another_instance, dag, run, output):
@@ -183,7 +174,7 @@ class TestAirflowDoesNotAnswer:
         monkeypatch.setattr(Variable, "set", fail_once)
         with dag:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
-        assert run(dag).xcom("create") in entries()
+        assert run(dag).xcom("create") in registered_sessions()
 
 
 class TestRunJobs:

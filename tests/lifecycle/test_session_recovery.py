@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -26,15 +25,13 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
 )
-from testing.airflow_runs import Run, cleared, fails_once, failures_of, next_try, serialize
+from testing.airflow_runs import Run, cleared, create_dag_run, fails_once, failures_of, next_try, serialize
+from testing.dag_tasks import AT_ONCE, registered_sessions
 from testing.fake_ibm import Fault
-from tests.integration.test_process_death import _be_a_worker, _ended, begin, warm  # noqa: F401
-from tests.operators.test_sweep import entries
+from testing.session_requests import create_requests, dropped_request, lost_response, share_fingerprint
+from testing.worker_process import start_worker, wait_for_exit
 
-pytestmark = pytest.mark.usefixtures("connection", "quick")
-
-AT_ONCE = {"retry_delay": timedelta(0)}
-
+pytestmark = pytest.mark.usefixtures("connection", "quick", "airflow_db")
 
 JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0; bit[2] meas; qubit[2] q;", None, 10]]}}
 
@@ -51,18 +48,6 @@ def create_each(count, **kwargs):
 
 def create(**kwargs):
     return IBMQuantumCreateSessionOperator(**{"task_id": "create", "backend": "ibm_fez", **kwargs})
-
-
-def posts(ibm):
-    return ibm.requests("POST", "/v1/sessions")
-
-
-def lost(**kind):
-    return Fault("POST", "/v1/sessions", phase="after", **{"drop": True, **kind})
-
-
-def not_done(**kind):
-    return Fault("POST", "/v1/sessions", **{"drop": True, **kind})
 
 
 def task_instances(dag):
@@ -87,39 +72,26 @@ def queued(dag):
 
 def at_once(opener, dag):
     """Run all that is queued, each in a process of its own; returns how they ended."""
-    from airflow import settings
-
-    children = []
-    for ti in queued(dag):
-        settings.Session.remove()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        children.append(os.fork())
-        if children[-1] == 0:
-            _be_a_worker(opener, ti, None)
-    return [_ended(child) for child in children]
+    workers = [start_worker(opener, ti) for ti in queued(dag)]
+    return [wait_for_exit(worker) for worker in workers]
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 class TestTwentyAtOnce:
     """Twenty workers, in processes of their own, open sessions on one backend at the same moment."""
 
     def test_each_owns_one_though_no_reply_arrives(self, ibm, airflow_db, dag):
-        ibm.script(lost(times=10, delay=1), not_done(times=10, delay=1))
+        ibm.script(lost_response(times=10, delay=1), dropped_request(times=10, delay=1))
         opener = create_each(20, max_ttl="20m")
         serialize(dag)
-        dag_run = begin(dag, "run")
+        dag_run = create_dag_run(dag, "run")
         assert at_once(opener, dag) == [None] * 20
         owned = Run(dag_run).xcom_of_each("create")
         assert len(owned) == len(set(owned)) == 20
         assert sorted(ibm.books()["accepting"]) == sorted(owned)
-        assert len(posts(ibm)) == 30
-
-
-def same_fingerprint(monkeypatch):
-    """Let all tasks ask for the same max_ttl, as strangers may."""
-    monkeypatch.setattr(ibm_quantum, "_max_ttl_with_fingerprint", lambda _, max_ttl: (max_ttl - 7, True))
+        assert len(create_requests(ibm)) == 30
 
 
 class TestFingerprints:
@@ -128,11 +100,11 @@ class TestFingerprints:
             create(task_id=f"create_{number}", max_ttl=7200 + number % 3)
         create_each(3, task_id="mapped", max_ttl=7201)
         assert run(dag).state == "success"
-        asked = [post.json["max_ttl"] for post in posts(ibm)]
+        asked = [post.json["max_ttl"] for post in create_requests(ibm)]
         assert len(set(asked)) == len(asked) == 9
 
     def test_what_was_asked_for_is_found_though_the_dag_has_changed(self, ibm, dag, run):
-        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        ibm.script(lost_response(), Fault("GET", "/v1/workloads", status=403))
         create()
         first = run(dag)
         assert first.state == "failed"
@@ -146,7 +118,7 @@ class TestFingerprints:
     def test_what_was_asked_for_is_not_left_open_when_other_input_asks_for_another(
         self, ibm, dag, run, name, value
     ):
-        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        ibm.script(lost_response(), Fault("GET", "/v1/workloads", status=403))
         operator = create()
         first = run(dag)
         setattr(operator, name, value)
@@ -159,25 +131,25 @@ class TestFingerprints:
         assert asked[0] != asked[1]
 
     def test_with_few_marks_what_is_asked_for_is_exact_and_nothing_is_taken_up(self, ibm, dag, run, output):
-        ibm.script(lost())
+        ibm.script(lost_response())
         create(max_ttl="4m")
         assert run(dag).state == "failed"
-        [post] = posts(ibm)
+        [post] = create_requests(ibm)
         assert post.json["max_ttl"] == 240
         assert f"It may be {next(iter(ibm.sessions))}" in output()
 
     def test_strangers_with_the_same_mark_never_share_a_session(self, ibm, dag, run, monkeypatch):
-        same_fingerprint(monkeypatch)
+        share_fingerprint(monkeypatch)
         create()
         owned = run(dag).xcom("create")
-        ibm.script(not_done())
+        ibm.script(dropped_request())
         other = run(dag).xcom("create")
         asked = [session.max_ttl for session in ibm.sessions.values()]
         assert asked[0] == asked[1]
         assert [owned, other] == list(ibm.sessions) == ibm.books()["accepting"]
 
     def test_where_there_are_fewer_marks_than_tasks_nothing_is_taken_up(self, ibm, dag, run, output):
-        ibm.script(lost())
+        ibm.script(lost_response())
         create_each(3, max_ttl=40)
         result = run(dag)
         [unanswered, *owned] = ibm.sessions
@@ -203,7 +175,7 @@ class TestFunction:
         monkeypatch.setattr(
             IBMQuantumHook, "qiskit_session", lambda self, session_id, backend=None: session_id
         )
-        ibm.script(lost())
+        ibm.script(lost_response())
         with dag:
 
             @task.ibm_quantum_session(backend="ibm_fez", max_ttl="20m")
@@ -230,7 +202,7 @@ class TestClear:
         create()
         again = cleared(run(dag), dag, "create")
         assert [again.xcom("create")] == [again.xcom("create", "session")["id"]] == list(ibm.sessions)
-        assert len(posts(ibm)) == 1
+        assert len(create_requests(ibm)) == 1
 
     def test_after_its_end_another_is_opened(self, ibm, dag, run):
         first = run_until_closed(ibm, dag, run)
@@ -239,7 +211,7 @@ class TestClear:
 
     def test_after_its_end_another_is_found_when_the_reply_is_lost(self, ibm, dag, run):
         first = run_until_closed(ibm, dag, run)
-        ibm.script(lost())
+        ibm.script(lost_response())
         again = cleared(first, dag, "create")
         assert ibm.books()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
 
@@ -258,7 +230,7 @@ class TestClear:
 
 class TestRetry:
     def test_looks_for_what_the_attempt_before_could_not_look_for(self, ibm, dag, run):
-        ibm.script(lost(), Fault("GET", "/v1/workloads", status=403))
+        ibm.script(lost_response(), Fault("GET", "/v1/workloads", status=403))
         create(retries=1, **AT_ONCE)
         result = run(dag)
         assert result.tasks["create"].try_number == 2
@@ -288,7 +260,7 @@ class TestRetry:
 
     def test_a_refused_retry_does_not_hide_what_the_attempt_before_has_opened(self, ibm, dag, run):
         hidden = Fault("GET", "/v1/workloads", times=None, json={"workloads": []})
-        ibm.script(lost(), hidden, Fault("POST", "/v1/sessions", status=403, times=None))
+        ibm.script(lost_response(), hidden, Fault("POST", "/v1/sessions", status=403, times=None))
         create()
         first = run(dag)
         second = next_try(first, dag, "create")
@@ -308,7 +280,9 @@ class TestRetry:
         monkeypatch.setattr(
             IBMQuantumHook,
             "update_session",
-            lambda self, *args, **kwargs: listed.append(entries()) or drain(self, *args, **kwargs),
+            lambda self, *args, **kwargs: (
+                listed.append(registered_sessions()) or drain(self, *args, **kwargs)
+            ),
         )
         run_jobs(retries=1, poll_interval=0.1, timeout=20, **AT_ONCE)
         run(dag)
@@ -338,7 +312,7 @@ class TestOlderAirflow:
         monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", context)
 
     def test_a_lost_reply_leaves_one_session(self, ibm, dag, run):
-        ibm.script(lost())
+        ibm.script(lost_response())
         create()
         result = run(dag)
         assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
@@ -416,7 +390,7 @@ class TestKilled:
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_jobs_are_not_doubled_by_one_that_was_submitting(self, ibm, dag, kill, why, phase):
         ibm.settings.job_seconds = 1
-        ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase=phase))
+        ibm.script(Fault("POST", "/v1/jobs", delay=3, phase=phase))
         run_jobs(poll_interval=0.1, timeout=20)
         kill(why, lambda: ibm.requests("POST", "/v1/jobs"))
         first = attempted(dag)
@@ -430,9 +404,9 @@ class TestKilled:
     @pytest.mark.parametrize("why", ["queued", "later attempt"])
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_a_session_that_was_being_opened_is_the_next_attempts(self, ibm, dag, kill, why, phase):
-        ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
+        ibm.script(Fault("POST", "/v1/sessions", delay=3, phase=phase))
         create()
-        kill(why, lambda: posts(ibm))
+        kill(why, lambda: create_requests(ibm))
         first = attempted(dag)
         assert_nothing_was_ended(ibm)
         again = next_try(first, dag, "create")
@@ -440,9 +414,9 @@ class TestKilled:
 
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_a_session_that_was_being_opened_is_closed_when_a_user_ends_the_task(self, ibm, dag, kill, phase):
-        ibm.script(Fault("POST", "/v1/sessions", delay=0.8, phase=phase))
+        ibm.script(Fault("POST", "/v1/sessions", delay=3, phase=phase))
         create()
-        kill("failed", lambda: posts(ibm))
+        kill("failed", lambda: create_requests(ibm))
         attempted(dag)
         assert ibm.books()["sessions"] == {"closed": 1}
 
@@ -461,7 +435,7 @@ class TestKilled:
     def test_a_job_that_stands_alone(self, ibm, dag, kill, why, status, moment):
         ibm.settings.job_seconds = 1.5 if status == "Completed" else 600
         if moment == "submitting":
-            ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase="after"))
+            ibm.script(Fault("POST", "/v1/jobs", delay=3, phase="after"))
         IBMQuantumSubmitJobOperator(
             task_id="submit",
             backend="ibm_fez",
@@ -479,9 +453,9 @@ class TestKilled:
 
     def test_who_was_given_up_ends_what_it_alone_has_opened(self, ibm, dag, kill):
         """Its request was under way for so long that the next attempt has opened another session."""
-        ibm.script(Fault("POST", "/v1/sessions", delay=0.8))
+        ibm.script(Fault("POST", "/v1/sessions", delay=3))
         create()
-        kill("other session", lambda: posts(ibm))
+        kill("other session", lambda: create_requests(ibm))
         attempted(dag)
         assert ibm.books()["sessions"] == {"closed": 1}
 
@@ -493,7 +467,7 @@ def attempted(dag):
     from airflow.sdk.execution_time.supervisor import run_task_in_process
 
     serialize(dag)
-    dag_run = begin(dag, "run")
+    dag_run = create_dag_run(dag, "run")
     [ti] = queued(dag)
     names = ("id", "dag_version_id", "task_id", "dag_id", "run_id", "try_number", "map_index")
     told = Told(**{name: getattr(ti, name) for name in names})

@@ -514,10 +514,13 @@ class TestKill:
         assert only(ibm.jobs).status == "Cancelled"
         assert f"Ending {only(ibm.jobs).id}" in output()
 
-    def test_unless_it_is_not_to(self, ibm, dag, run, terminate):
-        ibm.settings.job_seconds = 1.5
-        submit(cancel_on_kill=False, timeout=20)
+    def test_unless_it_is_not_to(self, ibm, dag, run, terminate, when, monkeypatch):
+        ibm.settings.job_seconds = 600
+        submit(cancel_on_kill=False)
+        killed, on_kill = [], IBMQuantumSubmitJobOperator.on_kill
+        monkeypatch.setattr(IBMQuantumSubmitJobOperator, "on_kill", lambda self: killed.append(on_kill(self)))
         terminate(lambda: ibm.requests("GET", "/v1/jobs/*"))
+        when(lambda: killed, lambda: ibm.clock.advance(700))
         assert run(dag).state == "success"
         assert only(ibm.jobs).status == "Completed"
 
@@ -531,9 +534,10 @@ class TestKill:
         assert result.state == "failed"
         assert [job.status for job in ibm.jobs.values()] == ["Cancelled"]
 
-    def test_its_own_timeout_cancels_the_job(self, ibm, dag, run):
+    def test_its_own_timeout_cancels_the_job(self, ibm, dag, run, time_out):
         ibm.settings.job_seconds = 600
-        submit(execution_timeout=timedelta(seconds=5))
+        submit(execution_timeout=timedelta(minutes=10))
+        time_out(lambda: ibm.requests("GET", "/v1/jobs/*"))
         assert run(dag).state == "failed"
         assert only(ibm.jobs).status == "Cancelled"
 

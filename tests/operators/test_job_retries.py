@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-import time
+import os
+import signal
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -23,12 +24,13 @@ from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumSubmitJobOperator,
 )
 from testing.airflow_runs import cleared, fails_once
+from testing.dag_tasks import AT_ONCE, run_jobs
+from testing.dag_tasks import sampler_job as job
 from testing.fake_ibm import Fault, Outcome
-from tests.operators.test_session import impatient
+from testing.retry_policies import single_attempt
 
 pytestmark = pytest.mark.usefixtures("connection", "quick")
 
-AT_ONCE = {"retry_delay": timedelta(0)}
 LONG = Outcome(seconds=600)
 
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
@@ -37,18 +39,6 @@ both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", 
 @pytest.fixture(autouse=True)
 def short_jobs(ibm):
     ibm.settings.job_seconds = 0.05
-
-
-def job(width=2, shots=10, **fields):
-    """A job whose results are told from others' by the width of their register."""
-    circuit = f"OPENQASM 3.0; bit[{width}] meas; qubit[{width}] q;"
-    return {"program_id": "sampler", "params": {"pubs": [[circuit, None, shots]]}, **fields}
-
-
-def run_jobs(**kwargs):
-    three = [job(width) for width in (1, 2, 3)]
-    defaults = {"task_id": "run", "backend": "ibm_fez", "jobs": three, "poll_interval": 0.1}
-    return IBMQuantumRunJobsOperator(**defaults | kwargs)
 
 
 def submit(**kwargs):
@@ -371,11 +361,11 @@ class TestPrivateResults:
         def slowly(self, job_id, results):
             if not slow:
                 slow.append(job_id)
-                time.sleep(7)
+                os.kill(os.getpid(), signal.SIGALRM)
             return save(self, job_id, results)
 
         monkeypatch.setattr(TaskState, "save_results", slowly)
-        submit(private=True, deferrable=False, execution_timeout=timedelta(seconds=5), retries=1, **AT_ONCE)
+        submit(private=True, deferrable=False, execution_timeout=timedelta(minutes=10), retries=1, **AT_ONCE)
         self.assert_read_once(ibm, run(dag), tries_made=2)
 
     def test_a_storage_that_fails_does_not_keep_them_from_the_task(
@@ -395,7 +385,7 @@ def test_a_function_is_not_called_whose_task_was_killed_while_the_session_was_op
     ibm, dag, run, terminate, monkeypatch, phase
 ):
     monkeypatch.setattr(IBMQuantumHook, "qiskit_session", lambda self, session_id, backend=None: session_id)
-    ibm.script(Fault("POST", "/v1/sessions", delay=0.6, phase=phase))
+    ibm.script(Fault("POST", "/v1/sessions", delay=2, phase=phase))
     called = []
     with dag:
 
@@ -447,7 +437,7 @@ class TestTimeout:
     def test_trouble_with_the_report_does_not_make_a_retry_run_the_jobs_again(
         self, ibm, dag, run, monkeypatch, output, path, deferrable
     ):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
         ibm.settings.job_seconds = 600
         ensure_closed = IBMQuantumRunJobsOperator._ensure_closed
@@ -469,7 +459,7 @@ class TestTimeout:
     def test_jobs_that_an_earlier_attempt_left_in_another_session_are_ended_too(
         self, ibm, dag, run, monkeypatch
     ):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.settings.job_seconds = 600
         ibm.script(Fault("POST", "/v1/jobs", skip=1, status=503, times=5))
         run_jobs(timeout=1, retries=1, **AT_ONCE)
@@ -485,19 +475,11 @@ class TestSignal:
     """A worker that is shut down kills its tasks: the next try does the work."""
 
     @pytest.fixture
-    def during_the_kill(self, ibm, monkeypatch):
-        """What IBM was told to end while Airflow's handler ran. (A poll may have been under way, too.)"""
+    def ended(self, ibm):
+        """What IBM was asked to end: ``ended()``."""
         ibm.settings.job_seconds = 600
-        on_kill, sent = IBMQuantumRunJobsOperator.on_kill, []
-
-        def counted(self):
-            before = len(ibm.journal)
-            on_kill(self)
-            told = [entry.operation for entry in ibm.journal[before:]]
-            sent.extend(name for name in told if name in ("close_session", "cancel_job"))
-
-        monkeypatch.setattr(IBMQuantumRunJobsOperator, "on_kill", counted)
-        return sent
+        ending = ("close_session", "cancel_job")
+        return lambda: [entry.operation for entry in ibm.journal if entry.operation in ending]
 
     def test_the_next_try_runs_the_jobs_that_were_ended(self, ibm, dag, run, terminate):
         ibm.next_jobs([LONG] * 3)
@@ -513,7 +495,7 @@ class TestSignal:
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_the_next_try_submits_what_this_one_was_submitting(self, ibm, dag, run, terminate, phase):
         ibm.next_jobs([LONG] * (2 if phase == "after" else 1))
-        ibm.script(Fault("POST", "/v1/jobs", skip=1, delay=0.5, phase=phase))
+        ibm.script(Fault("POST", "/v1/jobs", skip=1, delay=2, phase=phase))
         run_jobs(deferrable=False, retries=2, **AT_ONCE)
         terminate(lambda: len(posts(ibm)) == 2)
         result = run(dag)
@@ -535,7 +517,7 @@ class TestSignal:
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_the_next_try_submits_the_job_that_this_one_was_submitting(self, ibm, dag, run, terminate, phase):
         ibm.next_jobs([LONG])
-        ibm.script(Fault("POST", "/v1/jobs", delay=0.5, phase=phase))
+        ibm.script(Fault("POST", "/v1/jobs", delay=2, phase=phase))
         submit(deferrable=False, retries=2, **AT_ONCE)
         terminate(lambda: posts(ibm))
         result = run(dag)
@@ -543,28 +525,29 @@ class TestSignal:
         assert tries(result) == 2
         assert statuses(ibm) == ["Cancelled", "Completed"]
 
-    def test_a_kill_makes_few_requests(self, ibm, dag, run, terminate, during_the_kill):
+    def test_a_kill_makes_few_requests(self, ibm, dag, run, terminate, ended):
         ibm.settings.lanes = 2
         run_jobs(deferrable=False, jobs=[job(n) for n in range(1, 13)], timeout=20)
         terminate(lambda: ibm.requests("GET", "/v1/jobs"))
         assert run(dag).state == "failed"
-        assert during_the_kill == ["close_session", "cancel_job", "cancel_job"]
+        assert ended() == ["close_session", "cancel_job", "cancel_job"]
         assert statuses(ibm) == ["Cancelled"] * 2 + ["Failed"] * 10
 
-    def test_a_kill_sends_each_request_once_though_ibm_fails(self, ibm, dag, run, terminate, during_the_kill):
+    def test_a_kill_sends_each_request_once_though_ibm_fails(self, ibm, dag, run, terminate, ended):
         ibm.script(Fault("DELETE", "*", status=503, times=None))
         run_jobs(deferrable=False, timeout=20)
         terminate(lambda: ibm.requests("GET", "/v1/jobs"))
         assert run(dag).state == "failed"
-        assert during_the_kill == ["close_session", *["cancel_job"] * 3]
+        assert ended() == ["close_session", *["cancel_job"] * 3]
         assert statuses(ibm) == ["Cancelled"] * 3
 
-    def test_a_timeout_sends_them_until_they_are_done(self, ibm, dag, run, during_the_kill):
+    def test_a_timeout_sends_them_until_they_are_done(self, ibm, dag, run, time_out, ended):
         ibm.script(Fault("DELETE", "/v1/sessions/*", status=503, times=1))
         ibm.script(Fault("POST", "/v1/jobs/*/cancel", status=503, times=2))
-        run_jobs(deferrable=False, execution_timeout=timedelta(seconds=4))
+        run_jobs(deferrable=False, execution_timeout=timedelta(minutes=10))
+        time_out(lambda: ibm.requests("GET", "/v1/jobs"))
         assert run(dag).state == "failed"
-        assert during_the_kill.count("close_session") == 2
+        assert ended().count("close_session") == 2
         assert statuses(ibm) == ["Cancelled"] * 3
         assert states(ibm) == ["closed"]
 

@@ -5,6 +5,7 @@ import asyncio
 import json
 import re
 import time
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -15,13 +16,14 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from testing.airflow_runs import cleared, fails_once, failures_of
+from testing.connections import connection_to
+from testing.dag_tasks import AT_ONCE, run_jobs, three_jobs
+from testing.dag_tasks import sampler_job as job
 from testing.fake_ibm import Fault, Outcome
-from tests.conftest import connection_to
-from tests.operators.test_session import assert_asked, impatient, submit_job
+from testing.retry_policies import single_attempt
+from testing.session_requests import assert_asked, submit_job
 
 pytestmark = pytest.mark.usefixtures("connection")
-
-AT_ONCE = {"retry_delay": timedelta(0)}
 
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 
@@ -29,21 +31,6 @@ both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", 
 @pytest.fixture(autouse=True)
 def short_jobs(ibm):
     ibm.settings.job_seconds = 0.05
-
-
-def job(width=2, **fields):
-    """A job whose results are told from others' by the width of their register."""
-    circuit = f"OPENQASM 3.0; bit[{width}] meas; qubit[{width}] q;"
-    return {"program_id": "sampler", "params": {"pubs": [[circuit, None, 10]]}, **fields}
-
-
-def three():
-    return [job(width) for width in (1, 2, 3)]
-
-
-def run_jobs(**kwargs):
-    defaults = {"task_id": "run", "backend": "ibm_fez", "jobs": three(), "poll_interval": 0.1}
-    return IBMQuantumRunJobsOperator(**{**defaults, **kwargs})
 
 
 def widths(reports):
@@ -92,8 +79,9 @@ class TestWholeExperiment:
         assert f"Session {session.id} is closed" in output()
 
     @both_ways
-    def test_drained_before_the_waiting(self, ibm, dag, run, deferrable):
-        ibm.settings.job_seconds = 1
+    def test_drained_before_the_waiting(self, ibm, dag, run, when, deferrable):
+        ibm.settings.job_seconds = 600
+        when(lambda: ibm.requests("PATCH") and ibm.requests("GET"), lambda: ibm.clock.advance(700))
         run_jobs(deferrable=deferrable)
         assert run(dag).state == "success"
         assert [entry.operation for entry in ibm.journal[:6]] == [
@@ -106,24 +94,33 @@ class TestWholeExperiment:
         ]
         [drain] = ibm.requests("PATCH")
         assert drain.json == {"accepting_jobs": False}
-        assert drain.time < min(job.finished for job in ibm.jobs.values())
         session = only(ibm.sessions)
-        assert session.closed_at - max(job.finished for job in ibm.jobs.values()) < 0.01, "no idle second"
+        assert session.closed_at == max(job.finished for job in ibm.jobs.values()), "no idle second"
 
     @both_ways
-    def test_tells_how_far_it_is(self, ibm, dag, run, output, deferrable):
-        ibm.next_jobs([Outcome(seconds=0.1), Outcome(seconds=0.1), Outcome(seconds=1)])
+    def test_tells_how_far_it_is(self, ibm, dag, run, output, when, deferrable):
+        ibm.next_jobs([Outcome(seconds=0.1), Outcome(seconds=0.1), Outcome(seconds=600)])
+
+        def seen_twice():
+            """IBM has been asked twice since two jobs were done."""
+            done = [job.finished for job in ibm.jobs.values() if job.status == "Completed"]
+            polls = [entry for entry in ibm.requests("GET", "/v1/jobs") if done and entry.time > max(done)]
+            return len(done) == 2 and len(polls) >= 3
+
+        when(seen_twice, lambda: ibm.clock.advance(700))
         run_jobs(deferrable=deferrable)
         assert run(dag).state == "success"
         most = only(ibm.sessions).max_ttl
-        assert re.search(rf"2 of 3 done, session active, active \d s of at most {most} s", output())
+        assert re.search(rf"2 of 3 done, session active, active \d+ s of at most {most} s", output())
         assert output().count("2 of 3 done") <= 2, "once, on each of the two ways to the log"
 
     def test_polls_do_not_grow_with_the_jobs(self, ibm, dag, run):
         run_jobs(jobs=[job(n) for n in range(1, 9)])
         ibm.next_jobs([Outcome(seconds=1)] * 8)
         assert run(dag).state == "success"
-        assert len(ibm.requests("GET", "/v1/jobs/*")) < 8 + 20
+        sent = Counter(entry.operation for entry in ibm.journal)
+        assert sent["get_job_results"] == 8
+        assert sent["get_job"] <= sent["list_jobs"], "each poll asks for the list, and for one job at most"
 
     def test_templates(self, ibm, run):
         params = {"backend": "ibm_torino", "mode": "batch", "width": 3, "ttl": 700}
@@ -152,14 +149,14 @@ class TestWholeExperiment:
 
             @task
             def make():
-                return three()
+                return three_jobs()
 
             run_jobs(jobs=make())
         assert widths(run(dag).xcom("run")) == [1, 2, 3]
 
     def test_mapped_over_modes(self, ibm, dag, run):
         IBMQuantumRunJobsOperator.partial(
-            task_id="run", backend="ibm_fez", jobs=three(), poll_interval=0.1
+            task_id="run", backend="ibm_fez", jobs=three_jobs(), poll_interval=0.1
         ).expand(mode=["dedicated", "batch"])
         result = run(dag)
         assert result.state == "success"
@@ -308,7 +305,7 @@ class TestBadInput:
         ([job(), job(log_level="loud")], "jobs[1]: log_level: "),
         ([job(), job(program_id=None)], "jobs[1]: program_id: "),
         ([job(), job(backend="ibm_fez")], "jobs[1]: backend: unknown field; allowed are program_id"),
-        ([job(), job(shots=10)], "jobs[1]: shots: unknown field"),
+        ([job(), {**job(), "shots": 10}], "jobs[1]: shots: unknown field"),
         ([job(), "sampler"], "jobs[1]: must be a mapping"),
         ([job(), None], "jobs[1]: must be a mapping"),
         ([], "jobs must be a list of at least one job"),
@@ -369,24 +366,27 @@ class TestTrouble:
         assert widths(reports) == [1, None, None]
         assert [report["state"] for report in reports] == ["Completed", "Cancelled", "Failed"]
 
-    def test_its_own_timeout_ends_all(self, ibm, dag, run):
+    def test_its_own_timeout_ends_all(self, ibm, dag, run, time_out):
         ibm.settings.job_seconds = 600
-        run_jobs(execution_timeout=timedelta(seconds=6))
+        run_jobs(execution_timeout=timedelta(minutes=10))
+        time_out(lambda: ibm.requests("GET", "/v1/jobs"))
         assert run(dag).state == "failed"
         assert only(ibm.sessions).state == "closed"
         assert statuses(ibm) == ["Cancelled"] * 3
 
-    def test_its_own_timeout_while_jobs_are_being_submitted(self, ibm, dag, run):
+    def test_its_own_timeout_while_jobs_are_being_submitted(self, ibm, dag, run, time_out):
         ibm.settings.job_seconds = 600
         ibm.script(Fault(method="POST", path="/v1/jobs", skip=1, delay=20, phase="after"))
-        run_jobs(execution_timeout=timedelta(seconds=6))
+        run_jobs(execution_timeout=timedelta(minutes=10))
+        time_out(lambda: len(posts(ibm)) == 2)
         assert run(dag).state == "failed"
         assert only(ibm.sessions).state == "closed"
         assert statuses(ibm)[0] == "Cancelled"
 
-    def test_a_retry_after_it_was_ended_runs_all(self, ibm, dag, run):
+    def test_a_retry_after_it_was_ended_runs_all(self, ibm, dag, run, time_out):
         ibm.next_jobs([Outcome(), Outcome(seconds=600), Outcome(seconds=600)])
-        run_jobs(execution_timeout=timedelta(seconds=6), retries=1, **AT_ONCE)
+        run_jobs(execution_timeout=timedelta(minutes=10), retries=1, **AT_ONCE)
+        time_out(lambda: ibm.requests("GET", "/v1/jobs") and "Completed" in statuses(ibm))
         result = run(dag)
         assert result.state == "success"
         assert result.tasks["run"].try_number == 2
@@ -427,7 +427,7 @@ class TestTrouble:
     def test_a_drain_that_fails_does_not_keep_it_from_going_on(
         self, ibm, dag, run, monkeypatch, output, deferrable
     ):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.script(Fault(method="PATCH", path="/v1/sessions/*", status=500, times=None))
         run_jobs(deferrable=deferrable)
         result = run(dag)
@@ -438,7 +438,7 @@ class TestTrouble:
         assert "The session will be closed when its jobs have ended" in output()
 
     def test_a_session_that_cannot_be_closed_is_loud(self, ibm, dag, run, monkeypatch, output):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
         ibm.script(
             Fault(method="PATCH", path="/v1/sessions/*", status=500, times=None),
@@ -460,7 +460,7 @@ class TestTrouble:
 
     def test_a_retry_brings_what_was_missing(self, ibm, dag, run, monkeypatch, output):
         """IBM takes one job and then none for a while: the task is retried, and the first job is not."""
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.script(Fault(method="POST", path="/v1/jobs", skip=1, status=503, times=5))
         run_jobs(retries=1, **AT_ONCE)
         result = run(dag)
@@ -472,7 +472,7 @@ class TestTrouble:
         assert "Earlier attempts have submitted 1 of 3 jobs" in output()
 
     def test_the_last_attempt_ends_what_nobody_will_collect(self, ibm, dag, run, monkeypatch):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.settings.job_seconds = 600
         ibm.script(Fault(method="POST", path="/v1/jobs", skip=1, status=503, times=None))
         run_jobs()
@@ -480,10 +480,11 @@ class TestTrouble:
         assert statuses(ibm) == ["Cancelled"]
         assert only(ibm.sessions).state == "closed"
 
-    def test_jobs_that_max_ttl_cuts_off(self, ibm, dag, run):
+    def test_jobs_that_max_ttl_cuts_off(self, ibm, dag, run, when):
         ibm.settings.lanes = 1
-        ibm.next_jobs([Outcome(seconds=0.3), Outcome(queue_seconds=600), Outcome(queue_seconds=600)])
-        run_jobs(on_job_failure="collect", max_ttl=2)
+        ibm.next_jobs([Outcome(seconds=0.3), Outcome(queue_seconds=6000), Outcome(queue_seconds=6000)])
+        run_jobs(on_job_failure="collect", max_ttl=1200)
+        when(lambda: "Completed" in statuses(ibm), lambda: ibm.clock.advance(1300))
         result = run(dag)
         assert result.state == "success"
         reports = result.xcom("run")
@@ -494,7 +495,7 @@ class TestTrouble:
 class TestAcceptance:
     @both_ways
     def test_twenty_jobs_survive_everything(self, ibm, dag, run, quick, monkeypatch, deferrable):
-        slow = connection_to(ibm, timeout=1)
+        slow = connection_to(ibm, timeout=3)
         monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", slow)
         ibm.settings.job_seconds = 0.3
         ibm.script(*self.faults())
@@ -531,7 +532,7 @@ class TestAcceptance:
             {"delay": 0.5},
             {"status": 401},
         ]
-        reading = [{"status": 503}, {"drop": "rst"}, {"truncate": True}, {"delay": 1.3}]
+        reading = [{"status": 503}, {"drop": "rst"}, {"truncate": True}, {"delay": 4}]
         results = [*reading[:3], again, {"status": 500, "phase": "after"}, {"truncate": "length"}]
         return [
             Fault(path="/identity/token", status=503),
@@ -584,14 +585,14 @@ class TestKilledWhileDeferred:
 
     def test_what_has_ended_is_no_trouble(self, ibm, deferred, output):
         trigger = deferred()
-        time.sleep(0.2)
+        ibm.clock.advance(1)
         asyncio.run(trigger.on_kill())
         assert statuses(ibm) == ["Completed"] * 3
 
     def test_one_that_cannot_be_ended_does_not_keep_the_others(self, ibm, deferred, monkeypatch, output):
         ibm.settings.job_seconds = 600
         trigger = deferred()
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         ibm.script(
             Fault("DELETE", "/v1/sessions/*", status=403),
             Fault("POST", "/v1/jobs/*/cancel", skip=1, status=403),
@@ -648,10 +649,13 @@ class TestKilledWhileRunning:
         assert statuses(ibm) == ["Cancelled"] * 3
         assert "Ending session" in output()
 
-    def test_nothing_is_ended_where_it_shall_not_be(self, ibm, dag, run, terminate):
-        ibm.next_jobs([Outcome(seconds=1.5)] * 3)
-        run_jobs(cancel_on_kill=False, timeout=20)
+    def test_nothing_is_ended_where_it_shall_not_be(self, ibm, dag, run, terminate, when, monkeypatch):
+        ibm.settings.job_seconds = 600
+        run_jobs(cancel_on_kill=False)
+        killed, on_kill = [], IBMQuantumRunJobsOperator.on_kill
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "on_kill", lambda self: killed.append(on_kill(self)))
         terminate(lambda: ibm.requests("GET", "/v1/jobs"))
+        when(lambda: killed, lambda: ibm.clock.advance(700))
         assert run(dag).state == "success"
         assert statuses(ibm) == ["Completed"] * 3
 

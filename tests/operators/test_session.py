@@ -16,8 +16,10 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCreateSessionOperator,
     IBMQuantumUpdateSessionOperator,
 )
+from testing.connections import connection_to
 from testing.fake_ibm import Fault
-from tests.conftest import connection_to
+from testing.retry_policies import single_attempt
+from testing.session_requests import assert_asked, create_requests, submit_job
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -26,24 +28,6 @@ LINK = "_link_IBMQuantumSessionLink"
 
 def create(**kwargs):
     return IBMQuantumCreateSessionOperator(task_id="create", **{"backend": "ibm_fez", **kwargs})
-
-
-def impatient(monkeypatch):
-    """One attempt for each request, so that a test need not wait for the client's own attempts."""
-    from airflow_provider_ibm_sessions.client import client
-    from airflow_provider_ibm_sessions.client.retries import NO_RETRY
-
-    monkeypatch.setattr(client, "RetryPolicy", lambda: NO_RETRY)
-
-
-def posts(ibm):
-    return ibm.requests("POST", "/v1/sessions")
-
-
-def assert_asked(ibm, seconds):
-    """So much was asked for, less the mark of the one who asks: a sixteenth, and 256 s, at most."""
-    [post] = posts(ibm)
-    assert seconds - min(256, seconds / 16) <= post.json["max_ttl"] < seconds
 
 
 def owner_entry(conn_id):
@@ -129,7 +113,7 @@ class TestCreate:
         create(retries=3)
         result = run(dag)
         assert result.state == "failed"
-        assert len(posts(ibm)) == 1
+        assert len(create_requests(ibm)) == 1
         assert "mode='batch'" in output()
 
     @pytest.mark.parametrize("fault", [{"status": 504}, {"drop": True}, {"truncate": True}], ids=str)
@@ -142,16 +126,20 @@ class TestCreate:
         assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
 
     @pytest.mark.parametrize("phase", ["before", "after"])
-    def test_a_timeout_during_the_post_leaves_nothing_open(self, ibm, dag, run, quick, phase):
+    def test_a_timeout_during_the_post_leaves_nothing_open(self, ibm, dag, run, quick, time_out, phase):
         ibm.script(Fault(method="POST", path="/v1/sessions", phase=phase, delay=4))
-        create(execution_timeout=timedelta(seconds=2))
+        create(execution_timeout=timedelta(minutes=10))
+        time_out(lambda: create_requests(ibm))
         assert run(dag).state == "failed"
-        assert len(posts(ibm)) == 1
+        assert len(create_requests(ibm)) == 1
         assert ibm.books()["accepting"] == []
 
-    def test_after_a_timeout_during_the_post_the_retry_owns_the_only_session(self, ibm, dag, run, quick):
+    def test_after_a_timeout_during_the_post_the_retry_owns_the_only_session(
+        self, ibm, dag, run, quick, time_out
+    ):
         ibm.script(Fault(method="POST", path="/v1/sessions", phase="after", delay=4))
-        create(retries=1, retry_delay=timedelta(0), execution_timeout=timedelta(seconds=2))
+        create(retries=1, retry_delay=timedelta(0), execution_timeout=timedelta(minutes=10))
+        time_out(lambda: create_requests(ibm))
         result = run(dag)
         assert result.state == "success"
         assert result.tasks["create"].try_number == 2
@@ -329,11 +317,13 @@ class TestClose:
     @pytest.mark.parametrize("deferrable", [False, True])
     @pytest.mark.parametrize("trouble", [{"status": 503, "times": 8}, {"html": True}], ids=str)
     def test_a_failed_look_at_a_draining_session_does_not_kill_its_jobs(
-        self, ibm, dag, run, monkeypatch, deferrable, trouble
+        self, ibm, dag, run, monkeypatch, when, deferrable, trouble
     ):
-        impatient(monkeypatch)
-        session_id = self.session_with_a_job(ibm, job_seconds=3)
-        ibm.script(Fault(method="GET", path="/v1/sessions/*", skip=int(deferrable), **trouble))
+        single_attempt(monkeypatch)
+        session_id = self.session_with_a_job(ibm, job_seconds=600)
+        failed = Fault(method="GET", path="/v1/sessions/*", skip=int(deferrable), **trouble)
+        ibm.script(failed)
+        when(lambda: not ibm.faults.left, lambda: ibm.clock.advance(700))
         self.close_drained(session_id, deferrable=deferrable, timeout=60)
         assert run(dag).state == "success"
         assert [job.status for job in ibm.jobs.values()] == ["Completed"]
@@ -347,26 +337,28 @@ class TestClose:
         assert ibm.sessions[session_id].state == "closed"
 
     @pytest.mark.parametrize("trouble", [None, "PATCH", "GET"])
-    def test_the_tasks_own_timeout_ends_in_a_hard_close(self, ibm, dag, run, trouble):
+    def test_the_tasks_own_timeout_ends_in_a_hard_close(self, ibm, dag, run, time_out, trouble):
         session_id = self.session_with_a_job(ibm, job_seconds=600)
         if trouble:
             ibm.script(Fault(method=trouble, path="/v1/sessions/*", status=503, times=3))
-        self.close_drained(session_id, execution_timeout=timedelta(seconds=2))
+        self.close_drained(session_id, execution_timeout=timedelta(minutes=10))
+        time_out(lambda: ibm.requests(trouble or "GET", "/v1/sessions/*"))
         assert run(dag).state == "failed"
         assert ibm.sessions[session_id].state == "closed"
 
     @pytest.mark.parametrize("status", [400, 409, 500])
     def test_the_state_decides_and_not_the_answer(self, ibm, dag, run, quick, monkeypatch, status):
-        impatient(monkeypatch)
+        single_attempt(monkeypatch)
         session = open_session(ibm, state="closed")
         ibm.script(Fault(method="DELETE", path="/v1/sessions/*", status=status, times=None))
         IBMQuantumCloseSessionOperator(task_id="close", session_id=session.id)
         assert run(dag).state == "success"
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_drain_lets_queued_jobs_run(self, ibm, dag, run, deferrable):
-        session_id = self.session_with_a_job(ibm, job_seconds=1.5)
+    def test_drain_lets_queued_jobs_run(self, ibm, dag, run, when, deferrable):
+        session_id = self.session_with_a_job(ibm, job_seconds=600)
         self.close_drained(session_id, deferrable=deferrable)
+        when(lambda: len(ibm.requests("GET", "/v1/sessions/*")) >= 2, lambda: ibm.clock.advance(700))
         assert run(dag).state == "success"
         assert [job.status for job in ibm.jobs.values()] == ["Completed"]
         assert ibm.sessions[session_id].state == "closed"
@@ -421,30 +413,3 @@ class TestClose:
     def test_bad_times_are_import_errors(self, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             IBMQuantumCloseSessionOperator(task_id="close", session_id="abc", **wrong)
-
-
-def submit_job(ibm, session_id):
-    """Put one job into a session, as any client of IBM's would."""
-    import httpx
-
-    token = httpx.post(
-        f"{ibm.iam_url}/identity/token",
-        data={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": ibm.api_key},
-        headers={"Accept": "application/json"},
-    ).json()["access_token"]
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Service-CRN": ibm.crn,
-        "IBM-API-Version": "2026-04-15",
-        "Accept": "application/json",
-        "X-Qx-Client-Application": "test",
-    }
-    body = {
-        "program_id": "sampler",
-        "backend": ibm.sessions[session_id].backend,
-        "session_id": session_id,
-        "params": {"pubs": [["OPENQASM 3.0; bit[1] c;"]], "version": 2},
-    }
-    reply = httpx.post(f"{ibm.url}/v1/jobs", json=body, headers=headers)
-    assert reply.is_success, reply.text
-    return reply.json()["id"]

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from airflow.sdk import DAG, get_current_context, task
+from airflow.sdk import DAG
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
@@ -22,8 +22,10 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCreateSessionOperator,
 )
 from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
+from testing.connections import connection_to
+from testing.dag_tasks import decisions, own, registered_sessions, sweep
 from testing.fake_ibm import Fault
-from tests.conftest import connection_to
+from testing.session_requests import is_open
 
 CONN = "ibm_quantum_default"
 HOUR = 3600
@@ -33,18 +35,8 @@ JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0;"]]}}
 
 @pytest.fixture(autouse=True)
 def _empty_ledger(connection, airflow_db):
-    for session_id in entries():
+    for session_id in registered_sessions():
         _delete(session_id)
-
-
-def entries():
-    from airflow.models.variable import Variable
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        keys = session.scalars(select(Variable.key).where(Variable.key.startswith(PREFIX)))
-        return sorted(key.removeprefix(PREFIX) for key in keys)
 
 
 def _delete(session_id):
@@ -53,27 +45,10 @@ def _delete(session_id):
     Variable.delete(PREFIX + session_id)
 
 
-def sweep(**kwargs):
-    return IBMQuantumSweepSessionsOperator(task_id="sweep", **{"dry_run": False, "min_age": 60, **kwargs})
-
-
 def swept(run, name="sweeper", **kwargs):
     with DAG(name, schedule=None, default_args=NO_RETRIES) as dag:
         sweep(**kwargs)
     return run(dag)
-
-
-def verdicts(result):
-    return {each["session_id"]: each["decision"] for each in result.xcom("sweep")}
-
-
-@task
-def own(session_ids, dag_run_scoped=True, conn_id=CONN):
-    """Stands for a task that opened these sessions, and has not closed them."""
-    context, api_key = get_current_context(), IBMQuantumHook(CONN).credentials.api_key
-    for session_id in session_ids:
-        owner = SessionOwner.of(context, conn_id, dag_run_scoped=dag_run_scoped)
-        VariableSessionRegistry(context).register(session_id, owner.signed(session_id, api_key))
 
 
 def owned_by_a_run_that_ended(run, ibm, count=1, conn_id=CONN, **kwargs):
@@ -84,21 +59,17 @@ def owned_by_a_run_that_ended(run, ibm, count=1, conn_id=CONN, **kwargs):
     return planted
 
 
-def is_open(ibm, session_id):
-    return ibm.sessions[session_id].state != "closed"
-
-
 class TestOrphans:
     def test_what_a_run_has_left_is_closed(self, ibm, run):
         with DAG("forgetful", schedule=None, default_args=NO_RETRIES) as dag:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez")
         assert run(dag).state == "success"
-        [session_id] = entries()
+        [session_id] = registered_sessions()
         time.sleep(1.1)
         result = swept(run, min_age=1)
         assert result.state == "success"
         assert not is_open(ibm, session_id)
-        assert entries() == []
+        assert registered_sessions() == []
         [report] = result.xcom("sweep")
         assert report["closed"]
         assert report["owner"].startswith("forgetful.create of run manual__")
@@ -114,9 +85,9 @@ class TestOrphans:
         with DAG("dry", schedule=None, default_args=NO_RETRIES) as dag:
             IBMQuantumSweepSessionsOperator(task_id="sweep")
         result = run(dag)
-        assert verdicts(result) == {orphan: "orphaned"}
+        assert decisions(result) == {orphan: "orphaned"}
         assert is_open(ibm, orphan)
-        assert entries() == [orphan]
+        assert registered_sessions() == [orphan]
         assert ibm.requests("DELETE") == []
         assert f"Session {orphan} (dedicated) on ibm_fez" in output()
 
@@ -132,7 +103,7 @@ class TestLeftAlone:
         session_id = ibm.plant_session(age=HOUR).id
         with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id]) >> sweep()
-        assert verdicts(run(dag)) == {session_id: "belongs to an active run"}
+        assert decisions(run(dag)) == {session_id: "belongs to an active run"}
         assert is_open(ibm, session_id)
 
     def test_not_that_of_a_task_that_is_over_in_a_live_run(self, ibm, run):
@@ -144,12 +115,12 @@ class TestLeftAlone:
 
     def test_what_this_airflow_has_not_opened(self, ibm, run):
         foreign = ibm.plant_session(age=HOUR).id
-        assert verdicts(swept(run)) == {foreign: "not opened by this Airflow"}
+        assert decisions(swept(run)) == {foreign: "not opened by this Airflow"}
         assert is_open(ibm, foreign)
 
     def test_what_is_young(self, ibm, run):
         [orphan] = owned_by_a_run_that_ended(run, ibm, age=100)
-        assert verdicts(swept(run, min_age="2m")) == {orphan: "too recent"}
+        assert decisions(swept(run, min_age="2m")) == {orphan: "too recent"}
         assert is_open(ibm, orphan)
 
     def test_what_drains(self, ibm, run):
@@ -157,12 +128,12 @@ class TestLeftAlone:
         hook, ibm.settings.job_seconds = IBMQuantumHook(), 600
         hook.submit_job("sampler", backend="ibm_fez", params=JOB["params"], session_id=draining)
         hook.update_session(draining, accepting_jobs=False)
-        assert verdicts(swept(run)) == {draining: "accepts no more jobs, and closes itself"}
+        assert decisions(swept(run)) == {draining: "accepts no more jobs, and closes itself"}
         assert is_open(ibm, draining)
 
     def test_other_users_sessions(self, ibm, run):
         theirs = ibm.plant_session(age=HOUR, user="theirs").id
-        assert verdicts(swept(run, scope="user")) == {}
+        assert decisions(swept(run, scope="user")) == {}
         assert is_open(ibm, theirs)
 
 
@@ -198,7 +169,7 @@ class TestTrouble:
             stuck: False,
             **dict.fromkeys(others, True),
         }
-        assert stuck in entries()
+        assert stuck in registered_sessions()
 
     @pytest.mark.parametrize("status", [403, 500])
     def test_one_that_cannot_be_read_does_not_keep_the_others_and_is_told(self, ibm, run, quick, status):
@@ -209,7 +180,7 @@ class TestTrouble:
         assert {each["session_id"]: each["closed"] for each in result.xcom("sweep")} == dict.fromkeys(
             others, True
         )
-        assert [name for name in (unread, *others) if is_open(ibm, name)] == [unread] == entries()
+        assert [name for name in (unread, *others) if is_open(ibm, name)] == [unread] == registered_sessions()
 
     def test_a_list_that_cannot_be_read_fails_the_task(self, ibm, run, quick):
         orphans = owned_by_a_run_that_ended(run, ibm)
@@ -252,10 +223,10 @@ class TestEntriesOfOthers:
         write(session_id, text)
         result = swept(run, scope=scope)
         assert result.state == "failed"
-        assert verdicts(result) == {session_id: "its owner cannot be found out"}
+        assert decisions(result) == {session_id: "its owner cannot be found out"}
         assert f"The variable ibm_quantum_session_{session_id} is unreadable" in output()
         assert is_open(ibm, session_id)
-        assert entries() == [session_id]
+        assert registered_sessions() == [session_id]
 
     @pytest.mark.parametrize("text", ["10m", json.dumps({**WHOSE, "map_index": "first"})])
     def test_a_variable_of_another_kind_is_passed_over(self, ibm, run, text):
@@ -263,7 +234,7 @@ class TestEntriesOfOthers:
         [orphan] = owned_by_a_run_that_ended(run, ibm)
         assert swept(run).state == "success"
         assert not is_open(ibm, orphan)
-        assert entries() == ["defaults"]
+        assert registered_sessions() == ["defaults"]
 
     def test_an_entry_of_a_newer_version_is_read(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR).id
@@ -280,7 +251,7 @@ class TestEntriesOfOthers:
         write(stranger, json.dumps({**entry, **changes.get(how, {})}))
         result = swept(run)
         assert result.state == "failed"
-        assert verdicts(result) == {stranger: "its owner cannot be found out"}
+        assert decisions(result) == {stranger: "its owner cannot be found out"}
         assert is_open(ibm, stranger)
         assert "was not written with this connection's API key" in output()
 
@@ -310,18 +281,18 @@ class TestUnlisted:
         assert report["session_id"] == session_id
         assert HOUR <= report["age"] < HOUR + 120
         assert not is_open(ibm, session_id)
-        assert entries() == []
+        assert registered_sessions() == []
 
     def test_unless_it_is_young(self, ibm, run):
         session_id = self.unlisted(ibm, age=0)
-        assert verdicts(swept(run, min_age="1h")) == {session_id: "too recent"}
+        assert decisions(swept(run, min_age="1h")) == {session_id: "too recent"}
         assert is_open(ibm, session_id)
 
     def test_unless_it_is_live(self, ibm, run):
         session_id = ibm.plant_session(age=HOUR, user="theirs").id
         with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id]) >> sweep()
-        assert verdicts(run(dag)) == {session_id: "belongs to an active run"}
+        assert decisions(run(dag)) == {session_id: "belongs to an active run"}
         assert is_open(ibm, session_id)
 
 
@@ -332,7 +303,7 @@ class TestLedger:
         IBMQuantumRunJobsOperator(task_id="run", backend="ibm_fez", jobs=[JOB], poll_interval=0.05) >> close
         assert run(dag).state == "success"
         assert len(ibm.sessions) == 2
-        assert entries() == []
+        assert registered_sessions() == []
 
     def test_one_whose_owner_comes_back_to_life_is_left_alone(self, ibm, run, monkeypatch, output):
         [orphan] = owned_by_a_run_that_ended(run, ibm)
@@ -355,17 +326,17 @@ class TestLedger:
         run(dag)
         if not is_live:
             swept(run)
-        assert entries() == list(ibm.sessions)
+        assert registered_sessions() == list(ibm.sessions)
 
     def test_a_sweep_strikes_out_what_has_closed_unnoticed(self, ibm, run):
         owned_by_a_run_that_ended(run, ibm, 2, state="closed")
         swept(run)
-        assert entries() == []
+        assert registered_sessions() == []
 
     def test_but_not_what_another_connection_may_know(self, ibm, run):
         elsewhere = owned_by_a_run_that_ended(run, ibm, state="closed", conn_id="another")
         swept(run)
-        assert entries() == elsewhere
+        assert registered_sessions() == elsewhere
 
     def test_it_holds_no_secret_and_says_whose_a_session_is(self, ibm, run):
         from airflow.models.variable import Variable
@@ -389,7 +360,7 @@ class TestCommand:
 
     def sweep(self, *arguments):
         command = [sys.executable, "-m", "airflow", "ibm-quantum", "sweep", "--json", *arguments]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
         found = ended.stdout[ended.stdout.find("[") :] if ended.returncode == 0 else "[]"
         return ended, {each["session_id"]: each for each in json.loads(found)}
 
@@ -404,7 +375,7 @@ class TestCommand:
         assert told[orphan]["closed"] in (True, "True")
         assert not is_open(ibm, orphan)
         assert is_open(ibm, foreign)
-        assert entries() == []
+        assert registered_sessions() == []
 
     def test_names_what_is_wrong(self, ibm):
         ended, _ = self.sweep("--scope", "mine")

@@ -17,7 +17,7 @@ UNCOMPILED = Outcome("Failed", reason="The circuit is not for this QPU", reason_
 
 
 def sensor(**kwargs):
-    return IBMQuantumJobSensor(task_id="wait", poke_interval=0.1, timeout=30, **kwargs)
+    return IBMQuantumJobSensor(task_id="wait", poke_interval=0.1, timeout=120, **kwargs)
 
 
 def submit(session_id=None):

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import threading
-import time
-
 import pytest
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
 from testing.fake_ibm import Fault
-from tests.operators.test_session import impatient
+from testing.retry_policies import single_attempt
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -20,26 +17,21 @@ every_mode = pytest.mark.parametrize("mode", MODES, ids=lambda m: "-".join(map(s
 
 def sensor(session_id, **kwargs):
     return IBMQuantumSessionSensor(
-        task_id="wait", **{"session_id": session_id, "poke_interval": 0.2, "timeout": 10, **kwargs}
+        task_id="wait", **{"session_id": session_id, "poke_interval": 0.2, "timeout": 60, **kwargs}
     )
 
 
-def expires_after_polls(ibm, polls=2):
-    """Once the sensor has looked, let half an hour pass: IBM closes a session that was never used."""
-
-    def watch():
-        while len(ibm.requests("GET")) < polls:
-            time.sleep(0.05)
-        ibm.clock.advance(1900)
-
-    threading.Thread(target=watch, daemon=True).start()
+@pytest.fixture
+def expires_after_polls(ibm, when):
+    """Once the sensor has polled, let half an hour pass: IBM closes a session that was never used."""
+    return lambda polls=2: when(lambda: len(ibm.requests("GET")) >= polls, lambda: ibm.clock.advance(1900))
 
 
 @every_mode
-def test_succeeds_when_the_state_is_reached(ibm, dag, run, mode):
+def test_succeeds_when_the_state_is_reached(ibm, dag, run, expires_after_polls, mode):
     session = ibm.plant_session(state="open", age=1)
     sensor(session.id, **mode)
-    expires_after_polls(ibm)
+    expires_after_polls()
     result = run(dag)
     assert result.state == "success"
     assert result.xcom("wait")["id"] == session.id
@@ -57,10 +49,10 @@ def test_one_of_several_states_is_enough(ibm, dag, run, mode):
 
 
 @every_mode
-def test_fails_at_once_when_the_session_closes_first(ibm, dag, run, mode, output):
+def test_fails_at_once_when_the_session_closes_first(ibm, dag, run, expires_after_polls, mode, output):
     session = ibm.plant_session(state="open", age=1)
     sensor(session.id, target_state="active", retries=3, timeout=60, **mode)
-    expires_after_polls(ibm)
+    expires_after_polls()
     result = run(dag)
     assert result.state == "failed"
     assert result.tasks["wait"].try_number == 1
@@ -96,7 +88,7 @@ def test_states_never_seen_before_are_waited_through(ibm, dag, run, deferrable):
 
 @every_mode
 def test_a_few_polls_in_a_row_may_fail(ibm, dag, run, mode, monkeypatch):
-    impatient(monkeypatch)
+    single_attempt(monkeypatch)
     session = ibm.plant_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=4))
     sensor(session.id, target_state="open", **mode)
@@ -105,7 +97,7 @@ def test_a_few_polls_in_a_row_may_fail(ibm, dag, run, mode, monkeypatch):
 
 
 def test_an_outage_that_lasts_fails_the_task_but_a_retry_may_help(ibm, dag, run, monkeypatch, output):
-    impatient(monkeypatch)
+    single_attempt(monkeypatch)
     session = ibm.plant_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=None))
     sensor(session.id, target_state="open", deferrable=False, retries=1, retry_delay=0)
@@ -119,7 +111,7 @@ def test_an_outage_that_lasts_does_not_let_a_deferred_sensor_wait_for_longer_tha
     ibm, dag, run, monkeypatch
 ):
     """Its trigger gives up after a few polls, and the worker polls itself: all within one timeout."""
-    impatient(monkeypatch)
+    single_attempt(monkeypatch)
     session = ibm.plant_session(state="open", age=1)
     ibm.script(
         Fault(method="GET", path="/v1/sessions/*", status=503, times=60),
@@ -181,9 +173,9 @@ def test_unknown_target_states_are_import_errors_that_list_what_is_allowed(targe
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_web_page_after_an_answer_is_passing_trouble(ibm, dag, run, deferrable):
+def test_a_web_page_after_an_answer_is_passing_trouble(ibm, dag, run, expires_after_polls, deferrable):
     session = ibm.plant_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", html=True, skip=1, times=2))
     sensor(session.id, deferrable=deferrable)
-    expires_after_polls(ibm, 4)
+    expires_after_polls(4)
     assert run(dag).state == "success"

@@ -24,8 +24,8 @@ from airflow_provider_ibm_sessions.server.run import bind
 from airflow_provider_ibm_sessions.server.security import AccessPolicy
 from airflow_provider_ibm_sessions.server.service import POOL_SHARDS
 from testing.localqpu import CRN, running_localqpu
+from testing.secret_scan import remember_secrets
 from tests.client.conftest import QUICK, credentials_for, fake_ibm
-from tests.conftest import remember_secrets
 
 TOKEN = "a-token-of-the-tests-own"
 SECURED = AccessPolicy(token=TOKEN)
@@ -65,7 +65,7 @@ def request_of(place, method, path, body=None):
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
-def until(condition, seconds=15.0):
+def until(condition, seconds=300.0):
     """Wait for what has to come about."""
     give_up = time.monotonic() + seconds
     while not condition():

@@ -24,7 +24,15 @@ from testing.fake_ibm import Fault
 from tests.client.conftest import ONE_TRY, credentials_for, exchanges
 from tests.server.conftest import BODY, factory_for, mcp_client, problem_in, request_of, serving, until
 
-SLOW = 1.0
+SLOW = 2.0
+
+
+@pytest.fixture
+def rest(ibm):
+    """A REST service that gives IBM five minutes for each request, as a busy machine may need."""
+    app = rest_app(factory_for(credentials_for(ibm, timeout=300)))
+    with serving(app) as url, httpx.Client(base_url=url, timeout=300) as client:
+        yield client
 
 
 def leave(service, method, path, body=None, *, once):
@@ -223,7 +231,7 @@ def stuck(ibm, rest, count, method, path, body=None, *, reach_ibm):
         for _ in range(count):
             waiting.append(stack.enter_context(socket.create_connection((place.hostname, place.port))))
             waiting[-1].sendall(request_of(place, method, path, body))
-        until(lambda: len(ibm.requests(method, path)) == reach_ibm, 60)
+        until(lambda: len(ibm.requests(method, path)) == reach_ibm)
         yield
         with selectors.DefaultSelector() as selector:  # select() has no room for so many descriptors
             for connection in waiting:

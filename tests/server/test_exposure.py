@@ -14,8 +14,8 @@ from airflow_provider_ibm_sessions.client import operations
 from airflow_provider_ibm_sessions.server.exposure import EXPOSED, Exposure
 from airflow_provider_ibm_sessions.server.mcp import mcp_app
 from airflow_provider_ibm_sessions.server.rest import rest_app
+from testing.connections import connection_to
 from tests.client.conftest import credentials_for
-from tests.conftest import connection_to
 from tests.server.conftest import factory_for, mcp_client, serving
 
 NEW = Exposure(operations.LIST_WORKLOADS, command="workloads", description="List workloads.", idempotent=True)

@@ -17,9 +17,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from airflow_provider_ibm_sessions.cli.main import INTERRUPTED
+from testing.connections import connection_to
 from testing.fake_ibm import Fault
 from tests.client.conftest import credentials_for
-from tests.conftest import connection_to
 from tests.server.conftest import BODY, credentials_of, until
 
 ROOT = Path(__file__).parents[2]
@@ -135,10 +135,10 @@ def test_a_signal_closes_the_session_and_ends_it_though_the_input_stays_open(ibm
         for message in CREATING:
             process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
         process.stdin.flush()
-        until(lambda: ibm.sessions, 60)
+        until(lambda: ibm.sessions)
         process.send_signal(number)
         try:
-            assert process.wait(30) == INTERRUPTED
+            assert process.wait(300) == INTERRUPTED
         finally:
             process.kill()
     assert ibm.books()["accepting"] == []
@@ -160,9 +160,9 @@ def test_a_session_whose_answer_nobody_takes_is_closed(ibm):
             for message in CREATING:
                 process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
             process.stdin.flush()
-            until(lambda: ibm.sessions, 60)
+            until(lambda: ibm.sessions)
             process.stdout.close()
-            assert process.wait(30) == INTERRUPTED
+            assert process.wait(300) == INTERRUPTED
         finally:
             process.kill()
         said = process.stderr.read().decode()

@@ -62,7 +62,7 @@ def test_the_time_to_wait_comes_through(ibm, brief):
         ({"html": True}, 502),
         ({"truncate": True}, 502),
         ({"status": 404, "body": "nothing here"}, 502),
-        ({"delay": 3}, 504),
+        ({"delay": 10}, 504),
     ],
     ids=str,
 )

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections import deque
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,11 +12,11 @@ from airflow_provider_ibm_sessions.client.retries import RetryPolicy
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
-from testing.airflow_runs import serialize
+from testing.airflow_runs import create_dag_run, serialize
 from testing.fake_ibm import Fault
-from tests.integration.test_process_death import begin
+from testing.triggerer import cancel_trigger
 
-pytestmark = pytest.mark.usefixtures("connection", "airflow_db")
+pytestmark = pytest.mark.usefixtures("connection", "airflow_db", "supervisor")
 
 JOB = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0; bit[2] meas; qubit[2] q;", None, 10]]}}
 
@@ -96,7 +93,7 @@ def task_instance(dag, airflow_db):
             each = IBMQuantumSubmitJobOperator.partial(task_id="wait", **task)
             each.expand(program_params=[JOB["params"]] * len(mapped))
         serialize(dag)
-        begin(dag, "run")
+        create_dag_run(dag, "run")
         found = [
             _put(dag, index, each) for index, each in ([(-1, state)] if mapped is None else enumerate(mapped))
         ]
@@ -122,65 +119,13 @@ def _put(dag, map_index, state):
         return TaskInstanceDTO.model_validate(ti, from_attributes=True)
 
 
-@pytest.fixture(autouse=True)
-def supervisor(airflow_db):
-    """A triggerer's line to Airflow: questions go through Airflow's API to the database."""
-    import psutil
-    import structlog
-    from airflow.sdk.execution_time.supervisor import (
-        InProcessSupervisorComms,
-        InProcessTestSupervisor,
-        set_supervisor_comms,
-    )
-
-    line = InProcessTestSupervisor(
-        id="01a203ea-2cbf-73db-980b-594ae699f543",
-        pid=os.getpid(),
-        process=psutil.Process(),
-        process_log=structlog.get_logger(),
-        client=InProcessTestSupervisor._api_client(),
-    )
-    line.comms = InProcessSupervisorComms(supervisor=line)
-    with set_supervisor_comms(line.comms):
-        yield line
-
-
-def taken_away(trigger):
-    """Airflow's own way: the database has the trigger no more (for this triggerer), so it is cancelled."""
-    from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
-
-    line = SimpleNamespace(
-        running_triggers={7},
-        events=deque(),
-        cancelling_triggers=set(),
-        failed_triggers=deque(),
-        creating_triggers=deque(),
-    )
-    TriggerRunnerSupervisor.update_triggers(line, set())
-    assert line.cancelling_triggers == {7}
-
-    async def triggerer():
-        runner = TriggerRunner()
-        runner.triggers[7] = {"name": "seven", "events": 0, "is_watcher": False}
-        watching = asyncio.create_task(runner.run_trigger(7, trigger))
-        runner.triggers[7]["task"] = watching
-        await asyncio.sleep(0.3)
-        assert not watching.done()
-        runner.to_cancel.extend(line.cancelling_triggers)
-        await runner.cancel_triggers()
-        with pytest.raises(asyncio.CancelledError):
-            await watching
-
-    asyncio.run(triggerer())
-
-
 def test_a_trigger_that_another_triggerer_has_taken_over_ends_nothing(begun, task_instance):
-    taken_away(begun.trigger(task_instance("deferred")))
+    cancel_trigger(begun.trigger(task_instance("deferred")))
     begun.assert_untouched()
 
 
 def test_a_trigger_whose_task_a_user_has_failed_ends_all(begun, task_instance):
-    taken_away(begun.trigger(task_instance("failed")))
+    cancel_trigger(begun.trigger(task_instance("failed")))
     begun.assert_ended()
 
 
@@ -206,7 +151,7 @@ def test_a_trigger_that_is_cancelled_while_it_ends_all_goes_on_with_that(begun, 
 
 
 def test_a_trigger_whose_task_was_cleared_ends_nothing(begun, task_instance):
-    taken_away(begun.trigger(task_instance(None)))
+    cancel_trigger(begun.trigger(task_instance(None)))
     begun.assert_untouched()
 
 
@@ -238,7 +183,7 @@ def test_a_task_whose_run_was_deleted_is_over(begun, task_instance):
 
 
 def test_without_a_task_it_ends_all(begun):
-    taken_away(begun.trigger(None))
+    cancel_trigger(begun.trigger(None))
     begun.assert_ended()
 
 

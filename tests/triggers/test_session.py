@@ -14,13 +14,14 @@ from airflow.sdk.module_loading import import_string
 
 from airflow_provider_ibm_sessions.client.errors import NotFoundError
 from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
+from testing.connections import connection_to
 from testing.fake_ibm import Fault
-from tests.conftest import connection_to
+from testing.retry_policies import single_attempt
 
 pytestmark = pytest.mark.usefixtures("connection", "airflow_db")
 
 
-def trigger(session_id, seconds=10.0, **kwargs):
+def trigger(session_id, seconds=60.0, **kwargs):
     return IBMQuantumSessionTrigger(
         **{
             "end_time": time.time() + seconds,
@@ -221,9 +222,7 @@ def test_a_missing_connection_is_told(ibm):
 
 
 def test_a_pause_that_ibm_asks_for_is_made_and_not_counted(ibm, monkeypatch):
-    from tests.operators.test_session import impatient
-
-    impatient(monkeypatch)
+    single_attempt(monkeypatch)
     session = ibm.plant_session(state="closed", age=60)
     asked = Fault(method="GET", path="/v1/sessions/*", status=429, headers={"Retry-After": "1"}, times=2)
     ibm.script(asked)

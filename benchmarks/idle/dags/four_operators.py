@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contender: our operators for sessions and jobs, and the sensor."""
+"""Candidate: our operators for sessions and jobs, and the sensor."""
 
 from __future__ import annotations
 

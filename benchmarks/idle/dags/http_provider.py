@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contender: the HTTP provider's operator and sensor, as a careful user writes it without this package."""
+"""Candidate: the HTTP provider's operator and sensor, as a careful user writes it without this package."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def id_of(response) -> str:
 
 
 def nothing_pending(response) -> bool:
-    """Whether all jobs have ended."""
+    """Return True if all jobs have ended."""
     return response.json()["count"] == 0
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Contender: Qiskit's session in a PythonOperator, as its documentation shows it.
+Candidate: Qiskit's session in a PythonOperator, as its documentation shows it.
 
 Nothing of this package is used. The service is on loopback, which needs what is before ``experiment``.
 """

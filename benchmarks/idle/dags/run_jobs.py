@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contender: our run-jobs operator."""
+"""Candidate: our run-jobs operator."""
 
 from __future__ import annotations
 

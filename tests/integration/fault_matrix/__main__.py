@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tests.integration.fault_matrix [TEXT]``: run the cells whose name holds the text, by default
-all."""
+"""
+``python -m tests.integration.fault_matrix [TEXT]``: run the fault matrix.
+
+With a text, only the cells whose name contains it are run.
+"""
 
 from __future__ import annotations
 
@@ -10,54 +13,55 @@ import shutil
 import sys
 import time
 
-from tests.conftest import AIRFLOW_HOME
+from testing.airflow_home import AIRFLOW_HOME
 
 from .cells import Cell, cells
-from .checks import Verdict
-from .report import table
+from .checks import CellResult
+from .report import report
 from .runner import run_cell
 
 PROCESSES = 6 * (os.cpu_count() or 1)
 """Cells wait more than they compute."""
-OF_TIME = {"too slow", "no fault"}
+TIMING_COLUMNS = {"too slow", "no fault"}
 GAVE_UP = "failed, though the fault passed"
-MOST_DOUBTFUL = 20
-"""If there are more, it is not the machine."""
+MAX_REPEATED = 20
+"""If more cells are not clean, the machine's load is not the reason."""
 
 
-def run_matrix(only: str = "") -> list[Verdict]:
-    """Run the cells side by side, in forks of this process: what it has imported is there already."""
-    verdicts = _run(list(cells(only)), PROCESSES)
-    doubtful = [each.cell for each in verdicts if _may_be_the_machine(each)][:MOST_DOUBTFUL]
-    if not doubtful:
-        return verdicts
-    for each in verdicts:
-        if each.cell in doubtful:
-            print(f"Once more, alone: {each.cell}: {'; '.join(text for _, text in each.findings)}")
-    alone = {str(each.cell): each for each in _run(doubtful, 1)}
-    return [alone.get(str(each.cell), each) for each in verdicts]
+def run_matrix(only: str = "") -> list[CellResult]:
+    """Run the cells side by side, in forks of this process, which has everything imported already."""
+    results = _run(list(cells(only)), PROCESSES)
+    repeated = [each.cell for each in results if _may_be_due_to_load(each)][:MAX_REPEATED]
+    if not repeated:
+        return results
+    for each in results:
+        if each.cell in repeated:
+            print(f"Repeated alone: {each.cell}: {'; '.join(text for _, text in each.findings)}")
+    alone = {str(each.cell): each for each in _run(repeated, 1)}
+    return [alone.get(str(each.cell), each) for each in results]
 
 
-def _run(chosen: list[Cell], processes: int) -> list[Verdict]:
+def _run(chosen: list[Cell], processes: int) -> list[CellResult]:
     with multiprocessing.get_context("fork").Pool(min(processes, len(chosen) or 1)) as pool:
         return pool.map(run_cell, chosen, chunksize=1)
 
 
-def _may_be_the_machine(verdict: Verdict) -> bool:
-    """Whether all that is wrong can come of a machine that is too slow. A wrong outcome never does."""
-    return bool(verdict.findings) and all(
-        column in OF_TIME or text.startswith(GAVE_UP) for column, text in verdict.findings
+def _may_be_due_to_load(result: CellResult) -> bool:
+    """Return True if a slow machine explains everything that is wrong. It never explains a wrong result."""
+    return bool(result.findings) and all(
+        column in TIMING_COLUMNS or text.startswith(GAVE_UP) for column, text in result.findings
     )
 
 
 def main(only: str = "") -> int:
-    began = time.monotonic()
+    """Run the cells and print the report; return 1 if one is not clean."""
+    started = time.monotonic()
     try:
-        verdicts = run_matrix(only)
+        results = run_matrix(only)
     finally:
         shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
-    print(table(verdicts, time.monotonic() - began))
-    return int(not verdicts or any(verdict.findings for verdict in verdicts))
+    print(report(results, time.monotonic() - started))
+    return int(not results or any(result.findings for result in results))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-As much of Airflow as decides what becomes of a session: attempts, deferrals, what is kept between them.
+A stub of what Airflow decides about a session: tries, deferrals, and the state that is kept between them.
 
-Each attempt, each trigger and each resumption is a process of its own in Airflow: here each gets a new
-operator, a new client and no token. What Airflow stores as JSON goes through JSON.
+In Airflow, each try, each trigger and each resumption is a process of its own: here each gets a new operator,
+a new client and no token. What Airflow stores as JSON goes through JSON.
 """
 
 from __future__ import annotations
@@ -31,31 +31,32 @@ Build = Callable[[], Any]
 
 
 def through_json(value: Any) -> Any:
+    """Return the value as it comes out of Airflow's database."""
     return json.loads(json.dumps(value))
 
 
 variables: dict[str, str] = {}
-"""Airflow's: all tasks share them."""
+"""Airflow's variables, which all tasks share."""
 runs: dict[str, DagRun] = {}
-"""The Dag runs that there are, by their ids."""
+"""All Dag runs, by id."""
 
 
 def install() -> None:
-    """Airflow's variables need no API here."""
+    """Keep Airflow's variables in this process."""
     Variable.get = staticmethod(lambda key, default=None: variables.get(key, default))
     Variable.set = staticmethod(lambda key, value, description=None: variables.update({key: value}))
     Variable.keys = staticmethod(lambda prefix: [key for key in variables if key.startswith(prefix)])
     Variable.delete = staticmethod(lambda key: variables.pop(key, None))
 
 
-def start_anew() -> None:
-    """An Airflow in which nothing has run yet."""
+def reset() -> None:
+    """Start with an Airflow in which nothing has run yet."""
     variables.clear()
     runs.clear()
 
 
-class Store:
-    """Airflow's task state store, of one task: it outlives the attempts."""
+class TaskStateStore:
+    """Airflow's task state store, of one task: it outlives the tries."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Any] = {}
@@ -73,14 +74,14 @@ class Store:
 
 
 @dataclass
-class Told:
-    """What a task has told Airflow: its state, its errors, and everything that is kept of it."""
+class TaskRecord:
+    """A task as Airflow knows it: its state, its errors, and everything that is stored about it."""
 
     task_id: str
     state: str = "running"
     result: Any = None
     xcoms: dict[str, Any] = field(default_factory=dict)
-    store: Store = field(default_factory=Store)
+    store: TaskStateStore = field(default_factory=TaskStateStore)
     errors: list[BaseException] = field(default_factory=list)
     tries: int = 0
     stored: list[Any] = field(default_factory=list)
@@ -95,30 +96,30 @@ class Told:
         return str(self.errors[-1]) if self.errors else ""
 
     @property
-    def raw_errors(self) -> list[str]:
-        """Errors that are none of Airflow's: nobody has thought of them."""
+    def unexpected_errors(self) -> list[str]:
+        """Return the errors that are not Airflow's, which no code has anticipated."""
         return [repr(error) for error in self.errors if not isinstance(error, AirflowException)]
 
-    def traces(self) -> str:
-        """All that Airflow would show or store of it."""
+    def everything_stored(self) -> str:
+        """Return all that Airflow would show or store about the task."""
         errors = "".join("".join(traceback.format_exception(error)) for error in self.errors)
         return errors + json.dumps([self.result, self.xcoms, self.store.kept, self.stored])
 
 
 class TaskInstance:
-    """What operators use of Airflow's."""
+    """The part of Airflow's task instance that operators use."""
 
     map_index = -1
 
-    def __init__(self, told: Told, dag_id: str, run_id: str) -> None:
-        self._told = told
-        self.id = uuid4()  # each attempt has another, as in Airflow
-        self.dag_id, self.run_id, self.task_id = dag_id, run_id, told.task_id
-        self.try_number, self.max_tries = told.tries, RETRIES
+    def __init__(self, task: TaskRecord, dag_id: str, run_id: str) -> None:
+        self._task = task
+        self.id = uuid4()  # each try has another, as in Airflow
+        self.dag_id, self.run_id, self.task_id = dag_id, run_id, task.task_id
+        self.try_number, self.max_tries = task.tries, RETRIES
         self.start_date = datetime.now(UTC)
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self._told.xcoms[key] = through_json(value)
+        self._task.xcoms[key] = through_json(value)
 
     @staticmethod
     def get_dr_count(*, dag_id: str, run_ids: list[str], states: list[str]) -> int:
@@ -134,10 +135,10 @@ class TaskInstance:
         map_index: int | None = None,
         states: list[str] | None = None,
     ) -> int:
-        """Of tasks that have begun. No task is mapped."""
+        """Count tasks that have started. No task is mapped."""
         found = [runs[run_id].tasks for run_id in run_ids if run_id in runs and runs[run_id].dag_id == dag_id]
-        tasks = [told for tasks in found for name, told in tasks.items() if name in task_ids]
-        return sum(states is None or told.state in states for told in tasks)
+        tasks = [task for tasks in found for name, task in tasks.items() if name in task_ids]
+        return sum(states is None or task.state in states for task in tasks)
 
 
 class DagRun:
@@ -146,7 +147,7 @@ class DagRun:
     def __init__(self, dag_id: str, run_id: str) -> None:
         self.dag_id, self.run_id = dag_id, run_id
         self.start_date = datetime.now(UTC)
-        self.tasks: dict[str, Told] = {}
+        self.tasks: dict[str, TaskRecord] = {}
         self.is_over = False
         runs[run_id] = self
 
@@ -158,55 +159,55 @@ class DagRun:
 
     @property
     def succeeded(self) -> bool:
-        return all(told.succeeded for told in self.tasks.values())
+        return all(task.succeeded for task in self.tasks.values())
 
-    def run(self, task_id: str, build: Build) -> Told:
-        """Run a task until it has ended."""
-        told = self.tasks[task_id] = Told(task_id)
-        while told.state in ("running", "up_for_retry"):
-            told.tries += 1
-            self._attempt(told, build)
-        return told
+    def run(self, task_id: str, build: Build) -> TaskRecord:
+        """Run a task, with its retry, to its end."""
+        task = self.tasks[task_id] = TaskRecord(task_id)
+        while task.state in ("running", "up_for_retry"):
+            task.tries += 1
+            self._try(task, build)
+        return task
 
-    def _attempt(self, told: Told, build: Build) -> None:
+    def _try(self, task: TaskRecord, build: Build) -> None:
         try:
-            told.result = through_json(self._execute(told, build))
-            told.state = "success"
+            task.result = through_json(self._execute(task, build))
+            task.state = "success"
         except Exception as error:
-            told.errors.append(error)
-            final = isinstance(error, AirflowFailException) or told.tries > RETRIES
-            told.state = "failed" if final else "up_for_retry"
+            task.errors.append(error)
+            final = isinstance(error, AirflowFailException) or task.tries > RETRIES
+            task.state = "failed" if final else "up_for_retry"
 
-    def _execute(self, told: Told, build: Build) -> Any:
+    def _execute(self, task: TaskRecord, build: Build) -> Any:
         step = ("execute", {})
         while True:
             method, arguments = step
             try:
-                return self._in_process(told, build(), method, arguments)
+                return self._in_process(task, build(), method, arguments)
             except TaskDeferred as deferred:
-                event = self._triggered(told, deferred.trigger)
+                event = self._run_trigger(task, deferred.trigger)
                 step = deferred.method_name, {**(deferred.kwargs or {}), "event": event}
 
-    def _in_process(self, told: Told, operator: Any, method: str, arguments: dict[str, Any]) -> Any:
+    def _in_process(self, task: TaskRecord, operator: Any, method: str, arguments: dict[str, Any]) -> Any:
         _forget_tokens()
         ExecutorSafeguard.tracker.set(operator)
-        context = self._context(told, operator)
+        context = self._context(task, operator)
         if method == "execute":
             return operator.execute(context)
         return operator.resume_execution(method, arguments, context)
 
-    def _triggered(self, told: Told, trigger: Any) -> Any:
-        """Run a trigger in an event loop of its own, as it comes out of the database."""
+    def _run_trigger(self, task: TaskRecord, trigger: Any) -> Any:
+        """Run a trigger as it comes out of the database; return the payload of its event."""
         _forget_tokens()
         path, arguments = trigger.serialize()
-        told.stored.append(arguments)
+        task.stored.append(arguments)
         module, _, name = path.rpartition(".")
         stored = getattr(import_module(module), name)(**through_json(arguments))
-        told.stored.append(through_json(asyncio.run(_first_event(stored))))
-        return told.stored[-1]
+        task.stored.append(through_json(asyncio.run(_first_event(stored))))
+        return task.stored[-1]
 
-    def _context(self, told: Told, operator: Any) -> Any:
-        ti = TaskInstance(told, self.dag_id, self.run_id)
+    def _context(self, task: TaskRecord, operator: Any) -> Any:
+        ti = TaskInstance(task, self.dag_id, self.run_id)
         dag = SimpleNamespace(dag_id=self.dag_id, dagrun_timeout=None, tasks=[operator])
         return {
             "ti": ti,
@@ -215,7 +216,7 @@ class DagRun:
             "dag": dag,
             "dag_run": self,
             "run_id": self.run_id,
-            "task_state_store": told.store,
+            "task_state_store": task.store,
         }
 
 

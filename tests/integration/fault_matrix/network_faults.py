@@ -2,8 +2,8 @@
 """
 Faults of the connection itself, for one operation at a time: the request is sent to another address.
 
-Behind each address is the real thing: a port on which nobody listens, a listener that accepts nobody, a name
-that does not exist, and a TLS server whose certificate nobody has signed.
+Behind each address is the real thing: a port on which nobody listens, a listener that accepts no connection,
+a name that does not exist, and a TLS server with a self-signed certificate.
 """
 
 from __future__ import annotations
@@ -22,97 +22,104 @@ from typing import Any
 
 import httpx
 
-from airflow_provider_ibm_sessions.client import auth
-from airflow_provider_ibm_sessions.client._http import transport
-
-NAMELESS = "quantum.invalid"
+UNKNOWN_HOST = "quantum.invalid"
 
 
-class Detour:
-    """Sends requests of one operation elsewhere: ``times`` of them (None: all), after ``skip`` others."""
+class NetworkFault:
+    """
+    Sends requests of one operation to another address.
+
+    :param where: A key of the addresses.
+    :param times: How many requests; None for all.
+    :param skip: How many requests pass before.
+    """
 
     def __init__(self, where: str, method: str, path: str, *, times: int | None, skip: int) -> None:
         self.where, self.method, self.path = where, method, path
         self.times, self.skip = times, skip
-        self.struck = 0
+        self.hits = 0
 
-    def hits(self, request: httpx.Request) -> bool:
+    def applies_to(self, request: httpx.Request) -> bool:
+        """Return True if the request is to be redirected, and count it."""
         path = request.url.path.removeprefix("/api")
         if request.method != self.method or not fnmatchcase(path, self.path):
             return False
         if self.skip:
             self.skip -= 1
             return False
-        self.struck += 1
-        return self.times is None or self.struck <= self.times
+        self.hits += 1
+        return self.times is None or self.hits <= self.times
 
 
-_current: list[Detour] = []
+_armed: list[NetworkFault] = []
 
 
-def arm(detour: Detour) -> None:
-    _current[:] = [detour]
+def arm(fault: NetworkFault) -> None:
+    """Let this fault apply from now on, in place of another."""
+    _armed[:] = [fault]
 
 
-def armed() -> list[Detour]:
-    return list(_current)
+def hits() -> int:
+    """Return how many requests have met the armed fault."""
+    return sum(fault.hits for fault in _armed)
 
 
 def clear() -> None:
-    _current.clear()
+    """Let no fault apply any more."""
+    _armed.clear()
 
 
 def install() -> None:
-    """Put the detours in front of both clients' attempts and of IAM's requests."""
-    plain_attempt, plain_request = transport.translate_errors, auth.IAMAuth._token_request
+    """Put the faults between httpx's clients, blocking and async, and their connections."""
+    send = httpx.HTTPTransport.handle_request
+    send_async = httpx.AsyncHTTPTransport.handle_async_request
 
-    @contextlib.contextmanager
-    def translate_errors(request: httpx.Request, action: str) -> Iterator[None]:
-        url = request.url
-        _redirect(request)
-        try:
-            with plain_attempt(request, action):
-                yield
-        finally:
-            request.url = url
+    def handle_request(self: Any, request: httpx.Request) -> httpx.Response:
+        with _redirected(request):
+            return send(self, request)
 
-    def token_request(self: Any) -> httpx.Request:
-        request = plain_request(self)
-        _redirect(request)
-        return request
+    async def handle_async_request(self: Any, request: httpx.Request) -> httpx.Response:
+        with _redirected(request):
+            return await send_async(self, request)
 
-    transport.translate_errors = translate_errors
-    auth.IAMAuth._token_request = token_request
-    _know_no_such_name()
+    httpx.HTTPTransport.handle_request = handle_request
+    httpx.AsyncHTTPTransport.handle_async_request = handle_async_request
+    _resolve_unknown_host_at_once()
 
 
-def _redirect(request: httpx.Request) -> None:
-    if _current and _current[0].hits(request):
-        request.url = request.url.copy_with(**_ADDRESSES[_current[0].where]())
+@contextlib.contextmanager
+def _redirected(request: httpx.Request) -> Iterator[None]:
+    url = request.url
+    if _armed and _armed[0].applies_to(request):
+        request.url = url.copy_with(**_ADDRESSES[_armed[0].where]())
+    try:
+        yield
+    finally:
+        request.url = url
 
 
-def _know_no_such_name() -> None:
-    """Without a network, the machine's own resolver may take seconds to say so."""
+def _resolve_unknown_host_at_once() -> None:
+    """Without a network, the machine's own resolver may take seconds to fail."""
     resolve = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
-        if host in (NAMELESS, NAMELESS.encode()):
+        if host in (UNKNOWN_HOST, UNKNOWN_HOST.encode()):
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return resolve(host, *args, **kwargs)
 
     socket.getaddrinfo = getaddrinfo
 
 
-def _refused() -> dict[str, Any]:
+def _refusing() -> dict[str, Any]:
     return {"host": "127.0.0.1", "port": _bound().getsockname()[1]}
 
 
 @cache
 def _bound() -> socket.socket:
-    """A port of ours, on which we do not listen."""
-    taken = socket.socket()
-    taken.bind(("127.0.0.1", 0))
-    return taken
+    """A port of ours, on which nobody listens."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    return bound
 
 
 def _silent() -> dict[str, Any]:
@@ -121,7 +128,7 @@ def _silent() -> dict[str, Any]:
 
 @cache
 def _full() -> list[socket.socket]:
-    """A listener whose queue is full: further connections are not answered."""
+    """A listener whose queue is full: further connections are not accepted."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -133,8 +140,8 @@ def _full() -> list[socket.socket]:
     return [listener, *waiting]
 
 
-def _nameless() -> dict[str, Any]:
-    return {"host": NAMELESS}
+def _unknown() -> dict[str, Any]:
+    return {"host": UNKNOWN_HOST}
 
 
 def _untrusted() -> dict[str, Any]:
@@ -144,11 +151,11 @@ def _untrusted() -> dict[str, Any]:
 @cache
 def _tls_server() -> int:
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_shake_hands, args=(listener, _self_signed()), daemon=True).start()
+    threading.Thread(target=_accept, args=(listener, _self_signed()), daemon=True).start()
     return int(listener.getsockname()[1])
 
 
-def _shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:
+def _accept(listener: socket.socket, context: ssl.SSLContext) -> None:
     while True:
         connection, _ = listener.accept()
         with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
@@ -176,4 +183,4 @@ def _self_signed() -> ssl.SSLContext:
     return context
 
 
-_ADDRESSES = {"refused": _refused, "silent": _silent, "nameless": _nameless, "untrusted": _untrusted}
+_ADDRESSES = {"refusing": _refusing, "silent": _silent, "unknown": _unknown, "untrusted": _untrusted}

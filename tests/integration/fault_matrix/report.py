@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The matrix as text."""
+"""The matrix as a printed report."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from .cells import FAMILIES
-from .checks import COLUMNS, Verdict
-from .expectations import bound_of
+from .checks import COLUMNS, CellResult
+from .expectations import time_limit
 
 
-def table(verdicts: list[Verdict], seconds: float) -> str:
-    """A row for each operation and class of faults: cells, sessions, how many cells are wrong in what."""
+def report(results: list[CellResult], seconds: float) -> str:
+    """Return a table with a row for each operation and class of faults, and below it what is wrong."""
     rows = [["operation", "faults", "cells", "sessions", *COLUMNS, "slowest"]]
-    for name in dict.fromkeys(verdict.cell.operation.name for verdict in verdicts):
-        rows += _rows(name, [each for each in verdicts if each.cell.operation.name == name])
-    rows.append(["total", "", *_numbers(verdicts)])
-    lines = [*_aligned(rows), "", *_unclean(verdicts), _slowest(verdicts), _out_of_reach(verdicts)]
-    return "\n".join([*lines, _figures(verdicts, seconds)])
+    for name in dict.fromkeys(result.cell.operation.name for result in results):
+        rows += _rows(name, [each for each in results if each.cell.operation.name == name])
+    rows.append(["total", "", *_numbers(results)])
+    lines = [*_aligned(rows), "", *_unclean(results), _slowest(results), _unreachable(results)]
+    return "\n".join([*lines, _totals(results, seconds)])
 
 
-def _rows(name: str, verdicts: list[Verdict]) -> Iterator[list[str]]:
+def _rows(name: str, results: list[CellResult]) -> Iterator[list[str]]:
     for family in FAMILIES:
-        if chosen := [each for each in verdicts if each.cell.fault.family == family]:
+        if chosen := [each for each in results if each.cell.fault.family == family]:
             yield [name, family, *_numbers(chosen)]
             name = ""
 
 
-def _numbers(verdicts: list[Verdict]) -> list[str]:
-    wrong = Counter(column for each in verdicts for column in {column for column, _ in each.findings})
-    slowest = max((each.seconds for each in verdicts), default=0.0)
-    numbers = [len(verdicts), sum(each.sessions for each in verdicts), *(wrong[name] for name in COLUMNS)]
+def _numbers(results: list[CellResult]) -> list[str]:
+    wrong = Counter(column for each in results for column in {column for column, _ in each.findings})
+    slowest = max((each.seconds for each in results), default=0.0)
+    numbers = [len(results), sum(each.sessions for each in results), *(wrong[name] for name in COLUMNS)]
     return [*(str(number) for number in numbers), f"{slowest:.1f} s"]
 
 
@@ -45,31 +45,32 @@ def _aligned(rows: list[list[str]]) -> Iterator[str]:
         yield "  ".join(padded)
 
 
-def _unclean(verdicts: Iterable[Verdict]) -> Iterator[str]:
-    for each in verdicts:
+def _unclean(results: Iterable[CellResult]) -> Iterator[str]:
+    for each in results:
         if each.findings:
-            yield f"{each.cell}   [{each.told}]"
+            yield f"{each.cell}   [{each.tasks}]"
             yield from (f"    {column}: {text}" for column, text in each.findings)
 
 
-def _slowest(verdicts: list[Verdict]) -> str:
-    if not verdicts:
+def _slowest(results: list[CellResult]) -> str:
+    if not results:
         return "no cell"
-    slowest = max(verdicts, key=lambda each: each.seconds)
-    return f"slowest cell: {slowest.cell}: {slowest.seconds:.1f} s of {bound_of(slowest.cell):.0f} s"
+    slowest = max(results, key=lambda each: each.seconds)
+    return f"Slowest cell: {slowest.cell}: {slowest.seconds:.1f} s, limit {time_limit(slowest.cell):.0f} s."
 
 
-def _out_of_reach(verdicts: list[Verdict]) -> str:
-    barred, unknown = (sum(getattr(each, name) for each in verdicts) for name in ("out_of_reach", "unknown"))
+def _unreachable(results: list[CellResult]) -> str:
+    unreachable = sum(each.unreachable for each in results)
+    unknown = sum(each.unknown for each in results)
     return (
-        f"out of reach: {barred} sessions took jobs when their run ended, with every way to them barred for "
-        f"ever. When it was not any more, a sweep closed {barred - unknown}; {unknown}, whose ids never came "
-        "through, had no job and closed themselves"
+        f"Unreachable: {unreachable} sessions accepted jobs when their run had ended, because a lasting "
+        f"fault blocked every way to them. Later a sweep closed {unreachable - unknown}; the other "
+        f"{unknown}, whose ids never arrived, had no job, and IBM closed them."
     )
 
 
-def _figures(verdicts: list[Verdict], seconds: float) -> str:
-    unclean = sum(bool(each.findings) for each in verdicts)
-    lost = sum(column == "lost" for each in verdicts for column, _ in each.findings)
-    cells = f"{len(verdicts)} cells in {seconds:.0f} s, {unclean} unclean"
-    return f"{cells}; {sum(each.sessions for each in verdicts)} sessions made, {lost} sessions lost"
+def _totals(results: list[CellResult], seconds: float) -> str:
+    unclean = sum(bool(each.findings) for each in results)
+    lost = sum(column == "lost" for each in results for column, _ in each.findings)
+    cells = f"{len(results)} cells in {seconds:.0f} s, {unclean} of them not clean"
+    return f"{cells}; {sum(each.sessions for each in results)} sessions opened, {lost} lost."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Dags: what a user does with a session, from its opening to its closing as a teardown."""
+"""The Dags: what a user does with a session, from opening it to closing it in a teardown."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ JOB: dict[str, Any] = {"program_id": "sampler", "params": {"pubs": [["OPENQASM 3
 
 
 @dataclass(frozen=True)
-class Story:
-    """Which tasks the Dag has. Its session is opened first, and closed last."""
+class Scenario:
+    """
+    The tasks of a Dag. Its session is opened first, and closed last.
+
+    :param completes: False if the jobs stay in the queue, so that the tasks run into their timeouts.
+    """
 
     creates: bool = True
     waits_for_job: bool = False
@@ -36,31 +40,44 @@ class Story:
     sweeps: bool = False
     drains: bool = False
     completes: bool = True
-    """Whether its jobs run to their end; else they queue for ever, and are given up."""
 
 
-STORIES = {
-    "close hard": Story(waits_for_job=True),
-    "watch": Story(watches=True),
-    "sweep": Story(sweeps=True),
-    "drain": Story(drains=True),
-    "drain too slow": Story(drains=True, completes=False),
-    "run jobs": Story(creates=False),
-    "run jobs too slow": Story(creates=False, completes=False),
+SCENARIOS = {
+    "close hard": Scenario(waits_for_job=True),
+    "watch": Scenario(watches=True),
+    "sweep": Scenario(sweeps=True),
+    "drain": Scenario(drains=True),
+    "drain too slow": Scenario(drains=True, completes=False),
+    "run jobs": Scenario(creates=False),
+    "run jobs too slow": Scenario(creates=False, completes=False),
 }
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where, how and for how long the tasks wait."""
+class Waiting:
+    """The connection of the tasks, and how and for how many seconds they wait."""
 
     conn_id: str
     deferred: bool
-    patience: float
+    timeout: float
+
+
+def orphan(conn_id: str) -> str:
+    """Open a session in a run that then ends without closing it; return the session's id."""
+    ended = DagRun("faults", "ended")
+    ended.run("create", lambda: _creator("create", conn_id))
+    ended.is_over = True
+    return str(ended.tasks["create"].result)
+
+
+def _creator(task_id: str, conn_id: str) -> IBMQuantumCreateSessionOperator:
+    return IBMQuantumCreateSessionOperator(
+        task_id=task_id, ibm_quantum_conn_id=conn_id, backend=BACKEND, max_ttl=3600
+    )
 
 
 def sweep(conn_id: str) -> DagRun:
-    """A run of the Dag that closes what no live run owns; however young, since here nothing grows old."""
+    """Run the Dag that closes orphaned sessions, also recent ones, since no time passes here."""
     swept = DagRun("sweep", "sweep")
     swept.run("sweep", lambda: _sweeper(conn_id, min_age=0))
     return swept
@@ -74,13 +91,17 @@ def _sweeper(conn_id: str, min_age: int = 60) -> IBMQuantumSweepSessionsOperator
     return operator
 
 
-class Played:
-    """A run of the story's Dag. ``before`` is called with each task's name before that starts."""
+class ScenarioRun:
+    """A run of the scenario's Dag. ``before`` is called with the name of each task before it starts."""
 
     def __init__(
-        self, story: Story, setting: Setting, run_id: str, before: Callable[[str], None] = lambda _: None
+        self,
+        scenario: Scenario,
+        waiting: Waiting,
+        run_id: str,
+        before: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.story, self.setting = story, setting
+        self.scenario, self.waiting = scenario, waiting
         self.dag_run = DagRun("faults", run_id)
         self._before = before
 
@@ -88,26 +109,26 @@ class Played:
     def tasks(self) -> dict[str, Any]:
         return self.dag_run.tasks
 
-    def begin(self) -> None:
-        """Up to where the session is open and has its job."""
-        if not self.story.creates:
+    def start(self) -> None:
+        """Run the tasks up to where the session is open and has its job."""
+        if not self.scenario.creates:
             return
         self._run("create", self._create)
         if self.tasks["create"].succeeded:
             self._run("job", self._job)
 
     def finish(self) -> None:
-        """The rest. A teardown runs if its setup has succeeded, whatever else has failed."""
+        """Run the other tasks. The teardown runs if its setup has succeeded, whatever else has failed."""
         self._finish()
         self.dag_run.is_over = True
 
     def _finish(self) -> None:
-        if not self.story.creates:
+        if not self.scenario.creates:
             self._run("run", self._run_jobs)
             return
-        if self.story.sweeps and self.dag_run.succeeded:
-            self._run("sweep", lambda: _sweeper(self.setting.conn_id))
-        if self.story.watches and self.dag_run.succeeded:
+        if self.scenario.sweeps and self.dag_run.succeeded:
+            self._run("sweep", lambda: _sweeper(self.waiting.conn_id))
+        if self.scenario.watches and self.dag_run.succeeded:
             self._watch()
         if self.tasks["create"].succeeded:
             self._run("close", self._close)
@@ -126,17 +147,17 @@ class Played:
         return str(self.tasks["create"].result)
 
     def _common(self, task_id: str) -> dict[str, Any]:
-        return {"task_id": task_id, "ibm_quantum_conn_id": self.setting.conn_id}
+        return {"task_id": task_id, "ibm_quantum_conn_id": self.waiting.conn_id}
 
     def _waiting(self) -> dict[str, Any]:
-        patience = self.setting.patience if self.story.completes else 0.1
-        return {"deferrable": self.setting.deferred, "timeout": patience}
+        timeout = self.waiting.timeout if self.scenario.completes else 0.1
+        return {"deferrable": self.waiting.deferred, "timeout": timeout}
 
     def _create(self) -> Any:
-        return IBMQuantumCreateSessionOperator(**self._common("create"), backend=BACKEND, max_ttl=3600)
+        return _creator("create", self.waiting.conn_id)
 
     def _job(self) -> Any:
-        waits = self.story.waits_for_job
+        waits = self.scenario.waits_for_job
         return IBMQuantumSubmitJobOperator(
             **self._common("job"),
             **self._waiting(),
@@ -162,7 +183,7 @@ class Played:
             **self._common("close"),
             **self._waiting(),
             session_id=self._session_id,
-            drain=self.story.drains,
+            drain=self.scenario.drains,
             poll_interval=POLL,
         )
 

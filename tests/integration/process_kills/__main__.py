@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Kills what can die under a whole Airflow, and prints what became of the sessions: ``python -m
-tests.integration.process_kills``.
+Kill processes of a whole Airflow, and print what became of the sessions and the jobs.
 
-Exit code 0 only if every scenario was clean within its bound.
+Run it with ``python -m tests.integration.process_kills``. The exit code is 0 only if every scenario was clean
+within its time limit.
 """
 
 from __future__ import annotations
@@ -20,44 +20,51 @@ from pathlib import Path
 
 from testing.tables import table
 from tests.integration.process_kills.cases import ALL
-from tests.integration.process_kills.observer import Verdict
-from tests.integration.process_kills.runner import play
+from tests.integration.process_kills.observer import Result
+from tests.integration.process_kills.runner import run_scenarios
 
 AT_ONCE = 20
-"""What keeps two cores busy, and no task waiting for long."""
+"""Enough to keep two cores busy, and not so many that a task waits for long."""
 
 
 def main() -> int:
-    """The command line."""
+    """Run the scenarios that the command line names; return the exit code."""
     options = _parser().parse_args()
     chosen = [each for each in ALL if any(text in str(each) for text in options.only)]
     if options.list:
-        table(("scenario", "killed", "bound, s"), [(each.name, each.blow, each.bound) for each in chosen])
+        table(
+            ("scenario", "failure", "limit, s"),
+            [(each.name, each.failure, each.time_limit) for each in chosen],
+        )
         return 0
-    began = time.monotonic()
+    started = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="kills-"))
-    is_wanted = True
+    keep_logs = True
     try:
         with _at_most(options.limit):
-            verdicts = play(chosen, home, options.retry_immediately)
-        show(verdicts, time.monotonic() - began)
-        is_wanted = any(each.trouble for each in verdicts)
+            results = run_scenarios(chosen, home, options.at_once)
+        show(results, time.monotonic() - started)
+        keep_logs = any(each.problems for each in results)
     except KeyboardInterrupt:
-        is_wanted = False
+        keep_logs = False
         return 130
     finally:
-        if is_wanted:
-            print(f"Logs, and what IBM has seen: {home}")
+        if keep_logs:
+            print(f"Logs of Airflow, and the requests that IBM has seen: {home}")
         else:
             shutil.rmtree(home, ignore_errors=True)
-    return int(is_wanted)
+    return int(keep_logs)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.integration.process_kills", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="scenarios whose row has it")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="TEXT", help="run the scenarios whose row contains it"
+    )
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="side by side (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=900, metavar="SECONDS", help="give up after these")
+    parser.add_argument(
+        "--limit", type=int, default=900, metavar="SECONDS", help="give up after so many seconds"
+    )
     parser.add_argument("--list", action="store_true", help="show the scenarios and end")
     return parser
 
@@ -75,43 +82,43 @@ def _at_most(seconds: int) -> Iterator[None]:
         signal.alarm(0)
 
 
-def show(verdicts: Sequence[Verdict], seconds: float) -> None:
+def show(results: Sequence[Result], seconds: float) -> None:
     """Print the table and the totals."""
-    head = ("scenario", "killed", "run", "bound, s", "took, s", "sessions", "lost", "jobs", "twice", "clean")
-    table(head, [_row(each) for each in verdicts])
-    unclean = [each for each in verdicts if each.trouble]
+    head = ("scenario", "failure", "run", "limit, s", "took, s", "sessions", "lost", "jobs", "twice", "clean")
+    table(head, [_row(each) for each in results])
+    unclean = [each for each in results if each.problems]
     for each in unclean:
-        print(f"NOT CLEAN: {each.scenario}: {'; '.join(each.trouble)}")
-    slowest = max(verdicts, key=lambda each: each.took)
+        print(f"NOT CLEAN: {each.scenario}: {'; '.join(each.problems)}")
+    slowest = max(results, key=lambda each: each.took)
     print(
-        f"scenarios: {len(verdicts)}, {len(unclean)} of them not clean\n"
-        f"sessions made: {sum(sum(each.sessions.values()) for each in verdicts)}\n"
-        f"sessions lost: {sum(each.lost for each in verdicts)}\n"
-        f"jobs submitted: {sum(sum(each.jobs.values()) for each in verdicts)}\n"
-        f"jobs submitted twice: {sum(each.twice for each in verdicts)}\n"
+        f"scenarios: {len(results)}, {len(unclean)} of them not clean\n"
+        f"sessions opened: {sum(sum(each.sessions.values()) for each in results)}\n"
+        f"sessions lost: {sum(each.lost for each in results)}\n"
+        f"jobs submitted: {sum(sum(each.jobs.values()) for each in results)}\n"
+        f"jobs submitted twice: {sum(each.twice for each in results)}\n"
         f"slowest scenario: {slowest.took:.0f} s, {slowest.scenario}\n"
-        f"all: {seconds:.0f} s"
+        f"total time: {seconds:.0f} s"
     )
 
 
-def _row(verdict: Verdict) -> tuple[object, ...]:
-    scenario = verdict.scenario
+def _row(result: Result) -> tuple[object, ...]:
+    scenario = result.scenario
     return (
         scenario.name,
-        scenario.blow,
-        verdict.run,
-        f"{scenario.bound:.0f}",
-        verdict.took,
-        _counts(verdict.sessions),
-        verdict.lost,
-        _counts(verdict.jobs),
-        verdict.twice,
-        "NO" if verdict.trouble else "yes",
+        scenario.failure,
+        result.run,
+        f"{scenario.time_limit:.0f}",
+        result.took,
+        _counts(result.sessions),
+        result.lost,
+        _counts(result.jobs),
+        result.twice,
+        "NO" if result.problems else "yes",
     )
 
 
-def _counts(books: dict[str, int]) -> str:
-    return ", ".join(f"{count} {state}" for state, count in books.items()) or "none"
+def _counts(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in numbers.items()) or "none"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inside of a task: wait, at a point that the fake IBM cannot see, until somebody kills this process."""
+"""Breakpoints inside a task, at points that the fake IBM cannot see: wait until the process is killed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 END = "end"
-"""Hold when the task is done and has not told so yet; else "METHOD /api/path": hold when that is answered."""
+"""Hold when the task is done and has not reported it; else "METHOD /api/path": hold after that response."""
 
 
 def before(context: Any) -> None:
-    """Airflow's ``pre_execute``: in the first attempt, hold after the reply that the run's conf names."""
+    """As ``pre_execute``: in the first try, hold after the response that the run's conf names."""
     point = _point(context)
     if point is None or point == END:
         return
@@ -30,13 +30,13 @@ def before(context: Any) -> None:
 
 
 def after(context: Any, _result: Any) -> None:
-    """Airflow's ``post_execute``: hold before the outcome is told."""
+    """As ``post_execute``: hold before the outcome is reported."""
     if _point(context) == END:
         hold(context)
 
 
 def hold(context: Any) -> None:
-    """Tell that the point is reached, and stay there."""
+    """Leave a mark that the point is reached, and wait there."""
     Path(context["dag_run"].conf["mark"]).touch()
     while True:
         time.sleep(0.2)
@@ -44,5 +44,5 @@ def hold(context: Any) -> None:
 
 def _point(context: Any) -> str | None:
     conf, ti = context["dag_run"].conf, context["ti"]
-    mine = ti.task_id == conf["task"] and ti.try_number == 1
-    return conf.get("hold") if mine else None
+    is_first_try = ti.task_id == conf["task"] and ti.try_number == 1
+    return conf.get("hold") if is_first_try else None

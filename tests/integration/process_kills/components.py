@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[3]
 DAGS = Path(__file__).parent / "dags"
 CONNECT_ARGS = "tests.integration.process_kills.database.CONNECT_ARGS"
 TASK, EXECUTOR = "airflow worker -- ", "airflow worker -- LocalExecutor"
-"""How Airflow titles the process that runs a task (its id follows), and the one that watches over that."""
+"""Airflow's titles of the process that runs a task (its id follows), and of its supervisor."""
 
 WORKERS = "workers"
 SETTINGS = {
-    # After so many seconds without a heartbeat a worker is given up. The default is 300.
+    # After so many seconds without a heartbeat a worker is taken for lost. The default is 300.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
@@ -35,7 +35,7 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-    # Less than a triggerer takes to start, so that it takes over what the dead one has left.
+    # Less than a triggerer takes to start, so that it takes over what the killed one has left.
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
     "AIRFLOW__CORE__PARALLELISM": "24",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
@@ -59,7 +59,7 @@ All of Airflow then waits until the database's time limit, and a scheduler that 
 
 
 class Turns:
-    """Lets things happen one after the other, some seconds apart."""
+    """Lets callers go on one after the other, some seconds apart."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -68,7 +68,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for one's turn."""
+        """Wait for a turn."""
         with self._lock:
             time.sleep(max(0.0, self._last + self._seconds - time.monotonic()))
             yield
@@ -76,7 +76,7 @@ class Turns:
 
 
 class Stopped(BaseException):
-    """This Airflow is being stopped, before its time: there is nothing more to wait for."""
+    """This Airflow is being stopped early, so there is nothing more to wait for."""
 
 
 class Components:
@@ -103,7 +103,7 @@ class Components:
             raise Stopped
 
     def kill_worker(self, ti_id: str) -> None:
-        """As when its machine dies: the task's process, and the one that watches over it."""
+        """Kill the task's process and its supervisor, as when their machine dies."""
         process = self._running(ti_id)
         watching = process.parent()
         assert watching is not None
@@ -112,7 +112,7 @@ class Components:
         process.kill()
 
     def kill_task(self, ti_id: str) -> None:
-        """As when the memory runs out: the task's process alone."""
+        """Kill the task's process alone, as when the memory runs out."""
         self._running(ti_id).kill()
 
     def kill(self, *names: str) -> None:
@@ -155,21 +155,21 @@ class Components:
             self._send("PATCH", f"/dags/{dag_id}", is_paused=False)
 
     def mark_failed(self, dag_id: str, run_id: str, task_id: str) -> None:
-        """What a user does by a click on "failed"."""
+        """Mark a task failed, as a user does by a click."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         self._send("PATCH", path, new_state="failed")
 
     def mark_run_failed(self, dag_id: str, run_id: str) -> None:
-        """The same, for the whole run."""
+        """Mark a run failed, as a user does by a click."""
         self._send("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", state="failed")
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
-        """What a user does by a click on "clear"."""
+        """Clear a task, as a user does by a click."""
         wanted = {"dag_run_id": run_id, "task_ids": [task_id], "dry_run": False, "only_failed": False}
         self._send("POST", f"/dags/{dag_id}/clearTaskInstances", **wanted)
 
     def stop(self) -> None:
-        """Ask what was started here to end, and nobody to wait for it."""
+        """Stop the processes that were started here, and all waiting for them."""
         self._stopped.set()
         for process in self._started:
             process.send_signal(signal.SIGINT)
@@ -186,15 +186,15 @@ class Components:
             process.wait()
 
     def _send(self, method: str, path: str, **body: Any) -> None:
-        """Once more if the database was locked, which undoes what was done."""
+        """Send a request; repeat it if the database was locked, which undoes what was done."""
         url = f"{self.airflow.url}/api/v2{path}"
-        for pause in (1, 3, None):
+        for delay in (1, 3, None):
             with self._writing:
-                answer = self.airflow.http.request(method, url, json=body)
-            if pause is None or not answer.is_server_error:
+                response = self.airflow.http.request(method, url, json=body)
+            if delay is None or not response.is_server_error:
                 break
-            time.sleep(pause)
-        answer.raise_for_status()
+            time.sleep(delay)
+        response.raise_for_status()
 
     def _running(self, ti_id: str) -> psutil.Process:
         deadline = time.monotonic() + 5
@@ -206,7 +206,7 @@ class Components:
         raise LookupError(f"no process runs {ti_id}")
 
     def _all(self) -> Iterator[psutil.Process]:
-        """All of this Airflow, orphans as well: what was started here leads a session of its own."""
+        """Yield all processes of this Airflow, also orphans: each that was started here leads a session."""
         leaders = {self.airflow.process.pid, *(process.pid for process in self._started)}
         for process in psutil.process_iter():
             with suppress(ProcessLookupError):
@@ -231,7 +231,7 @@ def _is_component(process: psutil.Process, name: str) -> bool:
 
 @contextmanager
 def whole_airflow(home: Path) -> Iterator[Components]:
-    """Run an Airflow that finds out within seconds what has died."""
+    """Run an Airflow that detects within seconds that a process has died."""
     [port] = free_ports(1)
     url = f"http://localhost:{port}/execution/"
     environment = {**SETTINGS, "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How Airflow's processes open sqlite: they wait somewhat longer for each other than 5 s."""
+"""Connection arguments for sqlite: Airflow's processes wait for each other longer than the default of 5 s."""
 
 from __future__ import annotations
 

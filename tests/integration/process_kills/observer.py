@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays one scenario: brings its moment about, strikes, and reads the books of its fake IBM."""
+"""Runs one scenario: waits for its moment, causes the failure, and reads its fake IBM's recorded state."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 from testing.fake_ibm import FakeIBM, Outcome
 from tests.integration.process_kills.components import Components
-from tests.integration.process_kills.scenario import Blow, Scenario
+from tests.integration.process_kills.scenario import Failure, Scenario
 
-MOMENT_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 1.0, 2.0
-PATIENCE_SECONDS = 300.0
-"""How long a task waits for a reply: until the blow falls."""
-FOR_EVER = 3600.0
+MOMENT_SECONDS, POLL_SECONDS, CHECK_SECONDS = 180.0, 1.0, 2.0
+REQUEST_TIMEOUT = 300.0
+"""Seconds that a task waits for a response: until the failure happens."""
+NEVER = 3600.0
 
 
 @dataclass
-class Verdict:
-    """How a scenario has ended. ``trouble`` is empty if all is clean."""
+class Result:
+    """The end of a scenario. ``problems`` is empty if all is clean."""
 
     scenario: Scenario
     run: str = ""
@@ -31,29 +31,29 @@ class Verdict:
     sessions: dict[str, int] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
     lost: int = 0
-    """Sessions that are not closed."""
+    """Number of sessions that are not closed."""
     twice: int = 0
-    """Jobs that were submitted more than once."""
-    trouble: list[str] = field(default_factory=list)
+    """Number of jobs that were submitted more than once."""
+    problems: list[str] = field(default_factory=list)
 
 
-class Stage:
-    """One scenario, on a fake IBM of its own."""
+class Observer:
+    """One scenario on a fake IBM of its own."""
 
     def __init__(self, number: int, scenario: Scenario, home: Path) -> None:
         self.number = number
         self.scenario = scenario
         self.name = f"ibm-{number}"
         self.mark = home / f"mark-{number}"
-        self.ibm = FakeIBM(job_seconds=FOR_EVER if scenario.moment.jobs_running else scenario.job_seconds)
-        self._struck = 0.0
+        self.ibm = FakeIBM(job_seconds=NEVER if scenario.moment.jobs_running else scenario.job_seconds)
+        self._failed_at = 0.0
         self._run_id = ""
 
     @property
     def connection(self) -> dict[str, str]:
-        """The Airflow connection to the fake."""
+        """Return the Airflow connection to the fake."""
         ibm = self.ibm
-        extra = {"crn": ibm.crn, "iam_url": ibm.iam_url, "timeout": PATIENCE_SECONDS}
+        extra = {"crn": ibm.crn, "iam_url": ibm.iam_url, "timeout": REQUEST_TIMEOUT}
         return {
             "connection_id": self.name,
             "conn_type": "ibm_quantum",
@@ -63,7 +63,7 @@ class Stage:
         }
 
     def prepare(self, parts: Components) -> None:
-        """Start the run, and return when it has come to the moment."""
+        """Start the run, and return when its moment has come."""
         scenario = self.scenario
         self.parts, self._airflow = parts, parts.airflow
         if scenario.moment.fault:
@@ -78,51 +78,51 @@ class Stage:
         with parts.starts.turn():
             self._run_id = parts.trigger(scenario.dag, conf)
         deadline = time.monotonic() + MOMENT_SECONDS
-        while not self._is_there():
+        while not self._moment_has_come():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the moment never came; the run: {self._state()}")
+                raise TimeoutError(f"the moment never came; the run is {self._state()}")
             self.parts.pause(POLL_SECONDS)
 
-    def strike(self) -> None:
-        """Do to it what the scenario says, after what hits all."""
+    def cause_failure(self) -> None:
+        """Cause the scenario's own failure. What hits a whole round is killed before."""
         scenario, place = self.scenario, (self.scenario.dag, self._run_id)
-        match scenario.blow:
-            case Blow.WORKER:
+        match scenario.failure:
+            case Failure.WORKER:
                 self.parts.kill_worker(self._task()["id"])
-            case Blow.TASK:
+            case Failure.TASK:
                 self.parts.kill_task(self._task()["id"])
-            case Blow.FAILED | Blow.TRIGGERER_THEN_FAILED:
+            case Failure.FAILED | Failure.TRIGGERER_THEN_FAILED:
                 self.parts.mark_failed(*place, scenario.task)
-            case Blow.RUN_FAILED:
+            case Failure.RUN_FAILED:
                 self.parts.mark_run_failed(*place)
-            case Blow.CLEAR:
+            case Failure.CLEAR:
                 self.parts.clear(*place, scenario.task)
-            case Blow.TIME:
-                pass  # it is over soon
+            case Failure.TIME:
+                pass  # the timeout strikes by itself
 
-    def struck(self) -> None:
-        """The time counts from here, IBM answers again, and its jobs come to their ends."""
-        self._struck = time.monotonic()
+    def start_clock(self) -> None:
+        """Start the time limit: from here on IBM answers again, and its jobs come to their ends."""
+        self._failed_at = time.monotonic()
         self.ibm.clear_faults()
         self._let_jobs_end(self.scenario.job_seconds)
 
-    def finish(self) -> Verdict:
-        """Wait until all is clean, or the bound is over."""
+    def finish(self) -> Result:
+        """Wait until all is clean, or the time limit is over."""
         while True:
-            verdict = self._look(time.monotonic() - self._struck)
-            if not verdict.trouble or verdict.took > self.scenario.bound:
-                return verdict
-            self.parts.pause(LOOK_SECONDS)
+            result = self._check(time.monotonic() - self._failed_at)
+            if not result.problems or result.took > self.scenario.time_limit:
+                return result
+            self.parts.pause(CHECK_SECONDS)
 
-    def failed(self, error: BaseException) -> Verdict:
-        """The verdict where the test itself went wrong."""
-        verdict = self._look(0.0)
-        verdict.trouble = [f"{type(error).__name__}: {error}"]
-        return verdict
+    def failed(self, error: BaseException) -> Result:
+        """Return the result where the test itself went wrong."""
+        result = self._check(0.0)
+        result.problems = [f"{type(error).__name__}: {error}"]
+        return result
 
     # -- the moment ----------------------------------------------------------------------------------
 
-    def _is_there(self) -> bool:
+    def _moment_has_come(self) -> bool:
         moment = self.scenario.moment
         if moment.fault:
             return any(entry.fault for entry in list(self.ibm.journal))
@@ -137,7 +137,7 @@ class Stage:
         return task["state"] == "running" and self._is_polled()
 
     def _is_polled(self) -> bool:
-        """Whether somebody looks at what it waits for: twice, as a look may be part of the beginning."""
+        """Return True after two polls, as the first may be part of the start."""
         seen = len(self.ibm.journal)
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
@@ -152,11 +152,11 @@ class Stage:
 
     def _state(self) -> str:
         if not self._run_id:
-            return "not begun"
+            return "not started"
         run = self._airflow.get(f"/dags/{self.scenario.dag}/dagRuns/{self._run_id}")
         return str(run["state"])
 
-    # -- the books -----------------------------------------------------------------------------------
+    # -- the recorded state --------------------------------------------------------------------------
 
     def _let_jobs_end(self, seconds: float) -> None:
         service = self.ibm.service
@@ -167,45 +167,45 @@ class Stage:
                     end = partial(service.scheduler.finish, job, outcome=Outcome())
                     service.events.schedule(when, end)
 
-    def look_again(self, verdict: Verdict) -> None:
-        """When Airflow has stopped: what somebody who was thought dead has done since is not clean either."""
-        if not verdict.trouble:
-            self._read_books(verdict)
-            verdict.trouble = [f"afterwards: {words}" for words in verdict.trouble]
+    def check_again(self, result: Result) -> None:
+        """Check once more when Airflow has stopped: a process thought dead may have done harm since."""
+        if not result.problems:
+            self._read_state(result)
+            result.problems = [f"afterwards: {problem}" for problem in result.problems]
 
-    def _read_books(self, verdict: Verdict) -> None:
-        books = self.ibm.books()
-        verdict.sessions, verdict.jobs = books["sessions"], books["jobs"]
-        verdict.lost = sum(count for state, count in verdict.sessions.items() if state != "closed")
-        verdict.twice = len(books["duplicate_submits"])
-        verdict.trouble = [words for is_so, words in _troubles(verdict, books) if is_so]
+    def _read_state(self, result: Result) -> None:
+        recorded = self.ibm.books()
+        result.sessions, result.jobs = recorded["sessions"], recorded["jobs"]
+        result.lost = sum(count for state, count in result.sessions.items() if state != "closed")
+        result.twice = len(recorded["duplicate_submits"])
+        result.problems = [problem for is_so, problem in _problems(result, recorded) if is_so]
 
-    def _look(self, took: float) -> Verdict:
-        verdict = Verdict(self.scenario, took=took)
-        self._read_books(verdict)
-        if not verdict.trouble or took > self.scenario.bound:  # else Airflow has enough to do
-            verdict.run = self._state()
-            if verdict.run != self.scenario.run:
-                verdict.trouble.append(f"run {verdict.run}, not {self.scenario.run}")
-        return verdict
+    def _check(self, took: float) -> Result:
+        result = Result(self.scenario, took=took)
+        self._read_state(result)
+        if not result.problems or took > self.scenario.time_limit:  # else Airflow is busy enough
+            result.run = self._state()
+            if result.run != self.scenario.run:
+                result.problems.append(f"run {result.run}, not {self.scenario.run}")
+        return result
 
     def notes(self) -> str:
-        """What IBM has seen, for people who look for the fault."""
+        """Return what IBM has seen, for people who look for the mistake."""
         requests = [
             f"{entry.time - self.ibm.journal[0].time:7.1f}  {entry.method:6} {entry.path} {entry.status}"
             f"{f'  <{entry.fault}>' if entry.fault else ''}"
             for entry in list(self.ibm.journal)
         ]
-        books = json.dumps(self.ibm.books(), indent=1)
-        return "\n".join([str(self.scenario), *requests, books])
+        recorded = json.dumps(self.ibm.books(), indent=1)
+        return "\n".join([str(self.scenario), *requests, recorded])
 
 
-def _troubles(verdict: Verdict, books: dict[str, Any]) -> Iterator[tuple[bool, str]]:
-    """All that may be wrong, and whether it is."""
-    wanted, sessions, jobs = verdict.scenario, verdict.sessions, verdict.jobs
-    yield verdict.took > wanted.bound, f"not within {wanted.bound:g} s"
+def _problems(result: Result, recorded: dict[str, Any]) -> Iterator[tuple[bool, str]]:
+    """Yield everything that may be wrong, and True if it is."""
+    wanted, sessions, jobs = result.scenario, result.sessions, result.jobs
+    yield result.took > wanted.time_limit, f"not within {wanted.time_limit:g} s"
     yield sessions != {"closed": wanted.sessions}, f"sessions {sessions}, not {wanted.sessions} closed"
     yield jobs not in (wanted.jobs, wanted.or_jobs), f"jobs {jobs}, not {dict(wanted.jobs)}"
-    yield verdict.twice > 0, f"{verdict.twice} jobs submitted twice"
+    yield result.twice > 0, f"{result.twice} jobs submitted twice"
     for name in ("duplicates", "leaks", "complaints", "bugs"):
-        yield bool(books[name]), f"{name}: {books[name]}"
+        yield bool(recorded[name]), f"{name}: {recorded[name]}"

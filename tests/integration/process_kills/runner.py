@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Plays the scenarios under one Airflow: most by themselves, side by side; some in rounds.
+Runs the scenarios under one Airflow: most of them independently, side by side; some in rounds.
 
-The blows of a round hit whatever runs, so those of a round fall together, at a time when nothing else minds.
+The failures of a round hit everything that runs, so they happen together, when no other scenario is affected.
 """
 
 from __future__ import annotations
@@ -15,131 +15,135 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.idle.service import serve_qiskit
+from testing.qpu_description import describe_qpu
 from tests.integration.process_kills.components import WORKERS, Components, whole_airflow
-from tests.integration.process_kills.observer import Stage, Verdict
-from tests.integration.process_kills.scenario import Blow, Scenario
+from tests.integration.process_kills.observer import Observer, Result
+from tests.integration.process_kills.scenario import Failure, Scenario
 
 
 @dataclass(frozen=True)
 class Round:
-    """Blows that fall together, and what they kill: components, which are started anew, and workers."""
+    """Failures that happen together: the components that are killed and restarted, and the workers."""
 
-    blows: tuple[Blow, ...]
+    failures: tuple[Failure, ...]
     components: tuple[str, ...]
     workers: tuple[str, ...] = ()
 
 
-TRIGGERER = Round((Blow.TRIGGERER, Blow.TRIGGERER_THEN_FAILED), ("triggerer",))
-SCHEDULER = Round((Blow.SCHEDULER,), ("scheduler",))
-MACHINE = Round((Blow.MACHINE,), ("scheduler", "triggerer"), (WORKERS,))
+TRIGGERER = Round((Failure.TRIGGERER, Failure.TRIGGERER_THEN_FAILED), ("triggerer",))
+SCHEDULER = Round((Failure.SCHEDULER,), ("scheduler",))
+MACHINE = Round((Failure.MACHINE,), ("scheduler", "triggerer"), (WORKERS,))
 
 
-def play(scenarios: Sequence[Scenario], home: Path, at_once: int) -> list[Verdict]:
+def run_scenarios(scenarios: Sequence[Scenario], home: Path, at_once: int) -> list[Result]:
     """
-    One Airflow for all, a fake IBM for each.
+    Run all scenarios under one Airflow, with a fake IBM for each.
 
-    :param home: For Airflow, and for notes of what each fake has seen.
-    :param at_once: How many are played side by side.
+    :param home: Directory for Airflow, and for notes of what each fake has seen.
+    :param at_once: How many scenarios run side by side.
     """
-    stages = [Stage(number, scenario, home) for number, scenario in enumerate(scenarios, 1)]
-    with _services(stages), _threads(at_once) as pool:
+    observers = [Observer(number, scenario, home) for number, scenario in enumerate(scenarios, 1)]
+    with _services(observers), _threads(at_once) as pool:
         with whole_airflow(home) as parts:
-            for stage in stages:
+            for observer in observers:
                 # Not from the environment: a trigger has to ask for it, as on most installations.
-                parts.airflow.put_connection(stage.connection)
+                parts.airflow.put_connection(observer.connection)
             dag_ids = {scenario.dag for scenario in scenarios}
             parts.airflow.wait_for_dags(dag_ids)
             parts.unpause(dag_ids)
-            verdicts = _Players(parts, pool, stages).play()
-        for stage in stages:
-            stage.look_again(verdicts[stage.number])
-            (home / f"{stage.name}.log").write_text(stage.notes(), encoding="utf-8")
-    return [verdicts[stage.number] for stage in stages]
+            results = _Schedule(parts, pool, observers).run()
+        for observer in observers:
+            observer.check_again(results[observer.number])
+            (home / f"{observer.name}.log").write_text(observer.notes(), encoding="utf-8")
+    return [results[observer.number] for observer in observers]
 
 
-class _Players:
-    """Who plays what, and when."""
+class _Schedule:
+    """The order in which the scenarios run."""
 
-    def __init__(self, parts: Components, pool: ThreadPoolExecutor, stages: Iterable[Stage]) -> None:
+    def __init__(self, parts: Components, pool: ThreadPoolExecutor, observers: Iterable[Observer]) -> None:
         self._parts = parts
         self._pool = pool
-        self._rounds: dict[Round, list[Stage]] = {each: [] for each in (TRIGGERER, SCHEDULER, MACHINE)}
-        self._alone: list[Stage] = []
-        for stage in stages:
-            own = [each for each in self._rounds if stage.scenario.blow in each.blows]
-            (self._rounds[own[0]] if own else self._alone).append(stage)
+        self._rounds: dict[Round, list[Observer]] = {each: [] for each in (TRIGGERER, SCHEDULER, MACHINE)}
+        self._alone: list[Observer] = []
+        for observer in observers:
+            own = [each for each in self._rounds if observer.scenario.failure in each.failures]
+            (self._rounds[own[0]] if own else self._alone).append(observer)
         # The long ones first, then those that the triggerer's death would hit.
-        self._alone.sort(key=lambda stage: (-stage.scenario.bound, not stage.scenario.moment.deferred))
+        self._alone.sort(
+            key=lambda observer: (-observer.scenario.time_limit, not observer.scenario.moment.deferred)
+        )
 
-    def play(self) -> dict[int, Verdict]:
-        """Play all; returns the verdicts by the stages' numbers."""
-        alone = [self._pool.submit(self._play_alone, stage) for stage in self._alone]
+    def run(self) -> dict[int, Result]:
+        """Run all; return the results by the observers' numbers."""
+        alone = [self._pool.submit(self._run_alone, observer) for observer in self._alone]
         ready = {each: self._prepare(each) for each in (TRIGGERER, SCHEDULER)}
-        _wait(end for stage, end in zip(self._alone, alone, strict=True) if stage.scenario.moment.deferred)
-        ends = self._strike(TRIGGERER, ready[TRIGGERER])
+        _wait(
+            end for observer, end in zip(self._alone, alone, strict=True) if observer.scenario.moment.deferred
+        )
+        ends = self._cause_failures(TRIGGERER, ready[TRIGGERER])
         _wait([*alone, *ends])
-        ends += self._strike(SCHEDULER, ready[SCHEDULER])
+        ends += self._cause_failures(SCHEDULER, ready[SCHEDULER])
         # Not before: what the dead scheduler has started, the new one starts again.
         prepared = self._prepare(MACHINE)
         _wait(ends)
-        ends += self._strike(MACHINE, prepared)
+        ends += self._cause_failures(MACHINE, prepared)
         return dict(end.result() for end in [*alone, *ends])
 
-    def _play_alone(self, stage: Stage) -> tuple[int, Verdict]:
-        """Strike when its moment has come."""
+    def _run_alone(self, observer: Observer) -> tuple[int, Result]:
+        """Cause the failure when its moment has come."""
         try:
-            stage.prepare(self._parts)
-            with self._parts.losses.turn() if stage.scenario.blow == Blow.WORKER else nullcontext():
-                stage.struck()
-                stage.strike()
-            return _told(stage, stage.finish())
+            observer.prepare(self._parts)
+            with self._parts.losses.turn() if observer.scenario.failure == Failure.WORKER else nullcontext():
+                observer.start_clock()
+                observer.cause_failure()
+            return _print_end(observer, observer.finish())
         except Exception as error:
-            self._parts.pause(0)  # what fails once all is being stopped is no news
-            return _told(stage, stage.failed(error))
+            self._parts.pause(0)  # an error once everything is being stopped is not reported
+            return _print_end(observer, observer.failed(error))
 
     def _prepare(self, which: Round) -> list[Future[None]]:
-        return [self._pool.submit(stage.prepare, self._parts) for stage in self._rounds[which]]
+        return [self._pool.submit(observer.prepare, self._parts) for observer in self._rounds[which]]
 
-    def _strike(self, which: Round, ready: list[Future[None]]) -> list[Future[tuple[int, Verdict]]]:
-        """Strike once, when the moments of all have come."""
-        stages = self._rounds[which]
-        if not stages:
+    def _cause_failures(self, which: Round, ready: list[Future[None]]) -> list[Future[tuple[int, Result]]]:
+        """Cause the failures of a round at once, when the moments of all its scenarios have come."""
+        observers = self._rounds[which]
+        if not observers:
             return []
-        troubles = [each.exception() for each in ready]
-        for stage in stages:
-            stage.struck()
+        errors = [each.exception() for each in ready]
+        for observer in observers:
+            observer.start_clock()
         self._parts.kill(*which.components, *which.workers)
-        for stage, trouble in zip(stages, troubles, strict=True):
-            if trouble is None:
-                stage.strike()
+        for observer, error in zip(observers, errors, strict=True):
+            if error is None:
+                observer.cause_failure()
         for name in which.components:
             self._parts.start(name)
         return [
-            self._pool.submit(self._finish, stage, trouble)
-            for stage, trouble in zip(stages, troubles, strict=True)
+            self._pool.submit(self._finish, observer, error)
+            for observer, error in zip(observers, errors, strict=True)
         ]
 
-    def _finish(self, stage: Stage, trouble: BaseException | None) -> tuple[int, Verdict]:
+    def _finish(self, observer: Observer, error: BaseException | None) -> tuple[int, Result]:
         try:
-            return _told(stage, stage.finish() if trouble is None else stage.failed(trouble))
-        except Exception as error:
+            return _print_end(observer, observer.finish() if error is None else observer.failed(error))
+        except Exception as exception:
             self._parts.pause(0)
-            return _told(stage, stage.failed(error))
+            return _print_end(observer, observer.failed(exception))
 
 
 @contextmanager
-def _services(stages: Iterable[Stage]) -> Iterator[None]:
+def _services(observers: Iterable[Observer]) -> Iterator[None]:
     with ExitStack() as stack:
-        for stage in stages:
-            serve_qiskit(stage.ibm)
-            stack.enter_context(stage.ibm)
+        for observer in observers:
+            describe_qpu(observer.ibm)
+            stack.enter_context(observer.ibm)
         yield
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """When it ends early, those that wait for their turn do not begin, and the others are stopped."""
+    """Yield a pool. On an early end, what waits for its turn does not start, and the rest is stopped."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool
@@ -147,13 +151,13 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _wait(ends: Iterable[Future[tuple[int, Verdict]]]) -> None:
+def _wait(ends: Iterable[Future[tuple[int, Result]]]) -> None:
     for end in ends:
         end.result()
 
 
-def _told(stage: Stage, verdict: Verdict) -> tuple[int, Verdict]:
-    """Say at once how it has ended, as the whole takes minutes."""
-    how = "; ".join(verdict.trouble) or "clean"
-    print(f"{time.strftime('%H:%M:%S')}  {verdict.scenario}: {how}", file=sys.stderr, flush=True)
-    return stage.number, verdict
+def _print_end(observer: Observer, result: Result) -> tuple[int, Result]:
+    """Print the end of a scenario at once, as the whole takes minutes."""
+    outcome = "; ".join(result.problems) or "clean"
+    print(f"{time.strftime('%H:%M:%S')}  {result.scenario}: {outcome}", file=sys.stderr, flush=True)
+    return observer.number, result

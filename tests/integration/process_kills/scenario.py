@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scenario is made of: a moment, a blow, and what must be so within a bound."""
+"""The parts of a scenario: a moment, a failure, and the state that must be reached within a time limit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HOLD_SECONDS = 600.0
 """Longer than any scenario: a request that is held is never answered."""
 
 
-class Blow(StrEnum):
-    """What is killed, or what a user does."""
+class Failure(StrEnum):
+    """A process that is killed, or an action of a user."""
 
     WORKER = "worker"
     TASK = "task's process"
@@ -32,37 +32,39 @@ class Blow(StrEnum):
 
 @dataclass(frozen=True)
 class Moment:
-    """When the blow falls. One of: IBM keeps a request waiting, the task holds itself, or it waits."""
+    """The time of the failure: while IBM holds a request, the task holds at a point, or the task waits."""
 
-    words: str
+    description: str
     fault: Fault | None = None
     hold: str | None = None
     deferred: bool = False
     jobs_running: int = 0
 
 
-def request(method: str, path: str, phase: Literal["before", "after"], words: str, skip: int = 0) -> Moment:
-    """IBM has the request, and has done the work ("after") or not; the reply never comes."""
-    return Moment(words, fault=Fault(method, path, phase=phase, skip=skip, delay=HOLD_SECONDS))
+def request(
+    method: str, path: str, phase: Literal["before", "after"], description: str, skip: int = 0
+) -> Moment:
+    """Return the moment when IBM holds a request, before the work is done or after."""
+    return Moment(description, fault=Fault(method, path, phase=phase, skip=skip, delay=HOLD_SECONDS))
 
 
-def replied(point: str, words: str) -> Moment:
-    """The task has the reply to "METHOD /path", and nothing more has happened."""
-    return Moment(words, hold=point)
+def responded(point: str, description: str) -> Moment:
+    """Return the moment when the task has the response to "METHOD /path", and has done nothing more."""
+    return Moment(description, hold=point)
 
 
 def at_end() -> Moment:
-    """The operator is done; Airflow does not know it."""
-    return Moment("all done, not told", hold=END)
+    """Return the moment when the operator is done, and Airflow does not know it."""
+    return Moment("all done, not reported", hold=END)
 
 
-def waiting(jobs_running: int, words: str = "waits in the worker") -> Moment:
-    """The task waits in its worker while so many jobs run."""
-    return Moment(words, jobs_running=jobs_running)
+def waiting(jobs_running: int, description: str = "waits in the worker") -> Moment:
+    """Return the moment when the task waits in its worker while so many jobs run."""
+    return Moment(description, jobs_running=jobs_running)
 
 
 def deferred(jobs_running: int) -> Moment:
-    """The task is deferred, its trigger polls, and so many jobs run."""
+    """Return the moment when the task is deferred, its trigger polls, and so many jobs run."""
     return Moment("deferred", deferred=True, jobs_running=jobs_running)
 
 
@@ -71,22 +73,21 @@ class Scenario:
     """
     One run of a Dag, on a fake IBM of its own.
 
-    :param bound: Seconds from the blow until all is clean and the run has ended as it should.
-    :param run: The Dag run's end.
+    :param time_limit: Seconds from the failure until all is clean and the run has ended as it should.
+    :param run: The Dag run's final state.
     :param jobs: How many jobs end in which state.
-    :param or_jobs: The same, where it is Airflow that decides between two good ends.
+    :param or_jobs: The same, where Airflow decides which of two good outcomes comes about.
     :param sessions: How many sessions there are in the end, all closed.
-    :param job_seconds: How long jobs run. Those that run when the blow falls: from there on, however long it
-        was in coming.
+    :param job_seconds: How long jobs run. For those that run when the failure happens, it counts from there.
     :param max_ttl: Of the decorated function's session.
     """
 
-    what: str
+    operation: str
     moment: Moment
-    blow: Blow
+    failure: Failure
     dag: str
     task: str
-    bound: float
+    time_limit: float
     run: Literal["success", "failed"]
     jobs: Mapping[str, int]
     sessions: int = 1
@@ -96,8 +97,8 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        """For people."""
-        return f"{self.what}: {self.moment.words}"
+        """Return the operation and the moment."""
+        return f"{self.operation}: {self.moment.description}"
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.blow})"
+        return f"{self.name} ({self.failure})"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from testing.airflow_home import AIRFLOW_HOME
 from testing.airflow_standalone import running_airflow, until
+from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM
-from tests.conftest import AIRFLOW_HOME, connection_to, remember_secrets
+from testing.secret_scan import remember_secrets
 
 pytestmark = pytest.mark.standalone
 CONNECTION = "ibm_quantum_default"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Dags of the kill tests. A run's conf says on which connection, and where its task is to be held."""
+"""The Dags of the kill tests. A run's conf names the connection, and the point where its task is to hold."""
 
 from __future__ import annotations
 

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks that several tests put into their Dags. Import this module after :mod:`testing.airflow_home`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import get_current_context, task
+
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.hooks.session_registry import (
+    PREFIX,
+    SessionOwner,
+    VariableSessionRegistry,
+)
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
+from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
+
+AT_ONCE = {"retry_delay": timedelta(0)}
+"""Arguments of a task that is retried without a delay."""
+
+
+def sampler_job(width: int = 2, shots: int = 10, **fields: Any) -> dict[str, Any]:
+    """Return a job whose results differ from others' by the width of their register."""
+    circuit = f"OPENQASM 3.0; bit[{width}] meas; qubit[{width}] q;"
+    return {"program_id": "sampler", "params": {"pubs": [[circuit, None, shots]]}, **fields}
+
+
+def three_jobs() -> list[dict[str, Any]]:
+    """Return jobs with registers of one, two and three bits."""
+    return [sampler_job(width) for width in (1, 2, 3)]
+
+
+def run_jobs(**kwargs: Any) -> IBMQuantumRunJobsOperator:
+    """Return a task that runs :func:`three_jobs`."""
+    defaults = {"task_id": "run", "backend": "ibm_fez", "jobs": three_jobs(), "poll_interval": 0.1}
+    return IBMQuantumRunJobsOperator(**{**defaults, **kwargs})
+
+
+@task
+def own(session_ids: list[str], dag_run_scoped: bool = True, conn_id: str = "ibm_quantum_default") -> None:
+    """Register the sessions as opened by this task, and leave them open."""
+    context, api_key = get_current_context(), IBMQuantumHook().credentials.api_key.reveal()
+    for session_id in session_ids:
+        owner = SessionOwner.of(context, conn_id, dag_run_scoped=dag_run_scoped)
+        VariableSessionRegistry(context).register(session_id, owner.signed(session_id, api_key))
+
+
+def sweep(**kwargs: Any) -> IBMQuantumSweepSessionsOperator:
+    """Return a task that closes orphaned sessions which are at least a minute old."""
+    return IBMQuantumSweepSessionsOperator(task_id="sweep", **{"dry_run": False, "min_age": 60, **kwargs})
+
+
+def decisions(result: Any) -> dict[str, str]:
+    """Return what the sweep of a finished run decided, by session id."""
+    return {each["session_id"]: each["decision"] for each in result.xcom("sweep")}
+
+
+def registered_sessions() -> list[str]:
+    """Return the ids that the session registry holds, read from Airflow's database."""
+    from airflow.models.variable import Variable
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        keys = session.scalars(select(Variable.key).where(Variable.key.startswith(PREFIX)))
+        return sorted(key.removeprefix(PREFIX) for key in keys)
