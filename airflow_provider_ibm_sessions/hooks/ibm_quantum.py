@@ -25,7 +25,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     ServerError,
 )
-from airflow_provider_ibm_sessions.client.results import decode_results, to_strict_json
+from airflow_provider_ibm_sessions.client.results import decode_results
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.shared import shared_client
 from airflow_provider_ibm_sessions.client.submission import submit_once
@@ -237,7 +237,7 @@ class IBMQuantumHook(BaseHook):
         :param raw: As IBM sends them.
         """
         results = self._client.job_results(job_id)
-        return results if raw else to_strict_json(decode_results(results))
+        return results if raw else decode_results(results).results
 
     def cancel_job(self, job_id: str) -> bool:
         """Cancel a job, queued or running; False if it had ended already."""

@@ -131,7 +131,7 @@ class JobResultCollector:
     def _results(self, job: Job) -> Any:
         if job.private or job.id in self._private:
             kept = self._attempt.recall(job.id) or self._read_private(job)
-            return to_strict_json(decode_results(kept["results"]))
+            return decode_results(kept["results"]).results
         results = self._hook.job_results(job.id)
         if results is None:
             raise JobFailedError(f"Job {job.id} is {job.final_status}, but IBM has no results of it")
