@@ -258,7 +258,7 @@ def _read_rest(pub: Any, budget: MemoryBudget) -> _Pub:
     for name, field in member(pub, "data", Mapping).items():
         if isinstance(field, Mapping) and isinstance(field.get("samples"), list):
             with _naming(name):
-                registers[name] = Register.from_samples(field["samples"], field.get("num_bits"))
+                registers[name] = Register.from_samples(field["samples"], field.get("num_bits"), budget)
         else:
             values[name] = to_strict_json(field)
     num_shots = next((register.num_shots for register in registers.values()), None)

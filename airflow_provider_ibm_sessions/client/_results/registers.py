@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, repeat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, repeat
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget, nest
@@ -18,6 +18,7 @@ MAX_BITS: Final = 65_536
 """Bits of one register. No QPU has a tenth of it; a count takes as many characters."""
 
 _ROW_BYTES: Final = 16
+_PART_BYTES: Final = 2**26
 _COUNT_BYTES: Final = 120
 """What an entry of a dictionary of counts takes beside its bits, about."""
 
@@ -37,7 +38,7 @@ class Register:
     data: bytes
 
     @classmethod
-    def from_samples(cls, samples: list[Any], num_bits: object) -> Register:
+    def from_samples(cls, samples: list[Any], num_bits: object, budget: MemoryBudget) -> Register:
         """
         Read hexadecimal samples, nested as the sweep is.
 
@@ -55,37 +56,40 @@ class Register:
         num_shots = len(cells[0])
         if any(len(cell) != num_shots for cell in cells):
             raise BadResponseError("its number of shots differs from point to point of the sweep")
-        values = _values(chain.from_iterable(cells))
-        longest = max(values.values(), default=0).bit_length()
-        width = max(longest, 1) if num_bits is None else _width(num_bits)
-        if longest > min(width, MAX_BITS):
-            sample = short_repr(max(values, key=lambda sample: values[sample]))
-            raise BadResponseError(f"its sample {sample} does not fit into {min(width, MAX_BITS)} bits")
-        row_bytes = -(-width // 8)
-        rows = {sample: value.to_bytes(row_bytes, "big") for sample, value in values.items()}
-        data = b"".join(map(rows.__getitem__, chain.from_iterable(cells)))
-        return cls(width, tuple(shape), num_shots, data)
+        width: Any = _longest(cells) if num_bits is None else num_bits
+        row_bytes = _row_bytes(width)
+        budget.take(len(cells) * num_shots * row_bytes)
+        try:
+            data = b"".join([int(sample, 16).to_bytes(row_bytes, "big") for cell in cells for sample in cell])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadResponseError(_unreadable(cells, width)) from error
+        register = cls(width, tuple(shape), num_shots, data)
+        if register.has_stray_bits():
+            raise BadResponseError(_unreadable(cells, width))
+        return register
 
     @classmethod
-    def from_bit_array(cls, array: Array, num_bits: object) -> Register:
+    def from_bit_array(cls, array: Array, num_bits: Any) -> Register:
         """
         Read the array of Qiskit's ``BitArray``.
 
         :raises BadResponseError: If its shape does not fit the number of bits.
         """
-        width = _width(num_bits)
-        row_bytes = -(-width // 8)
+        row_bytes = _row_bytes(num_bits)
         if array.kind[1:] != "u1" or len(array.shape) < 2 or array.shape[-1] != row_bytes:
-            raise BadResponseError(f"its array has not {row_bytes} bytes for each shot of {width} bits")
-        data = array.data
-        if width % 8 and data:
-            mask = (1 << width % 8) - 1
-            first = data[::row_bytes]
-            if max(first) > mask:  # Qiskit ignores what stands left of a register's bits
-                cleared = bytearray(data)
-                cleared[::row_bytes] = bytes(byte & mask for byte in first)
-                data = bytes(cleared)
-        return cls(width, array.shape[:-2], array.shape[-2], data)
+            raise BadResponseError(f"its array has not {row_bytes} bytes for each shot of {num_bits} bits")
+        register = cls(num_bits, array.shape[:-2], array.shape[-2], array.data)
+        if register.has_stray_bits():  # Qiskit ignores them
+            mask = (1 << num_bits % 8) - 1
+            cleared = bytearray(array.data)
+            cleared[::row_bytes] = bytes(byte & mask for byte in array.data[::row_bytes])
+            register = replace(register, data=bytes(cleared))
+        return register
+
+    def has_stray_bits(self) -> bool:
+        """Return True if there are bits left of the register's own, in the first byte of a shot."""
+        first = self.data[:: -(-self.num_bits // 8) or 1] if self.num_bits % 8 else b""
+        return max(first, default=0) >= 1 << self.num_bits % 8
 
     def counts(self, budget: MemoryBudget) -> Any:
         """Return counts of bit strings, most significant bit first; nested as the sweep is."""
@@ -101,7 +105,7 @@ class Register:
             cells.append(list(map(strings.__getitem__, self.rows(point))))
         return nest(cells, self.shape)
 
-    def rows(self, point: int) -> Iterable[bytes]:
+    def rows(self, point: int) -> Iterator[bytes]:
         """Return the shots at one point of the sweep, counted in C order."""
         row_bytes = -(-self.num_bits // 8)
         if not row_bytes:
@@ -134,47 +138,52 @@ def joint_counts(registers: Sequence[Register], budget: MemoryBudget) -> Any:
     budget.take(math.prod(size or 1 for size in first.shape) * _COUNT_BYTES)
     budget.take(points * first.num_shots * _ROW_BYTES)
     written = [register for register in reversed(registers) if register.num_bits] or [first]
-    cells: list[dict[str, int]] = []
+    cells = []
     for point in range(points):
-        counted: Mapping[Any, int]
-        if len(written) == 1:
-            counted = Counter(written[0].rows(point))
-            budget.take(len(counted) * (width + _COUNT_BYTES))
-            bits = written[0].bits
-            cells.append({bits(row): count for row, count in counted.items()})
-        else:
-            counted = Counter(zip(*(register.rows(point) for register in written), strict=True))
-            budget.take(len(counted) * (width + _COUNT_BYTES))
-            cells.append(
-                {
-                    "".join([register.bits(row) for register, row in zip(written, rows, strict=True)]): count
-                    for rows, count in counted.items()
-                }
-            )
+        # Bit strings are made before they are counted: afterwards, both kinds of keys would be in memory.
+        strings: Iterator[str] = map(written[0].bits, written[0].rows(point))
+        if len(written) > 1:
+            others = (map(register.bits, register.rows(point)) for register in written[1:])
+            strings = map("".join, zip(strings, *others, strict=True))
+        cells.append(_counted(strings, first.num_shots, width + _COUNT_BYTES, budget))
     return nest(cells, first.shape)
 
 
-def _width(num_bits: object) -> int:
+def _counted(strings: Iterator[str], shots: int, size: int, budget: MemoryBudget) -> dict[str, int]:
+    """Count outcomes, in parts that are small beside the budget: how many differ is known afterwards only."""
+    counted: Counter[str] = Counter()
+    part = max(_PART_BYTES // size, 1)
+    for _ in range(0, shots, part):
+        known = len(counted)
+        counted.update(islice(strings, part))
+        budget.take((len(counted) - known) * size)
+    return dict(counted)
+
+
+def _row_bytes(num_bits: Any) -> int:
+    """Return the bytes of one shot, or raise ``BadResponseError`` if this is no width of a register."""
     if isinstance(num_bits, int) and not isinstance(num_bits, bool) and 0 <= num_bits <= MAX_BITS:
-        return num_bits
+        return -(-num_bits // 8)
     raise BadResponseError(f"its num_bits must be 0 to {MAX_BITS}, not {short_repr(num_bits)}")
 
 
-def _values(samples: Iterable[Any]) -> dict[str, int]:
-    """Return the number that each sample stands for."""
-    sample: Any = None
+def _longest(cells: list[list[Any]]) -> int:
+    """Return the bits of the largest sample, and at least 1."""
     try:
-        values = {}
-        for sample in set(samples):
-            values[sample] = value = int(sample, 16)
-            if value < 0:
-                break
-        else:
-            return values
-    except (TypeError, ValueError):  # also of a list, which no set can hold
-        pass
-    raise BadResponseError(
-        f"its sample {short_repr(sample)} is not a hexadecimal string such as '0x3'"
-        if sample is not None
-        else "its samples are not all hexadecimal strings such as '0x3'"
-    )
+        return max((int(sample, 16).bit_length() for cell in cells for sample in cell), default=0) or 1
+    except (TypeError, ValueError) as error:
+        raise BadResponseError(_unreadable(cells, MAX_BITS)) from error
+
+
+def _unreadable(cells: list[list[Any]], num_bits: int) -> str:
+    """Say which sample cannot be read."""
+    for sample in chain.from_iterable(cells):
+        try:
+            value = int(sample, 16)
+        except (TypeError, ValueError):
+            value = -1
+        if value < 0:
+            return f"its sample {short_repr(sample)} is not a hexadecimal string such as '0x3'"
+        if value.bit_length() > num_bits:
+            return f"its sample {short_repr(sample)} does not fit into {num_bits} bits"
+    return "its samples cannot be read"
