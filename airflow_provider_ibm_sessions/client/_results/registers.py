@@ -99,26 +99,22 @@ class Register:
         """Return the bit string of each shot, in the order of the shots; nested as the sweep is."""
         points = math.prod(self.shape)
         budget.take(points * self.num_shots * (self.num_bits + _COUNT_BYTES // 2))
-        cells = []
-        for point in range(points):
-            strings = {row: self.bits(row) for row in set(self.rows(point))}
-            cells.append(list(map(strings.__getitem__, self.rows(point))))
+        shared: dict[str, str] = {}
+        cells = [[shared.setdefault(bits, bits) for bits in self.strings(point)] for point in range(points)]
         return nest(cells, self.shape)
 
-    def rows(self, point: int) -> Iterator[bytes]:
-        """Return the shots at one point of the sweep, counted in C order."""
+    def strings(self, point: int) -> Iterator[str]:
+        """Return the bit strings of the shots at one point of the sweep, counted in C order."""
+        if not self.num_bits:
+            return repeat("0", self.num_shots)  # as Qiskit writes no bits
         row_bytes = -(-self.num_bits // 8)
-        if not row_bytes:
-            return repeat(b"", self.num_shots)
         start = point * self.num_shots * row_bytes
-        starts = range(start, start + self.num_shots * row_bytes, row_bytes)
-        # Twice as fast as a comprehension: a million rows are read without running a line of Python.
-        stops = range(start + row_bytes, start + (self.num_shots + 1) * row_bytes, row_bytes)
-        return map(self.data.__getitem__, map(slice, starts, stops))
-
-    def bits(self, row: bytes) -> str:
-        """Return a shot as a bit string; like Qiskit's, that of no bits is ``"0"``."""
-        return f"{int.from_bytes(row, 'big'):0{self.num_bits}b}"
+        data, from_bytes, leading = self.data, int.from_bytes, 1 << self.num_bits
+        # A bit more, cut off together with "0b", keeps the zeros on the left: twice as fast as a format.
+        return (
+            bin(from_bytes(data[place : place + row_bytes], "big") | leading)[3:]
+            for place in range(start, start + self.num_shots * row_bytes, row_bytes)
+        )
 
 
 def joint_counts(registers: Sequence[Register], budget: MemoryBudget) -> Any:
@@ -141,10 +137,9 @@ def joint_counts(registers: Sequence[Register], budget: MemoryBudget) -> Any:
     cells = []
     for point in range(points):
         # Bit strings are made before they are counted: afterwards, both kinds of keys would be in memory.
-        strings: Iterator[str] = map(written[0].bits, written[0].rows(point))
+        strings = written[0].strings(point)
         if len(written) > 1:
-            others = (map(register.bits, register.rows(point)) for register in written[1:])
-            strings = map("".join, zip(strings, *others, strict=True))
+            strings = map("".join, zip(*(register.strings(point) for register in written), strict=True))
         cells.append(_counted(strings, first.num_shots, width + _COUNT_BYTES, budget))
     return nest(cells, first.shape)
 
