@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget
+from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget, read_shape
 from airflow_provider_ibm_sessions.client._results.encoding import member, to_plain, type_of, value_of
 from airflow_provider_ibm_sessions.client._results.primitives import (
     build_primitive_result,
@@ -283,7 +283,8 @@ def _read_encoded(pub: Any, budget: MemoryBudget) -> _Pub:
             values[name] = to_plain(field, budget)
     values |= {name: array.to_json(budget) for name, array in arrays.items()}
     metadata = to_plain(value.get("metadata") or {}, budget)
-    return _Pub(registers, values, metadata, _shots(registers, arrays, len(data.get("shape") or ())))
+    dimensions = len(read_shape(data.get("shape") or ()))
+    return _Pub(registers, values, metadata, _shots(registers, arrays, dimensions))
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import math
 import sys
@@ -13,11 +14,11 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_ibm_sessions.client import decode_results
-from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
+from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError, IBMQuantumError
 from airflow_provider_ibm_sessions.client.results import raw_to_primitive_result, to_strict_json
 from testing.fake_ibm import Fault
 
@@ -285,6 +286,60 @@ def test_nesting_beyond_any_parser_is_no_recursion_error():
     decoded = decode_results(nested(100_000))
     assert (decoded.format, decoded.results) == ("raw", None)
     assert "nested too deep" in decoded.error
+
+
+ODD = [
+    *(None, True, -1, 10**9, 10**400, 1.5, math.nan, "", "zz", "0x1", "eJ", [], {}, [[]], [{}]),
+    *({"__type__": "ndarray"}, {"__type__": "ndarray", "__value__": "x"}, {"__type__": None, "__value__": 1}),
+    *({"__type__": "complex", "__value__": [1, math.inf]}, {"data": "", "shape": [10**9], "dtype": "bool"}),
+    *(["0x1", ["0x2"]], {"samples": []}, {"samples": [[[]]]}, {"samples": {}}),
+]
+
+
+def spots(value, path=()):
+    """The paths of all values inside of another."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from spots(item, (*path, key))
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=500, deadline=None)
+def test_whatever_stands_in_a_response_the_error_is_typed(dice):
+    raw = copy.deepcopy(
+        dice.choice(
+            [
+                sampled(a={"samples": ["0x1", "0x0"], "num_bits": 1}, b={"samples": ["0x3", "0x1"]}),
+                {"results": [{"data": {"evs": [1.0], "stds": [math.inf]}, "metadata": {"x": 1}}, GOOD]},
+                one_register(npy(b"\x01\x02\x02\x07")),
+                {
+                    "schema_version": "v2.0",
+                    "data": [
+                        {"results": {"c": {"data": "AAAA", "shape": [3], "dtype": "u8"}}, "metadata": {}}
+                    ],
+                    "metadata": {"chunk_timing": []},
+                    "semantic_role": None,
+                },
+                {"data": [typed("_json", {"error": typed("settings", {"data": ["XX"]})})], "metadata": {}},
+            ]
+        )
+    )
+    for _ in range(dice.randint(1, 3)):
+        if not (paths := list(spots(raw))):
+            break
+        *way, last = dice.choice(paths)
+        container = raw
+        for key in way:
+            container = container[key]
+        if isinstance(container, dict) and dice.random() < 0.2:
+            del container[last]
+        else:
+            container[last] = copy.deepcopy(dice.choice(ODD))
+    for detail in ("counts", "memory", "raw"):
+        strict(decode_results(raw, detail=detail).to_json())
+    with suppress(IBMQuantumError):
+        raw_to_primitive_result(raw)
 
 
 # -- over HTTP -----------------------------------------------------------------------------------------------
