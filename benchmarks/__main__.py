@@ -10,7 +10,7 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from benchmarks import idle, import_cost, request_overhead, servers, triggerer_load
+from benchmarks import idle, import_cost, request_overhead, results, servers, triggerer_load
 
 _ALL = {
     "import": import_cost,
@@ -18,6 +18,7 @@ _ALL = {
     "get": request_overhead,
     "servers": servers,
     "idle": idle,
+    "results": results,
 }
 
 

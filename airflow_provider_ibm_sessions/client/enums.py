@@ -49,5 +49,13 @@ class OnJobFailure(StrEnum):
     COLLECT = "collect"
 
 
+class ResultDetail(StrEnum):
+    """What a report holds of a job's results: counts, the bits of each shot beside them, or IBM's body."""
+
+    COUNTS = "counts"
+    MEMORY = "memory"
+    RAW = "raw"
+
+
 PENDING_CLOSED = "pending_closed"
 """An undocumented state that Qiskit's client knows: closed, while a running job finishes."""

@@ -1,112 +1,361 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Job results in plain Python: counts for a sampler, expectation values for an estimator, else as they came.
+Decode the results of jobs into strict JSON: counts for a sampler, expectation values for an estimator.
 
-IBM sends three formats: its REST form (``results`` with one item for each pub), Qiskit's own encoding (for
-jobs whose circuits Qiskit has encoded), and whatever other programs return.
+IBM sends plain JSON (``results`` with one item for each pub), Qiskit's own encoding (for jobs that were
+submitted with ``support_qiskit``), and tensors (the executor, the noise learner). All are read without
+Qiskit, but for primitives that run on the executor.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-_QISKIT_TYPE = "__type__"
+from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget, read_shape
+from airflow_provider_ibm_sessions.client._results.encoding import member, to_plain, type_of, value_of
+from airflow_provider_ibm_sessions.client._results.primitives import (
+    build_primitive_result,
+    decode_executor,
+    decode_primitive_result,
+    is_post_processed,
+    is_primitive_result,
+    plain_noise,
+    plain_object,
+    read_fields,
+)
+from airflow_provider_ibm_sessions.client._results.registers import Register, joint_counts
+from airflow_provider_ibm_sessions.client.enums import ResultDetail
+from airflow_provider_ibm_sessions.client.errors import BadResponseError, IBMQuantumError
+from airflow_provider_ibm_sessions.client.validation import validate_choice
+
+if TYPE_CHECKING:
+    from qiskit.primitives import PrimitiveResult
+
+Format = Literal["sampler", "estimator", "executor", "noise-learner", "calibrator", "raw"]
+
+_MAX_DEPTH: Final = 100
+"""Levels of nesting. IBM's results have less than 20; XCom fails somewhere between 300 and 1,000."""
+
+_PUB_TYPES: Final = ("SamplerPubResult", "EstimatorPubResult", "PubResult")
+_MAX_ERRORS: Final = 3
 
 
-def decode_results(results: Any) -> Any:
+@dataclass(frozen=True, slots=True)
+class DecodedResults:
     """
-    Decode what ``job_results`` returns.
+    The results of a job as strict JSON.
 
-    :returns: For a sampler one ``{"counts": {register: {bits: count}}}`` for each pub, for an estimator one
-        ``{"evs": ..., "stds": ...}`` (and what else came); for anything else the results themselves. A pub
-        over an array of parameters gives nested lists in the array's shape.
+    :param format: Which of these ``results`` is:
+
+        ``sampler``
+            a list with ``counts`` (per register), ``joint_counts`` (over all registers, the first one's bits
+            on the right, as ``join_data`` gives them), ``num_shots`` and ``metadata`` for each pub; with
+            ``detail="memory"`` also ``memory``, the bits of each shot by register. Fields that are no bits,
+            such as kerneled measurements, stand in ``data``;
+        ``estimator``
+            a list with ``evs``, ``stds``, what else IBM sends, and ``metadata`` for each pub;
+        ``executor``, ``noise-learner``, ``calibrator``
+            the document of IBM's schema, its tensors as nested lists;
+        ``raw``
+            IBM's body. ``error`` says why, unless it was asked for.
+
+        A pub over an array of parameters has nested lists in the array's shape. Complex numbers are
+        ``[re, im]``, infinite ones strings. A pub that cannot be decoded is ``{"error": ..., "raw": ...}``.
+    :param metadata: What IBM says about the job as a whole; None for formats that are a document.
+    :param error: What could not be decoded, and why.
     """
-    if isinstance(results, Mapping) and _QISKIT_TYPE in results:
-        return _decode_with_qiskit(results)
-    pubs = results.get("results") if isinstance(results, Mapping) else None
-    if not isinstance(pubs, list) or not all(_has_data(pub) for pub in pubs):
-        return results
+
+    format: Format
+    results: Any
+    metadata: Any = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as one JSON object, without what is None."""
+        fields = {"format": self.format, "results": self.results}
+        optional = {"metadata": self.metadata, "error": self.error}
+        return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+def decode_results(raw: Any, *, detail: str = "counts") -> DecodedResults:
+    """
+    Decode what ``job_results`` returns, whatever it is; ``error`` says what of it is unreadable.
+
+    :param detail: One of :class:`ResultDetail`.
+    :raises ConfigurationError: If ``detail`` is none of them.
+    """
+    if validate_choice(detail, ResultDetail, "detail") == ResultDetail.RAW:
+        return _raw(raw)
+    if _is_deeper(raw, _MAX_DEPTH):
+        return _raw(raw)
+    budget = MemoryBudget()
     try:
-        return [_decode_pub(pub["data"]) for pub in pubs]
-    except (TypeError, ValueError):  # samples of a kind never seen: better raw than lost
-        return results
+        if isinstance(raw, Mapping):
+            if isinstance(raw.get("results"), list):
+                fields = [_rest_fields(pub) for pub in raw["results"]]
+                return _decode_pubs(raw["results"], fields, _read_rest, raw.get("metadata"), detail, budget)
+            if type_of(raw) == "PrimitiveResult":
+                value = value_of(raw, "PrimitiveResult")
+                pubs = member(value, "pub_results", list)
+                fields = [_encoded_fields(pub) for pub in pubs]
+                metadata = to_plain(member(value, "metadata", Mapping), budget)
+                return _decode_pubs(pubs, fields, _read_encoded, metadata, detail, budget)
+            if is_post_processed(raw):
+                return _decode_executor(raw, detail, budget)
+            if document := _format_of_document(raw):
+                return DecodedResults(document, to_plain(raw.get("__value__", raw), budget))
+    except IBMQuantumError as error:
+        return _raw(raw, str(error))
+    return _raw(raw, "these results are of no format that is known here")
+
+
+def raw_to_primitive_result(raw: Any) -> PrimitiveResult:
+    """
+    Return the results of a sampler or an estimator as Qiskit's own object.
+
+    :param raw: What ``job_results`` returns, in any of IBM's formats.
+    :raises ConfigurationError: If Qiskit is not installed.
+    :raises BadResponseError: If they are the results of another program, or cannot be decoded.
+    """
+    if _is_deeper(raw, _MAX_DEPTH):
+        raise BadResponseError(f"these results are nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(raw, Mapping) and isinstance(raw.get("results"), list):
+        pubs = [_read_rest(pub, MemoryBudget()) for pub in raw["results"]]
+        return build_primitive_result(
+            [(pub.registers, pub.values, pub.metadata) for pub in pubs], raw.get("metadata") or {}
+        )
+    if isinstance(raw, Mapping) and is_post_processed(raw):
+        result = decode_executor(raw)
+        if is_primitive_result(result):
+            return result
+        raise BadResponseError(f"these results are no PrimitiveResult, but {type(result).__name__}")
+    return decode_primitive_result(raw)
 
 
 def to_strict_json(value: Any) -> Any:
-    """The value as strict JSON: ``Infinity`` and ``NaN`` become the texts that ``float()`` reads."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(value)
-    if isinstance(value, Mapping):
-        return {key: to_strict_json(item) for key, item in value.items()}
-    return [to_strict_json(item) for item in value] if isinstance(value, list) else value
+    """
+    Return the value as strict JSON: ``Infinity`` and ``NaN`` become the strings that ``float()`` reads.
+
+    Works at any depth of nesting, where a recursive function would fail.
+    """
+    top = [value]
+    pending: list[Any] = [top]
+    while pending:
+        container = pending.pop()
+        items: Iterable[tuple[Any, Any]]
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, item in items:
+            if isinstance(item, float):
+                if not math.isfinite(item):
+                    container[key] = json.dumps(item)
+            elif isinstance(item, Mapping):
+                container[key] = dict(item)
+                pending.append(container[key])
+            elif isinstance(item, list):
+                container[key] = item.copy()
+                pending.append(container[key])
+    return top[0]
 
 
-def _has_data(pub: Any) -> bool:
-    return isinstance(pub, Mapping) and isinstance(pub.get("data"), Mapping)
+@dataclass(frozen=True, slots=True)
+class _Pub:
+    """
+    One pub in either encoding.
+
+    :param values: All fields that are no registers, as strict JSON.
+    """
+
+    registers: dict[str, Register]
+    values: dict[str, Any]
+    metadata: Any
+    num_shots: int | None = None
+
+    def report(self, kind: Format, detail: str, budget: MemoryBudget) -> dict[str, Any]:
+        """Return it as strict JSON."""
+        if kind == "estimator":
+            return {**self.values, "metadata": self.metadata}
+        report: dict[str, Any] = {}
+        if self.registers:
+            report["counts"] = {name: each.counts(budget) for name, each in self.registers.items()}
+            # The same object where there is one register only: a million counts take 200 MB.
+            alone = next(iter(report["counts"].values())) if len(self.registers) == 1 else None
+            report["joint_counts"] = alone or joint_counts(list(self.registers.values()), budget)
+            if detail == "memory":
+                report["memory"] = {name: each.memory(budget) for name, each in self.registers.items()}
+        if self.values:
+            report["data"] = self.values
+        return {**report, "num_shots": self.num_shots, "metadata": self.metadata}
 
 
-def _decode_pub(data: Mapping[str, Any]) -> dict[str, Any]:
-    """One pub: its registers are counted, all other fields (``evs``, ``stds``, ...) stay as they are."""
-    decoded: dict[str, Any] = {}
-    for name, field in data.items():
+def _decode_pubs(
+    pubs: list[Any],
+    fields: list[Mapping[str, Any]],
+    read: Callable[[Any, MemoryBudget], _Pub],
+    metadata: Any,
+    detail: str,
+    budget: MemoryBudget,
+) -> DecodedResults:
+    """Decode pub by pub, so that an unreadable one takes no other with it."""
+    kind = _kind_of(fields)
+    reports: list[dict[str, Any]] = []
+    errors: list[str] = []
+    for index, pub in enumerate(pubs):
+        try:
+            reports.append(read(pub, budget).report(kind, detail, budget))
+        except BadResponseError as error:
+            errors.append(f"pub {index}: {error}")
+            reports.append({"error": str(error), "raw": to_strict_json(pub)})
+    more = len(errors) - _MAX_ERRORS
+    told = "; ".join(errors[:_MAX_ERRORS]) + (f"; and {more} more" if more > 0 else "")
+    return DecodedResults(kind, reports, to_strict_json(metadata), told or None)
+
+
+def _kind_of(fields: list[Mapping[str, Any]]) -> Format:
+    """Return whether these are the fields of an estimator's pubs or of a sampler's."""
+    if any("evs" in each for each in fields):
+        return "estimator"
+    values = [value for each in fields for value in each.values()]
+    if not fields or any(
+        isinstance(value, list) or type_of(value) or (isinstance(value, Mapping) and "samples" in value)
+        for value in values
+    ):
+        return "sampler"
+    raise BadResponseError("no pub of these results holds samples or expectation values")
+
+
+def _rest_fields(pub: Any) -> Mapping[str, Any]:
+    data = pub.get("data") if isinstance(pub, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
+
+
+def _encoded_fields(pub: Any) -> Mapping[str, Any]:
+    try:
+        data = value_of(member(value_of(pub, *_PUB_TYPES), "data", Mapping), "DataBin")
+        return dict(member(data, "fields", Mapping))
+    except BadResponseError:
+        return {}
+
+
+def _read_rest(pub: Any, budget: MemoryBudget) -> _Pub:
+    registers: dict[str, Register] = {}
+    values: dict[str, Any] = {}
+    for name, field in member(pub, "data", Mapping).items():
         if isinstance(field, Mapping) and isinstance(field.get("samples"), list):
-            decoded.setdefault("counts", {})[name] = _count(field["samples"], _width(field))
+            with _naming(name):
+                registers[name] = Register.from_samples(field["samples"], field.get("num_bits"), budget)
         else:
-            decoded[name] = field
-    return decoded
+            values[name] = to_strict_json(field)
+    num_shots = next((register.num_shots for register in registers.values()), None)
+    return _Pub(registers, values, to_strict_json(pub.get("metadata") or {}), num_shots)
 
 
-def _width(register: Mapping[str, Any]) -> int:
-    """The register's number of bits: told, or else that of the largest sample."""
-    told = register.get("num_bits")
-    if isinstance(told, int) and told > 0:
-        return told
-    return max((_largest(register["samples"])).bit_length(), 1)
-
-
-def _largest(samples: Any) -> int:
-    if isinstance(samples, list):
-        return max((_largest(sample) for sample in samples), default=0)
-    return int(samples, 16)
-
-
-def _count(samples: list[Any], bits: int) -> Any:
-    """Counts of bit strings, most significant bit first; nested as the samples are."""
-    if any(isinstance(sample, list) for sample in samples):
-        return [_count(sample, bits) for sample in samples]
-    counts = Counter(int(sample, 16) for sample in samples)
-    return {f"{sample:0{bits}b}": count for sample, count in sorted(counts.items())}
-
-
-def _decode_with_qiskit(results: Mapping[str, Any]) -> Any:
-    """Qiskit's encoding is Qiskit's to read: who sends circuits in it has Qiskit. Else it stays as it is."""
-    try:
-        from qiskit_ibm_runtime import RuntimeDecoder
-    except ImportError:
-        return results
-    try:
-        decoded = json.loads(json.dumps(results), cls=RuntimeDecoder)
-        return [_decode_pub_of_qiskit(pub.data) for pub in decoded]
-    except Exception:  # noqa: BLE001  # of what kind ever: better raw than lost
-        return results
-
-
-def _decode_pub_of_qiskit(data: Any) -> dict[str, Any]:
-    plain_data: dict[str, Any] = {}
-    for name, field in data.items():
-        if hasattr(field, "get_counts"):
-            plain_data.setdefault("counts", {})[name] = _counts_of(field)
+def _read_encoded(pub: Any, budget: MemoryBudget) -> _Pub:
+    value = value_of(pub, *_PUB_TYPES)
+    data = value_of(member(value, "data", Mapping), "DataBin")
+    registers: dict[str, Register] = {}
+    arrays: dict[str, Array] = {}
+    values: dict[str, Any] = {}
+    for name, field in member(data, "fields", Mapping).items():
+        if type_of(field) == "BitArray":
+            with _naming(name):
+                bits = value_of(field, "BitArray")
+                array = Array.from_npy(value_of(member(bits, "array", Mapping), "ndarray"), budget)
+                registers[name] = Register.from_bit_array(array, bits.get("num_bits"))
+        elif type_of(field) == "ndarray" and isinstance(value_of(field, "ndarray"), str):
+            arrays[name] = Array.from_npy(value_of(field, "ndarray"), budget)
         else:
-            plain_data[name] = field.tolist() if hasattr(field, "tolist") else field
-    return plain_data
+            values[name] = to_plain(field, budget)
+    values |= {name: array.to_json(budget) for name, array in arrays.items()}
+    metadata = to_plain(value.get("metadata") or {}, budget)
+    dimensions = len(read_shape(data.get("shape") or ()))
+    return _Pub(registers, values, metadata, _shots(registers, arrays, dimensions))
 
 
-def _counts_of(bits: Any) -> Any:
-    """A register of Qiskit's, over an array of parameters or not."""
-    if not bits.shape:
-        return dict(sorted(bits.get_counts().items()))
-    return [_counts_of(bits[index]) for index in range(bits.shape[0])]
+@contextmanager
+def _naming(register: str) -> Iterator[None]:
+    """Put the name of a register before what is wrong with it."""
+    try:
+        yield
+    except BadResponseError as error:
+        raise BadResponseError(f"register {register}: {error}") from error
+
+
+def _shots(registers: Mapping[str, Register], arrays: Mapping[str, Array], dimensions: int) -> int | None:
+    """Return the number of shots; None where they have been averaged."""
+    for register in registers.values():
+        return register.num_shots
+    for array in arrays.values():
+        if len(array.shape) == dimensions + 2:  # the sweep's, the shots, the bits
+            return array.shape[dimensions]
+    return None
+
+
+def _decode_executor(raw: Mapping[str, Any], detail: str, budget: MemoryBudget) -> DecodedResults:
+    """Decode tensors of the executor that stand for the results of another primitive."""
+    result = decode_executor(raw)
+    if hasattr(result, "to_pauli_lindblad_maps"):
+        return DecodedResults("noise-learner", plain_noise(result, budget))
+    if not is_primitive_result(result):  # of a role that this Qiskit does not know
+        return DecodedResults("executor", to_plain(raw, budget))
+    pubs = []
+    for pub in result:
+        registers, arrays = read_fields(pub.data, budget)
+        values = {name: array.to_json(budget) for name, array in arrays.items()}
+        shots = _shots(registers, arrays, len(pub.data.shape))
+        pubs.append(_Pub(registers, values, plain_object(pub.metadata, budget), shots))
+    kind: Format = "estimator" if any("evs" in pub.values for pub in pubs) else "sampler"
+    reports = [pub.report(kind, detail, budget) for pub in pubs]
+    return DecodedResults(kind, reports, plain_object(result.metadata, budget))
+
+
+def _format_of_document(raw: Mapping[str, Any]) -> Format | None:
+    """Return the format of results that are no pubs, by the members that IBM's schemas require."""
+    if type_of(raw) == "NoiseLearnerResult":
+        return "noise-learner"
+    if isinstance(raw.get("schema_version"), str) and raw.keys() >= {"start", "stop"}:
+        return "calibrator"
+    items = raw.get("data")
+    if not isinstance(items, list):
+        return None
+    if "schema_version" not in raw:
+        # Layers of the first noise learner, as objects or, before 2025, as pairs.
+        learned = bool(items) and all(type_of(item) == "_json" or isinstance(item, list) for item in items)
+        return "noise-learner" if learned and "metadata" in raw else None
+    if items and all(isinstance(item, Mapping) and "generators_sparse" in item for item in items):
+        return "noise-learner"
+    if all(isinstance(item, Mapping) and isinstance(item.get("results"), Mapping) for item in items):
+        return "executor"
+    return None
+
+
+def _raw(raw: Any, error: str | None = None) -> DecodedResults:
+    """Return IBM's body; as a JSON string if it is nested too deep for most that reads it."""
+    strict = to_strict_json(raw)
+    if not _is_deeper(raw, _MAX_DEPTH):
+        return DecodedResults("raw", strict, error=error)
+    told = f"these results are nested more than {_MAX_DEPTH} levels deep: given as a JSON string"
+    try:
+        return DecodedResults("raw", json.dumps(strict), error=told)
+    except RecursionError:
+        return DecodedResults("raw", None, error="these results are nested too deep to be written as JSON")
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Return True if a value is nested in more levels than these."""
+    level = [value]
+    for _ in range(most + 1):
+        if not level:
+            return False
+        level = [
+            item
+            for container in level
+            if isinstance(container, Mapping | list)
+            for item in (container.values() if isinstance(container, Mapping) else container)
+            if isinstance(item, Mapping | list)
+        ]
+    return bool(level)

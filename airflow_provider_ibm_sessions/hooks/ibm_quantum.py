@@ -35,7 +35,7 @@ from airflow_provider_ibm_sessions.client.recovery import (
     is_distinct,
     with_fingerprint,
 )
-from airflow_provider_ibm_sessions.client.results import decode_results, to_strict_json
+from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.shared import shared_client
 from airflow_provider_ibm_sessions.client.submission import submit_once
@@ -64,6 +64,7 @@ from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection, Context
+    from qiskit.primitives import PrimitiveResult
     from qiskit_ibm_runtime import QiskitRuntimeService
     from qiskit_ibm_runtime import Session as QiskitSession
 
@@ -374,7 +375,15 @@ class IBMQuantumHook(BaseHook):
         :param raw: Return them as IBM sends them.
         """
         results = self._client.job_results(job_id)
-        return results if raw else to_strict_json(decode_results(results))
+        return results if raw else decode_results(results).results
+
+    def primitive_result(self, job_id: str) -> PrimitiveResult:
+        """
+        Return the results of a sampler's or an estimator's job as Qiskit's own object. Needs ``[qiskit]``.
+
+        :raises BadResponseError: If there are none, or they are another program's.
+        """
+        return raw_to_primitive_result(self._client.job_results(job_id))
 
     def cancel_job(self, job_id: str) -> bool:
         """Cancel a job, queued or running; return False if it was final already."""

@@ -104,15 +104,23 @@ class JobResultCollector:
     :param state: Keeps the results of private jobs, which can be read once only.
     :param storage: The place of results that are too large for XCom.
     :param private: Ids of jobs that are known to be private; IBM's lists do not tell of each.
+    :param detail: ``counts``, ``memory`` (also the bits of each shot) or ``raw`` (IBM's body).
     """
 
     def __init__(
-        self, hook: IBMQuantumHook, state: TaskState, storage: ResultStorage, private: Collection[str] = ()
+        self,
+        hook: IBMQuantumHook,
+        state: TaskState,
+        storage: ResultStorage,
+        *,
+        private: Collection[str] = (),
+        detail: str = "counts",
     ) -> None:
         self._hook = hook
         self._state = state
         self._storage = storage
         self._private = private
+        self._detail = detail
         self.retryable_errors: list[str] = []
         """Errors of results that were not collected, and may be by another try."""
         self.results_omitted = False
@@ -143,7 +151,7 @@ class JobResultCollector:
         try:
             if report.get("state") != JobState.COMPLETED:
                 raise job_error(report)
-            report["results"] = self._results(report)
+            self._add_results(report)
         except IBMQuantumError as error:
             report["error"] = str(error)
             if error.retryable:
@@ -157,19 +165,24 @@ class JobResultCollector:
             )
         return report
 
-    def _results(self, report: Mapping[str, Any]) -> Any:
-        from airflow_provider_ibm_sessions.client.results import decode_results, to_strict_json
+    def _add_results(self, report: dict[str, Any]) -> None:
+        """Add the results to the report of a completed job, and in which ``format`` they are."""
+        from airflow_provider_ibm_sessions.client.results import decode_results
 
         job_id = report["id"]
         if self._is_private(report):
-            stored = self._state.get_results(job_id) or self._read_private(job_id)
-            return to_strict_json(decode_results(stored["results"]))
-        results = self._hook.job_results(job_id)
-        if results is None:
+            raw = (self._state.get_results(job_id) or self._read_private(job_id))["results"]
+        else:
+            raw = self._hook.job_results(job_id, raw=True)
+        if raw is None:
             raise JobFailedError(
                 f"Job {job_id} is completed, but IBM has no results of it: {console_url(job_id)}"
             )
-        return results
+        decoded = decode_results(raw, detail=self._detail)
+        report.update(decoded.to_json())
+        if problem := report.pop("error", None):
+            report["results_error"] = problem
+            log.warning("Some results of job %s are left as IBM sent them: %s", job_id, problem)
 
     def _is_private(self, report: Mapping[str, Any]) -> bool:
         return bool(report.get("private")) or report["id"] in self._private

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_ibm_sessions.client.enums import ResultDetail
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.polling import is_transient
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_WAIT_TIMEOUT,
     validate_bool,
+    validate_choice,
     validate_seconds,
 )
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
@@ -169,6 +171,8 @@ class JobWaitingOperator(WaitingOperator):
 
     :param cancel_on_kill: End what the task has started when it is killed, or runs into
         ``execution_timeout``, while it waits. (When it is deferred: in Airflow 3.3 and newer.)
+    :param results: ``counts``; ``memory``: also the bits of each shot, in the order of submission; ``raw``:
+        IBM's body, unchanged.
     :param results_path: Folder for results that are too large for XCom, as ``ObjectStoragePath`` takes it
         (``s3://conn_id@bucket/folder``); reports then have ``results_path`` in place of ``results``.
         (templated)
@@ -179,12 +183,14 @@ class JobWaitingOperator(WaitingOperator):
         self,
         *,
         cancel_on_kill: bool = True,
+        results: str = "counts",
         results_path: str | None = None,
         results_threshold: int = MAX_XCOM_BYTES,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
+        self.results = validate_choice(results, ResultDetail, "results")
         self.results_path = results_path
         self.results_threshold = results_threshold
 

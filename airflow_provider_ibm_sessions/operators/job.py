@@ -245,7 +245,9 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
                 close_and_cancel(self.hook, None, [self.job_id])
             raise AirflowFailException(event["message"])
         private = [str(self.job_id)] if self.private else []
-        collector = JobResultCollector(self.hook, state, self.result_storage, private)
+        collector = JobResultCollector(
+            self.hook, state, self.result_storage, private=private, detail=self.results
+        )
         [report] = collector.collect(event["jobs"])
         self.log.info("Job %s: %s", report["id"], report["state"])
         can_retry = bool(collector.retryable_errors)

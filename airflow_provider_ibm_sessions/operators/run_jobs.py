@@ -275,7 +275,9 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         unclosed = self._ensure_closed(context, event)
         failures += [str(unclosed)] if unclosed else []
         private = [each["id"] for each in self._submissions if each["private"]]
-        collector = JobResultCollector(self.hook, state, self.result_storage, private)
+        collector = JobResultCollector(
+            self.hook, state, self.result_storage, private=private, detail=self.results
+        )
         try:
             jobs = self._read_jobs() if is_given_up else event["jobs"]
         except IBMQuantumError as error:
