@@ -160,6 +160,11 @@ def parser(program: str = PROGRAM, conn_id: str | None = None) -> argparse.Argum
     _add_common(command, conn_id or DEFAULT_CONN_ID)
     command.set_defaults(run=_sweep)
 
+    _add_serve(commands, program, conn_id)
+    return root
+
+
+def _add_serve(commands: Any, program: str, conn_id: str | None) -> None:
     command = commands.add_parser(
         "emulator",
         help="Emulate IBM Quantum on this machine, with simulated circuits",
@@ -207,7 +212,6 @@ def parser(program: str = PROGRAM, conn_id: str | None = None) -> argparse.Argum
         service.add_argument("--max-ttl", default=DEFAULT_MAX_TTL, metavar="DURATION", help=longest)
         _add_connection(service, conn_id)
         service.set_defaults(run=run, prints=False)
-    return root
 
 
 def _examples(program: str, *examples: str) -> str:
