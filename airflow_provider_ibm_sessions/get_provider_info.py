@@ -10,7 +10,7 @@ INTEGRATION = "IBM Quantum"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Provider metadata, by the schema ``provider_info.schema.json`` of Airflow."""
+    """Return the provider's metadata, by the schema ``provider_info.schema.json`` of Airflow."""
     from airflow_provider_ibm_sessions import __version__
     from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS, FIELD_BEHAVIOUR
 

@@ -15,7 +15,7 @@ CONSOLE_URL = "https://quantum.cloud.ibm.com/workloads"
 
 
 def console_url(workload_id: str) -> str:
-    """The page of IBM's console that shows one session with its jobs, or one job."""
+    """Return the page of IBM's console that shows one session with its jobs, or one job."""
     return f"{CONSOLE_URL}?search={quote(workload_id, safe='')}"
 
 
@@ -26,7 +26,7 @@ class IBMQuantumLink(BaseOperatorLink):
     """The attribute of the operator that holds the id."""
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Called by Airflow at the end of the task, with the operator as it ran."""
+        """Return the link. Called by Airflow at the end of the task, with the operator as it ran."""
         workload_id = getattr(operator, self.id_field, None)
         return console_url(workload_id) if isinstance(workload_id, str) and workload_id else ""
 
