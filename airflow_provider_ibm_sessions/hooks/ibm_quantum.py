@@ -500,6 +500,8 @@ def _max_ttl_with_fingerprint(context: Context, max_ttl: int) -> tuple[int, bool
         # Of this package's operators, the others open none.
         or not getattr(task, "operator_class", type(task)).__module__.startswith(f"{_PACKAGE}.")
     )
+    if ti.task_id not in openers:  # a callback of the user's, on a task that opens none by itself
+        return max_ttl, False
     place = openers.index(ti.task_id) + max(ti.map_index or 0, 0) * len(openers)
     if not is_distinct(max_ttl, place):
         return max_ttl, False
