@@ -41,8 +41,9 @@ faults: env  ## Run every operation under every fault; print what is lost (ONLY=
 	@$(if $(ONLY),,$(BIN)/python -m tests.integration.fault_matrix.mutation_check)
 	@$(BIN)/python -m tests.integration.fault_matrix $(if $(ONLY),"$(ONLY)")
 
-fuzz: env  ## Read 10,000 random responses in each way (COUNT=500 SEED=1: so many, of that seed)
+fuzz: env  ## Read 10,000 random responses in each way, and arguments (COUNT=500 SEED=1: so many, of that seed)
 	@$(BIN)/python -m tests.client.fuzz $(or $(COUNT),10000) $(SEED)
+	@$(BIN)/python -m tests.client.fuzz_arguments $(or $(COUNT),10000) $(SEED)
 
 kill-tests: env  ## Kill workers, schedulers and triggerers under airflow standalone
 	@$(BIN)/python -m tests.integration.process_kills

@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client import operations
 from airflow_provider_ibm_sessions.client._http import tls, transport
 from airflow_provider_ibm_sessions.client._http.pool import POOL_SHARDS, ExclusivePool, ShardedPool
+from airflow_provider_ibm_sessions.client._http.proxies import proxy_url
 from airflow_provider_ibm_sessions.client._http.timeouts import total_timeout
 from airflow_provider_ibm_sessions.client.auth import IAMAuth
 from airflow_provider_ibm_sessions.client.credentials import Credentials
@@ -56,7 +57,10 @@ class _BaseClient:
             "User-Agent": APPLICATION,
             "X-Qx-Client-Application": APPLICATION,
         }
-        tls.context(credentials.verify)  # a certificate file that is gone is reported here
+        # A certificate file that is gone, or a proxy that cannot be used, is reported here.
+        tls.context(credentials.verify)
+        for url in (credentials.url, credentials.iam_url):
+            proxy_url(credentials, url)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.credentials.url})"

@@ -94,18 +94,19 @@ def resume_jobs(client: IBMQuantumClient, tags: Sequence[str], session_id: str |
     """
     Return the jobs that an earlier process has submitted under these tags, by tag.
 
-    :param session_id: The session they were submitted to, if it is known: one list instead of one per tag.
+    :param session_id: The session that most were submitted to, if it is known: one list for all of its
+        jobs. Tags that it does not have are looked up one by one, as each failed try may have left some
+        in a session of its own.
     """
-    if session_id is None:
-        found = {tag: resume_job(client, tag) for tag in tags}
-        return {tag: job for tag, job in found.items() if job is not None}
     by_tag: dict[str, list[Job]] = {}
-    for job in client.list_jobs(session_id=session_id):
+    for job in client.list_jobs(session_id=session_id) if session_id is not None else ():
         for tag in set(job.tags or ()).intersection(tags):
             if not job.is_void:
                 by_tag.setdefault(tag, []).append(job)
-    kept = {tag: _keep_oldest(client, jobs) for tag, jobs in by_tag.items()}
-    return {tag: job for tag, job in kept.items() if job is not None}
+    found = {
+        tag: _keep_oldest(client, by_tag[tag]) if tag in by_tag else resume_job(client, tag) for tag in tags
+    }
+    return {tag: job for tag, job in found.items() if job is not None}
 
 
 def validate_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:

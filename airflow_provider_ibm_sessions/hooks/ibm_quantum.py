@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 
 on_new_token(mask_secret)
 
+_PACKAGE = __name__.partition(".")[0]
 _CLOSE_ATTEMPTS = 5
 _CLOSE_DELAY = 2.0
 _WORKER_KILL_TIMEOUT = 2.0
@@ -495,16 +496,21 @@ def _max_ttl_with_fingerprint(context: Context, max_ttl: int) -> tuple[int, bool
     """
     Return ``max_ttl`` with the running task's fingerprint, and whether the task has one of its own.
 
-    The fingerprint follows from the run and from the task's place among the tasks of its Dag that open
-    sessions; mapped tasks have places of their own. It needs no call to Airflow. The run's start is part of
-    it, since another Airflow may have the same Dag and run on the same instance.
+    The fingerprint follows from the run and from the task's place among the tasks of its Dag that may open
+    sessions, which a user's own code may do in any task; mapped tasks have places of their own. It needs no
+    call to Airflow. The run's start is part of it, since another Airflow may have the same Dag and run on the
+    same instance.
     """
     ti = context["ti"]
     openers = sorted(
         task.task_id
         for task in context["dag"].tasks
-        if "max_ttl" in task.template_fields or task.task_id == ti.task_id
+        if "max_ttl" in task.template_fields
+        # Of this package's operators, the others open none.
+        or not getattr(task, "operator_class", type(task)).__module__.startswith(f"{_PACKAGE}.")
     )
+    if ti.task_id not in openers:  # a callback of the user's, on a task that opens none by itself
+        return max_ttl, False
     place = openers.index(ti.task_id) + max(ti.map_index or 0, 0) * len(openers)
     if not is_distinct(max_ttl, place):
         return max_ttl, False

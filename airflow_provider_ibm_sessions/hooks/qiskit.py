@@ -23,6 +23,7 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 from airflow_provider_ibm_sessions.client import IBMQuantumClient, SessionMode, responses
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.exchange import MAX_PAYLOAD_BYTES
 from airflow_provider_ibm_sessions.client.operations import Operation, Safety
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class ClientAdapter(BaseAdapter):
             safety=_SAFETY.get(method, Safety.NON_IDEMPOTENT),
             reader=_read,
             large_payload=True,
+            max_bytes=MAX_PAYLOAD_BYTES,
         )
         headers = {
             name: str(value) for name, value in request.headers.items() if name.lower() not in _OWN_HEADERS

@@ -36,7 +36,7 @@ CREDENTIALS = Credentials(
     crn="crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:11111111-2222::",
     verify=False,
 )
-SECRETS = (CREDENTIALS.api_key, "the-token-0123456789")
+SECRETS = (CREDENTIALS.api_key.reveal(), "the-token-0123456789")
 TOKEN = {"access_token": SECRETS[1], "expires_in": 3600, "token_type": "Bearer"}
 
 SESSION = {

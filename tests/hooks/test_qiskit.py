@@ -29,6 +29,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     TransportError,
 )
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy
+from airflow_provider_ibm_sessions.hooks import qiskit
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.qiskit import PLACEHOLDER_API_KEY, route_logs
 from testing.fake_ibm import Fault
@@ -180,10 +181,8 @@ def test_no_redirect_is_followed(ibm, service):
 
 
 def test_a_response_has_a_size(ibm, service, monkeypatch):
-    from airflow_provider_ibm_sessions.client._http import transport
-
-    monkeypatch.setattr(transport, "MAX_LARGE_RESPONSE_BYTES", 100)
-    with pytest.raises(BadResponseError, match="too large"):
+    monkeypatch.setattr(qiskit, "MAX_PAYLOAD_BYTES", 100)
+    with pytest.raises(BadResponseError, match="longer than 100 bytes"):
         backends(service)
 
 

@@ -97,6 +97,15 @@ class TestFingerprint:
         assert run(dag).state == "success"
         assert len(set(max_ttls(ibm))) == 2
 
+    def test_a_callback_of_a_task_that_opens_none_has_none(self, ibm, dag, run):
+        def create_one(_context):
+            IBMQuantumHook().create_session("ibm_fez", max_ttl=3600)
+
+        with dag:
+            IBMQuantumSweepSessionsOperator(task_id="sweep", on_execute_callback=create_one)
+        assert run(dag).state == "success"
+        assert max_ttls(ibm) == [3600]
+
     def test_outside_of_a_task_there_is_none(self, ibm):
         IBMQuantumHook().create_session("ibm_fez", max_ttl=3600)
         assert max_ttls(ibm) == [3600]
