@@ -86,7 +86,8 @@ class IBMQuantumSensor(IBMQuantumTaskMixin, BaseSensorOperator):
         if not self.deferrable:
             return super().execute(context)
         # Airflow applies soft_fail and never_fail to methods that it resumes at; so it does to this one.
-        return self.resume_execution("_poll_then_defer", None, context)
+        end_time = time.time() + self.timeout
+        return self.resume_execution("_poll_then_defer", {"end_time": end_time}, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once, and tolerate a failure."""
@@ -112,16 +113,18 @@ class IBMQuantumSensor(IBMQuantumTaskMixin, BaseSensorOperator):
         self.log.warning(
             "%s. Polling from this worker", event.get("message", f"Unexpected trigger event: {event}")
         )
-        if event.get("retryable"):
-            return self._poll_then_defer(context)
+        end_time = event.get("end_time", 0.0)
+        self.timeout = max(0.0, end_time - time.time())  # the time of the first deferral holds
+        if event.get("retryable") and self.timeout:
+            return self._poll_then_defer(context, end_time)
         return super().execute(context)  # the triggerer cannot wait, and this worker can
 
-    def _poll_then_defer(self, context: Context) -> Any:
+    def _poll_then_defer(self, context: Context, end_time: float) -> Any:
         reached = self.poke(context)
         if reached:
             return reached.xcom_value
         trigger = self.trigger(
-            end_time=time.time() + self.timeout,
+            end_time=end_time,
             poll_interval=self.poke_interval,
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,
         )
