@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from mcp import Client, StdioServerParameters
 from airflow_provider_ibm_sessions.cli.main import INTERRUPTED
 from testing.connections import connection_to
 from testing.fake_ibm import Fault
+from testing.mcp_stdio_server import environment_for
 from tests.client.conftest import credentials_for
 from tests.server.conftest import BODY, credentials_of, until
 
@@ -48,7 +48,7 @@ async def stdio_client(credentials, mode="auto"):
     parameters = StdioServerParameters(
         command=sys.executable,
         args=["-m", "testing.mcp_stdio_server"],
-        env={"TEST_CREDENTIALS": json.dumps(asdict(credentials))},
+        env=environment_for(credentials),
         cwd=ROOT,
     )
     async with Client(parameters, mode=mode) as client:
@@ -128,7 +128,7 @@ def test_a_signal_closes_the_session_and_ends_it_though_the_input_stays_open(ibm
         [sys.executable, "-m", "testing.mcp_stdio_server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "TEST_CREDENTIALS": json.dumps(asdict(credentials_for(ibm)))},
+        env={**os.environ, **environment_for(credentials_for(ibm))},
         cwd=ROOT,
     )
     with process:
@@ -152,7 +152,7 @@ def test_a_session_whose_answer_nobody_takes_is_closed(ibm):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "TEST_CREDENTIALS": json.dumps(asdict(credentials_for(ibm)))},
+        env={**os.environ, **environment_for(credentials_for(ibm))},
         cwd=ROOT,
     )
     with process:
