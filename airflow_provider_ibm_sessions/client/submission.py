@@ -22,7 +22,14 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.models.jobs import Job, SubmitJob
 from airflow_provider_ibm_sessions.client.operations import validate
-from airflow_provider_ibm_sessions.client.validation import MAX_TAG_LENGTH, MAX_TAGS, short_repr, to_seconds
+from airflow_provider_ibm_sessions.client.validation import (
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    short_repr,
+    to_seconds,
+    validate_string,
+    validate_tags,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +37,8 @@ JOB_FIELDS = ("program_id", "params", "tags", "cost", "private", "log_level", "c
 """Fields of a job that its owner sets; backend and session are set where it is submitted."""
 
 _SUBMIT_REQUESTS = 5
+_MAX_OWN_TAGS = MAX_TAGS - 1
+"""Tags that a user may give: the last one marks the job, so that it is never submitted twice."""
 
 
 def submit_once(client: IBMQuantumClient, tag: str, *, is_retry: bool = False, **job: Any) -> Job:
@@ -43,7 +52,7 @@ def submit_once(client: IBMQuantumClient, tag: str, *, is_retry: bool = False, *
     :raises OutcomeUnknownError: If IBM leaves submissions unanswered and lists none of them. ``retryable``:
         a later :func:`resume_job` may find one.
     """
-    fields = {**job, "tags": [*_validate_tags(job.get("tags") or ()), _validate_tag(tag)]}
+    fields = {**job, "tags": [*validate_tags(job.get("tags"), "tags", _MAX_OWN_TAGS), _validate_tag(tag)]}
     unknown = OutcomeUnknownError("Submit a job: not sent")
     for request in range(1, _SUBMIT_REQUESTS + 1):
         may_have_duplicate = is_retry or request > 1
@@ -143,7 +152,9 @@ def _validate_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := [name for name in job if name not in JOB_FIELDS]:
         raise ConfigurationError(f"{unknown[0]}: unknown field; allowed are {allowed}", field=str(unknown[0]))
     fields = {name: value for name, value in job.items() if value is not None}
-    fields["tags"] = _validate_tags(fields.get("tags", ()))
+    fields["tags"] = validate_tags(fields.get("tags"), "tags", _MAX_OWN_TAGS)
+    if "calibration_id" in fields:
+        fields["calibration_id"] = validate_string(fields["calibration_id"], "calibration_id")
     if "cost" in fields:
         fields["cost"] = _validate_cost(fields["cost"])
     validate(SubmitJob, {**fields, "backend": "any"})
@@ -154,18 +165,6 @@ def _validate_cost(cost: object) -> int:
     # To IBM, 0 is a duration too.
     is_zero = isinstance(cost, int | str) and not isinstance(cost, bool) and str(cost).strip() in ("0", "0s")
     return 0 if is_zero else to_seconds(cost, "cost")
-
-
-def _validate_tags(tags: object) -> list[str]:
-    most = MAX_TAGS - 1
-    if isinstance(tags, str) or not isinstance(tags, Sequence) or len(tags) > most:
-        raise ConfigurationError(
-            f"tags must be a list of at most {most} strings, got {short_repr(tags)}. IBM takes "
-            f"{MAX_TAGS}; one "
-            "marks the job, so that it is never submitted twice",
-            field="tags",
-        )
-    return list(tags)
 
 
 def _validate_tag(tag: object) -> str:

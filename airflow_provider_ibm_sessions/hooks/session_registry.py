@@ -210,10 +210,8 @@ class VariableSessionRegistry:
             raise AirflowApiUnavailableError(
                 f"Airflow does not answer whose session {session_id} is: is its API server up?"
             ) from error
-        if text:
-            return SessionOwner.parse(text)
-        ensure_variable_absent(key)
-        return None
+        text = text or ensure_variable_absent(key)
+        return SessionOwner.parse(text) if text else None
 
     def belongs_to_other_task(self, session_id: str) -> bool:
         """

@@ -20,7 +20,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     IBMQuantumError,
     JobFailedError,
 )
-from airflow_provider_ibm_sessions.client.validation import short_repr
+from airflow_provider_ibm_sessions.client.validation import validate_int, validate_path
 from airflow_provider_ibm_sessions.exceptions import job_error
 from airflow_provider_ibm_sessions.links import console_url
 
@@ -49,7 +49,7 @@ class ResultStorage:
     """
 
     path: str | None
-    threshold: float
+    threshold: int
     pushes_xcom: bool = True
 
     def validate(self) -> None:
@@ -58,23 +58,10 @@ class ResultStorage:
 
         :raises ConfigurationError: If there is no such kind of storage, or its library is not installed.
         """
-        if (
-            isinstance(self.threshold, bool)
-            or not isinstance(self.threshold, int | float)
-            or self.threshold <= 0
-        ):
-            raise ConfigurationError(
-                f"results_threshold must be a number of bytes above 0, got {short_repr(self.threshold)}",
-                field="results_threshold",
-            )
+        validate_int(self.threshold, "results_threshold", at_least=1)
         if self.path is None:
             return
-        if not isinstance(self.path, str) or self.path.strip() in ("", "None"):
-            raise ConfigurationError(
-                "results_path must be a path such as 's3://conn_id@bucket/folder' or 'file:///folder', "
-                f"got {short_repr(self.path)}",
-                field="results_path",
-            )
+        validate_path(self.path)
         try:
             self._folder().fs  # noqa: B018
         except (ImportError, ValueError, OSError) as error:
@@ -244,7 +231,7 @@ class JobResultCollector:
         return (
             f"Set results_path{clear}: with the results of job {job_id}, which is completed, XCom would "
             f"carry more "
-            f"than {self._storage.threshold:.0f} bytes. Or {_how_to_fetch(job_id)}"
+            f"than {self._storage.threshold} bytes. Or {_how_to_fetch(job_id)}"
         )
 
 

@@ -12,10 +12,10 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
 from airflow_provider_ibm_sessions.client.validation import (
-    short_repr,
     validate_backend,
     validate_bool,
     validate_id,
+    validate_params,
 )
 from airflow_provider_ibm_sessions.exceptions import (
     IBMQuantumTaskError,
@@ -181,15 +181,10 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
         self.result_storage.validate()
-        if not isinstance(self.program_params, Mapping):
-            raise ConfigurationError(
-                f"program_params must be a mapping, got {short_repr(self.program_params)}",
-                field="program_params",
-            )
         fields = validate_job(
             {
                 "program_id": self.program_id,
-                "params": self.program_params,
+                "params": validate_params(self.program_params, "program_params"),
                 "tags": self.tags,
                 "cost": self.cost,
                 "private": self.private,

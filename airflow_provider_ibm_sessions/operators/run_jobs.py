@@ -12,12 +12,11 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_ibm_sessions.client.enums import OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import (
     USER_ACTION_REQUIRED,
-    ConfigurationError,
     IBMQuantumError,
     NotFoundError,
     RequestRejectedError,
 )
-from airflow_provider_ibm_sessions.client.validation import short_repr, validate_choice
+from airflow_provider_ibm_sessions.client.validation import validate_choice, validate_jobs
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.session import (
     close_and_cancel,
@@ -152,11 +151,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
         self.result_storage.validate()
-        if isinstance(self.jobs, str | Mapping) or not isinstance(self.jobs, Sequence) or not self.jobs:
-            raise ConfigurationError(
-                f"jobs must be a list of at least one job, got {short_repr(self.jobs)}", field="jobs"
-            )
-        return [validate_job(job, f"jobs[{index}]") for index, job in enumerate(self.jobs)]
+        return [validate_job(job, f"jobs[{index}]") for index, job in enumerate(validate_jobs(self.jobs))]
 
     def _submit_all(self, context: Context, state: TaskState) -> None:
         """Submit what no earlier try has submitted, and drain the session."""
