@@ -175,24 +175,27 @@ class IBMQuantumTrigger(BaseTrigger):
 
 
 def _run_in_event_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine from blocking code, also beside a running event loop, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    cancel: list[Any] = []
+    """
+    Run a coroutine from blocking code, in a thread of its own.
 
-    async def cancellable() -> T:
-        task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
-        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
-        return await task
+    The calling thread may have a running event loop, as in a notebook; and if it had this one,
+    ``execution_timeout``, which Airflow raises in a signal's handler, could get lost in a callback of it.
+    """
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+
+    def run() -> T:
+        try:
+            return loop.run_until_complete(task)
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
     pool = ThreadPoolExecutor(1)
-    result = pool.submit(asyncio.run, cancellable())
+    result = pool.submit(run)
     try:
         return result.result()
     finally:
         if not result.done():  # execution_timeout or a kill has struck
-            for each in cancel:
-                each()
+            loop.call_soon_threadsafe(task.cancel)
         pool.shutdown(wait=False)
