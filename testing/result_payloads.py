@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as IBM sends them, in each of its formats, and what Qiskit makes of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+
+from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
+
+GOOD = {"data": {"c": {"samples": ["0x1"], "num_bits": 1}}, "metadata": {}}
+
+
+def sampled(**registers):
+    """The results of one sampler pub."""
+    return {"results": [{"data": registers, "metadata": {}}], "metadata": {"version": 2}}
+
+
+def only_pub(raw, **options):
+    decoded = decode_results(raw, **options)
+    (pub,) = decoded.results
+    return pub
+
+
+def strict(value):
+    """The value after a journey as strict JSON."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def nested(levels, inner=1):
+    for _ in range(levels):
+        inner = [inner]
+    return inner
+
+
+def bit_array(bits, shots=20, shape=()):
+    """Random bits of a register, the same ones in each run."""
+    import numpy
+    from qiskit.primitives import BitArray
+
+    dice = numpy.random.default_rng(bits)
+    values = dice.integers(0, 2, size=(*shape, shots, bits), dtype=numpy.uint8)
+    values[..., : shots // 2, :] = values[..., :1, :]  # some outcomes come more than once
+    return BitArray.from_bool_array(values.astype(bool))
+
+
+def plain(*pubs):
+    """The same pubs in IBM's plain JSON."""
+
+    def samples(bits, index=()):
+        if len(index) < bits.ndim:
+            return [samples(bits, (*index, place)) for place in range(bits.shape[len(index)])]
+        return [hex(int(string, 2)) for string in bits[index].get_bitstrings()]
+
+    def one(pub):
+        data = {
+            name: {"samples": samples(bits), "num_bits": bits.num_bits} for name, bits in pub.data.items()
+        }
+        return {"data": data, "metadata": pub.metadata}
+
+    return {"results": [one(pub) for pub in pubs], "metadata": {}}
+
+
+def nested_by_qiskit(bits, of, index=()):
+    """What Qiskit says of each point of a sweep, nested as the sweep is."""
+    if len(index) < bits.ndim:
+        return [nested_by_qiskit(bits, of, (*index, place)) for place in range(bits.shape[len(index)])]
+    return of(bits, index)
+
+
+def assert_as_qiskit(raw, pub):
+    """Everything in the report equals what Qiskit says of the same pub."""
+    from qiskit.primitives import BitArray
+
+    report = only_pub(raw, detail="memory")
+    registers = dict(pub.data.items())
+    assert report["counts"] == {
+        name: nested_by_qiskit(bits, BitArray.get_counts) for name, bits in registers.items()
+    }
+    assert report["memory"] == {
+        name: nested_by_qiskit(bits, BitArray.get_bitstrings) for name, bits in registers.items()
+    }
+    assert report["joint_counts"] == nested_by_qiskit(pub.join_data(), BitArray.get_counts)
+    assert report["num_shots"] == next(iter(registers.values())).num_shots
+    assert report["metadata"] == pub.metadata
+    assert strict(report) == report
+    assert raw_to_primitive_result(raw)[0].data == pub.data or [
+        made == bits
+        for made, bits in zip(raw_to_primitive_result(raw)[0].data.values(), registers.values(), strict=True)
+    ] == [True] * len(registers)
+
+
+def pairs(values):
+    """Complex numbers as strict JSON."""
+    if isinstance(values, list):
+        return [pairs(value) for value in values]
+    return [values.real, values.imag]
+
+
+def npy(body, kind="|u1", shape="(4, 1)", magic=b"\x93NUMPY\x01\x00", **changes):
+    head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    file = magic + len(head).to_bytes(2, "little") + head + body
+    return base64.b64encode(zlib.compress(file)).decode()
+
+
+def typed(name, value):
+    return {"__type__": name, "__value__": value}
+
+
+def one_register(array, num_bits=3):
+    bits = typed("BitArray", {"array": typed("ndarray", array), "num_bits": num_bits})
+    data = typed("DataBin", {"field_names": ["c"], "shape": [], "fields": {"c": bits}})
+    pub = typed("SamplerPubResult", {"data": data, "metadata": {}})
+    return typed("PrimitiveResult", {"pub_results": [pub], "metadata": {}})
+
+
+def by_qiskit(raw):
+    """What Qiskit's own decoders make of the executor's results."""
+    from qiskit_ibm_runtime.decoders.defaults import DEFAULT_DECODERS
+
+    result = json.dumps(raw)
+    for decoder in DEFAULT_DECODERS["executor"]:
+        if decoder.is_applicable(result):
+            result = decoder.decode(result)
+    return result
+
+
+def encoded(*pubs, **metadata):
+    """What IBM sends for a job whose circuits Qiskit has encoded."""
+    from qiskit.primitives import PrimitiveResult
+    from qiskit_ibm_runtime import RuntimeEncoder
+
+    return json.loads(json.dumps(PrimitiveResult(list(pubs), metadata=metadata), cls=RuntimeEncoder))
+
+
+def executed(items, passthrough=None, role=None, version="v2.0"):
+    """What IBM sends for a ``QuantumProgramResult``; the versions differ in how tensors are packed."""
+    from ibm_quantum_schemas.common import CompressedTensorModel, TensorModel
+    from ibm_quantum_schemas.executor.version_1_0 import models as v1
+    from ibm_quantum_schemas.executor.version_2_0 import models as v2
+
+    models, tensor = (v2, CompressedTensorModel) if version == "v2.0" else (v1, TensorModel)
+    result = models.QuantumProgramResultModel(
+        data=[
+            {"results": {name: tensor.from_numpy(array) for name, array in item.items()}, "metadata": {}}
+            for item in items
+        ],
+        metadata={"chunk_timing": []},
+        passthrough_data=passthrough,
+        semantic_role=role,
+    )
+    return json.loads(result.model_dump_json())
