@@ -217,7 +217,7 @@ def when():
 def terminate(when, monkeypatch):
     """End a task by Airflow's signal, once a condition holds: ``terminate(condition)``."""
     # On a busy machine, Airflow's answer whether another try is active may take longer.
-    monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.task_mixin._ASK_SECONDS", 30.0)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.kill._QUESTION_TIMEOUT", 30.0)
     handler = signal.getsignal(signal.SIGTERM)
     yield lambda condition: when(condition, lambda: os.kill(os.getpid(), signal.SIGTERM))
     signal.signal(signal.SIGTERM, handler)

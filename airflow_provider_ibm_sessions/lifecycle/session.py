@@ -80,10 +80,11 @@ def open_session(
     """
     from airflow_provider_ibm_sessions.client.recovery import fingerprints
 
-    session = _find_session_of_earlier_try(hook, context, state, session_args, dag_run_scoped=dag_run_scoped)
+    earlier = _pending_create_of_earlier_try(hook, context, state, session_args)
+    session = _find_session(hook, earlier, dag_run_scoped=dag_run_scoped) if earlier else None
     is_found = session is not None
     if session is None:
-        session = _create_session(hook, context, state, session_args, dag_run_scoped=dag_run_scoped)
+        session = _create_session(hook, context, state, session_args, earlier, dag_run_scoped=dag_run_scoped)
     try:
         state.save_session(session.id)
     except BaseException as error:
@@ -219,15 +220,37 @@ def _cancel_job_by_tag(hook: IBMQuantumHook, tag: str, client: Any = None) -> No
         log.info("Cancelled job %s", job.id)
 
 
+def _pending_create_of_earlier_try(
+    hook: IBMQuantumHook, context: Context, state: TaskState, session_args: dict[str, Any]
+) -> PendingCreate | None:
+    """Return the create request of an earlier try whose outcome is unknown."""
+    if state.is_durable or not state.is_resumed:
+        return state.pending_create
+    # Nothing is stored: the earlier try has asked for the same as this one.
+    pending = hook.prepare_session(**session_args)
+    return replace(pending, created_after=context["dag_run"].start_date or pending.created_after)
+
+
+def _find_session(hook: IBMQuantumHook, pending: PendingCreate, *, dag_run_scoped: bool) -> Session | None:
+    log.info("An earlier try died while it was opening a session on %s: looking for it", pending.backend)
+    try:
+        return hook.find_pending_session(pending, dag_run_scoped=dag_run_scoped)
+    except OutcomeUnknownError as error:
+        error.message += f". See in IBM's console whether {pending.backend} has it: {CONSOLE_URL}"
+        raise
+
+
 def _create_session(
     hook: IBMQuantumHook,
     context: Context,
     state: TaskState,
     session_args: dict[str, Any],
+    earlier: PendingCreate | None,
     *,
     dag_run_scoped: bool,
 ) -> Session:
-    pending = hook.prepare_session(**session_args)
+    # The session of an earlier request may be listed late: it stays known until one is opened.
+    pending = earlier or hook.prepare_session(**session_args)
     state.save_pending_create(pending)
     try:
         return hook.create_pending_session(pending, dag_run_scoped=dag_run_scoped)
@@ -237,30 +260,9 @@ def _create_session(
     except OutcomeUnknownError as error:
         error.message += f". See in IBM's console whether {pending.backend} has it: {CONSOLE_URL}"
         raise
-    except IBMQuantumError:  # surely no session was opened
-        state.clear_pending_create()
-        raise
-
-
-def _find_session_of_earlier_try(
-    hook: IBMQuantumHook,
-    context: Context,
-    state: TaskState,
-    session_args: dict[str, Any],
-    *,
-    dag_run_scoped: bool,
-) -> Session | None:
-    pending = state.pending_create
-    if not state.is_durable and state.is_resumed:  # nothing is stored: it asked for the same as this one
-        pending = hook.prepare_session(**session_args)
-        pending = replace(pending, created_after=context["dag_run"].start_date or pending.created_after)
-    if pending is None:
-        return None
-    log.info("An earlier try died while it was opening a session on %s: looking for it", pending.backend)
-    try:
-        return hook.find_pending_session(pending, dag_run_scoped=dag_run_scoped)
-    except OutcomeUnknownError as error:
-        error.message += f". See in IBM's console whether {pending.backend} has it: {CONSOLE_URL}"
+    except IBMQuantumError:
+        if not earlier:  # surely no session was opened
+            state.clear_pending_create()
         raise
 
 

@@ -137,7 +137,7 @@ def test_without_a_connection_the_environment_serves(run, monkeypatch):
     monkeypatch.setenv(ENV_CRN, "crn:of:something:else")
     code, _, err = run("get", "x", conn_id=None)
     assert code == WRONG
-    assert "crn must look like" in err
+    assert "It must look like crn:v1:" in err
 
 
 def test_an_unknown_connection_is_named(run, airflow_db):

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import IBMQuantumCreateSessionOperator
 from testing.airflow_runs import cleared, fails_once, failures_of, next_try
@@ -351,7 +351,7 @@ class TestOnce:
     def test_a_retry_after_the_submission_goes_on_with_the_job(
         self, ibm, dag, run, monkeypatch, output, deferrable
     ):
-        fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_take_job")
         submit(deferrable=deferrable, retries=1, **AT_ONCE)
         result = run(dag)
         assert result.state == "success"
@@ -361,7 +361,7 @@ class TestOnce:
 
     def test_a_retry_goes_on_though_the_session_takes_no_more_jobs(self, ibm, dag, run, monkeypatch):
         session = ibm.plant_session(age=1)
-        calls = fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        calls = fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_take_job")
         ibm.script(Fault(method="GET", path="/v1/sessions/*", skip=1, status=400, times=None))
         submit(session_id=session.id, retries=1, **AT_ONCE)
         assert run(dag).state == "success"
@@ -369,7 +369,7 @@ class TestOnce:
         assert len(posts(ibm)) == 1
 
     def test_a_retry_submits_anew_what_somebody_has_cancelled(self, ibm, dag, run, monkeypatch):
-        fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_take_job")
         ibm.next_jobs([Outcome(status="Cancelled")])
         submit(retries=1, retry_delay=timedelta(seconds=0.5))
         result = run(dag)
@@ -379,7 +379,7 @@ class TestOnce:
     @both_ways
     @pytest.mark.parametrize("private", [False, True])
     def test_a_failure_after_the_results_were_read(self, ibm, dag, run, monkeypatch, deferrable, private):
-        calls = fails_once(monkeypatch, Attempt, "delivered")
+        calls = fails_once(monkeypatch, TaskState, "mark_finished")
         submit(private=private, deferrable=deferrable, retries=1, **AT_ONCE)
         result = run(dag)
         job = only(ibm.jobs)
@@ -422,7 +422,7 @@ class TestOnce:
         assert [job.status for job in ibm.jobs.values()] == ["Failed", "Completed"]
 
     def test_clearing_a_task_that_has_told_nothing_goes_on(self, ibm, dag, run, monkeypatch):
-        fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_keep")
+        fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_take_job")
         submit()
         first = run(dag)
         assert first.state == "failed"
@@ -435,7 +435,7 @@ class TestOnce:
         assert first.state == "failed", "too large, so nothing was told"
         dag.task_dict["submit"].results_threshold = 10**6
         # The cleared task tells its outcome, and Airflow fails to take it.
-        fails_once(monkeypatch, Attempt, "delivered", before=False)
+        fails_once(monkeypatch, TaskState, "mark_finished", before=False)
         again = cleared(first, dag, "submit")
         assert again.state_of("submit") == "up_for_retry"
         last = next_try(again, dag, "submit")

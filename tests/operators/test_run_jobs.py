@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.module_loading import import_string
 
-from airflow_provider_ibm_sessions.lifecycle.task_state import Attempt
+from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from testing.airflow_runs import cleared, fails_once, failures_of
@@ -261,7 +261,7 @@ class TestJobsThatFail:
         assert "Cancelled - Ran too long" in reports[1]["error"]
 
     def test_private_jobs_results_survive_a_failure(self, ibm, dag, run, monkeypatch):
-        fails_once(monkeypatch, Attempt, "delivered")
+        fails_once(monkeypatch, TaskState, "mark_finished")
         run_jobs(jobs=[job(1, private=True), job(2), job(3, private=True)], retries=1, **AT_ONCE)
         result = run(dag)
         assert result.state == "success"
@@ -439,7 +439,7 @@ class TestTrouble:
 
     def test_a_session_that_cannot_be_closed_is_loud(self, ibm, dag, run, monkeypatch, output):
         single_attempt(monkeypatch)
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_PAUSE", 0.01)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
         ibm.script(
             Fault(method="PATCH", path="/v1/sessions/*", status=500, times=None),
             Fault(method="DELETE", path="/v1/sessions/*", status=500, times=None),
@@ -615,7 +615,7 @@ class TestKilledWhileDeferred:
 
         event = asyncio.run(first())
         assert event.payload["status"] == "success"
-        assert event.payload["echo"] == arguments["echo"]
+        assert event.payload["resume_data"] == arguments["resume_data"]
         assert event.payload["end_time"] == arguments["end_time"]
         json.dumps(event.payload)
 

@@ -29,8 +29,8 @@ SLOW = 2.0
 
 @pytest.fixture
 def rest(ibm):
-    """A REST service that gives IBM five minutes for each request, as a busy machine may need."""
-    app = rest_app(factory_for(credentials_for(ibm, timeout=300)))
+    """A REST service that gives IBM a minute for each request, as a busy machine may need."""
+    app = rest_app(factory_for(credentials_for(ibm, timeout=60)))
     with serving(app) as url, httpx.Client(base_url=url, timeout=300) as client:
         yield client
 

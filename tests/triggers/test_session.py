@@ -125,10 +125,10 @@ def test_an_event_that_was_held_back_is_sent(ibm, monkeypatch):
 
     async def note(seconds):
         sent.append(("sleep", seconds > 0))
-        await sleep(seconds)
+        await sleep(0)
 
     session = ibm.plant_session(state="closed", age=60)
-    waiting = trigger(session.id, poll_interval=0.01, created_at=time.time() + 0.5)
+    waiting = trigger(session.id, poll_interval=0.01, created_at=time.time() + 3600)
     poll_once = waiting.poll_once
 
     async def poll(client):
