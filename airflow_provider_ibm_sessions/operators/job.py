@@ -235,6 +235,8 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
             IBMQuantumSessionLink.persist(context, self.session_id)
 
     def _finish(self, context: Context, state: TaskState, event: dict[str, Any]) -> dict[str, Any]:
+        if self.cancel_on_kill:
+            self.raise_if_killed()  # what has ended since is the kill's doing
         if event["status"] != "success":
             if self.job_id:
                 close_and_cancel(self.hook, None, [self.job_id])

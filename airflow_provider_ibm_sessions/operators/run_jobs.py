@@ -261,6 +261,8 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
 
     def _finish(self, context: Context, state: TaskState, event: dict[str, Any]) -> list[dict[str, Any]]:
         """Make sure that the session is closed, and report on the jobs."""
+        if self.cancel_on_kill:
+            self.raise_if_killed()  # what has ended since is the kill's doing
         failures: list[str] = []
         is_given_up = event["status"] != "success"
         if is_given_up:

@@ -111,8 +111,10 @@ class TestWholeExperiment:
         run_jobs(deferrable=deferrable)
         assert run(dag).state == "success"
         most = only(ibm.sessions).max_ttl
-        assert re.search(rf"2 of 3 done, session active, active \d+ s of at most {most} s", output())
-        assert output().count("2 of 3 done") <= 2, "once, on each of the two ways to the log"
+        assert re.search(
+            rf"2 of 3 jobs completed, session active, active \d+ s of at most {most} s", output()
+        )
+        assert output().count("2 of 3 jobs completed") <= 2, "once, on each of the two ways to the log"
 
     def test_polls_do_not_grow_with_the_jobs(self, ibm, dag, run):
         run_jobs(jobs=[job(n) for n in range(1, 9)])
@@ -123,9 +125,9 @@ class TestWholeExperiment:
         assert sent["get_job"] <= sent["list_jobs"], "each poll asks for the list, and for one job at most"
 
     def test_templates(self, ibm, run):
-        params = {"backend": "ibm_torino", "mode": "batch", "width": 3, "ttl": 700}
+        params = {"backend": "ibm_torino", "mode": "batch", "ttl": 700}
         with DAG("templated_jobs", schedule=None, params=params) as dag:
-            circuit = "OPENQASM 3.0; bit[{{ params.width }}] meas;"
+            circuit = "OPENQASM 3.0; bit[3] meas; // {{1, 2}, {# no template #}}"
             run_jobs(
                 backend="{{ params.backend }}",
                 mode="{{ params.mode }}",
@@ -298,7 +300,7 @@ class TestBadInput:
         ([job(), job(cost=-1)], "jobs[1]: cost must be"),
         ([job(), job(cost=10801)], "jobs[1]: cost: "),
         ([job(), job(tags=list("abcdefgh"))], "jobs[1]: tags must be a list of at most 7"),
-        ([job(), job(tags=["x" * 87])], "jobs[1]: tags.0: "),
+        ([job(), job(tags=["x" * 87])], "jobs[1]: tags[0] must be a string of 1 to 86"),
         ([job(), job(params={"pubs": []})], "jobs[1]: params: pubs must be a list"),
         ([job(), job(params=None)], "jobs[1]: params: "),
         ([job(), job(private="no")], "jobs[1]: private: "),
@@ -306,8 +308,8 @@ class TestBadInput:
         ([job(), job(program_id=None)], "jobs[1]: program_id: "),
         ([job(), job(backend="ibm_fez")], "jobs[1]: backend: unknown field; allowed are program_id"),
         ([job(), {**job(), "shots": 10}], "jobs[1]: shots: unknown field"),
-        ([job(), "sampler"], "jobs[1]: must be a mapping"),
-        ([job(), None], "jobs[1]: must be a mapping"),
+        ([job(), "sampler"], "jobs[1] must be a mapping"),
+        ([job(), None], "jobs[1] must be a mapping"),
         ([], "jobs must be a list of at least one job"),
         ("jobs", "jobs must be a list"),
         ({"program_id": "sampler"}, "jobs must be a list"),
@@ -410,7 +412,7 @@ class TestTrouble:
         result = run(dag)
         assert result.state == "failed"
         assert result.tasks["run"].try_number == 1
-        assert f"Session {only(ibm.sessions).id} is left open. Close it at https://" in output()
+        assert f"Session {only(ibm.sessions).id} is still open. Close it at https://" in output()
 
     @both_ways
     def test_a_key_that_is_revoked_while_waiting(self, ibm, dag, run, deferrable):
@@ -435,7 +437,7 @@ class TestTrouble:
         assert widths(result.xcom("run")) == [1, 2, 3]
         assert result.xcom("run", "session")["state"] == "closed"
         assert only(ibm.sessions).state == "closed"
-        assert "The session will be closed when its jobs have ended" in output()
+        assert "will be closed when its jobs are final" in output()
 
     def test_a_session_that_cannot_be_closed_is_loud(self, ibm, dag, run, monkeypatch, output):
         single_attempt(monkeypatch)
@@ -469,7 +471,7 @@ class TestTrouble:
         assert statuses(ibm) == ["Completed"] * 3
         assert widths(result.xcom("run")) == [1, 2, 3]
         assert ibm.books()["accepting"] == []
-        assert "Earlier attempts have submitted 1 of 3 jobs" in output()
+        assert "Earlier tries have submitted 1 of 3 jobs" in output()
 
     def test_the_last_attempt_ends_what_nobody_will_collect(self, ibm, dag, run, monkeypatch):
         single_attempt(monkeypatch)
@@ -557,8 +559,8 @@ class TestKilledWhileDeferred:
         def build(**kwargs):
             run_jobs(deferrable=True, **kwargs)
             monkeypatch.setattr(
-                "airflow_provider_ibm_sessions.triggers.base.wait_for",
-                lambda _, trigger: caught.append(trigger) or 1 / 0,
+                "airflow_provider_ibm_sessions.operators.base.WaitingOperator.wait",
+                lambda task, end_time: caught.append(task.trigger(end_time)) or 1 / 0,
             )
             run(dag)
             path, arguments = caught[0].serialize()
@@ -647,7 +649,7 @@ class TestKilledWhileRunning:
         assert result.state == "failed"
         assert only(ibm.sessions).state == "closed"
         assert statuses(ibm) == ["Cancelled"] * 3
-        assert "Ending session" in output()
+        assert "Closing session" in output()
 
     def test_nothing_is_ended_where_it_shall_not_be(self, ibm, dag, run, terminate, when, monkeypatch):
         ibm.settings.job_seconds = 600

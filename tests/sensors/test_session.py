@@ -122,7 +122,9 @@ def test_an_outage_that_lasts_does_not_let_a_deferred_sensor_wait_for_longer_tha
     assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) < 60
 
 
-def test_an_error_on_the_triggerers_host_lets_the_worker_wait_itself(ibm, dag, run, monkeypatch):
+def test_an_error_on_the_triggerers_host_lets_the_worker_wait_itself(
+    ibm, dag, run, monkeypatch, expires_after_polls
+):
     from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 
     async def fail(self):
@@ -131,7 +133,7 @@ def test_an_error_on_the_triggerers_host_lets_the_worker_wait_itself(ibm, dag, r
     monkeypatch.setattr(IBMQuantumSessionTrigger, "_find_connection", fail)
     session = ibm.plant_session(state="open", age=1)
     sensor(session.id, deferrable=True)
-    expires_after_polls(ibm, 3)
+    expires_after_polls(3)
     result = run(dag)
     assert result.state == "success"
     assert result.xcom("wait")["state"] == "closed"
