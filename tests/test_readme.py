@@ -204,8 +204,6 @@ def test_every_link_leads_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)]*)\)", page.read_text()):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if target.name in ELSEWHERE and not anchor:
-            continue
         if not target.exists() or (anchor and anchor not in anchors_of(target)):
             broken.append(link)
     assert broken == []

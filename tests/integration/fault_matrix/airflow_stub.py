@@ -23,6 +23,7 @@ from uuid import uuid4
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from airflow.sdk import Variable
 from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.execution_time.context import set_current_context
 
 from airflow_provider_ibm_sessions.client import auth
 
@@ -192,9 +193,10 @@ class DagRun:
         _forget_tokens()
         ExecutorSafeguard.tracker.set(operator)
         context = self._context(task, operator)
-        if method == "execute":
-            return operator.execute(context)
-        return operator.resume_execution(method, arguments, context)
+        with set_current_context(context):
+            if method == "execute":
+                return operator.execute(context)
+            return operator.resume_execution(method, arguments, context)
 
     def _run_trigger(self, task: TaskRecord, trigger: Any) -> Any:
         """Run a trigger as it comes out of the database; return the payload of its event."""

@@ -17,6 +17,7 @@ from typing import Any
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient, RetryPolicy
 from airflow_provider_ibm_sessions.client._http import transport
 from airflow_provider_ibm_sessions.emulator.service.settings import UNUSED_SECONDS
+from airflow_provider_ibm_sessions.triggers import base
 from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM, Fault
 
@@ -108,11 +109,13 @@ def _shorten_retries(client: Any) -> None:
 
 
 def _shorten_delays() -> None:
-    """Let no delay of a worker be long, and no large response have more time than others."""
+    """Let no delay of a worker or a triggerer be long, and no large response have more time than others."""
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds, MAX_BACKOFF))
     assert transport.LARGE_PAYLOAD_TIMEOUT_FACTOR
     transport.LARGE_PAYLOAD_TIMEOUT_FACTOR = 1
+    assert base.MIN_DEFERRAL
+    base.MIN_DEFERRAL = 0.0
 
 
 def run_cell(cell: Cell) -> CellResult:
