@@ -416,7 +416,7 @@ class TestTrouble:
 
     @both_ways
     def test_a_key_that_is_revoked_while_waiting(self, ibm, dag, run, deferrable):
-        ibm.next_jobs([Outcome(seconds=1)] * 3)
+        ibm.settings.job_seconds = 600
         ibm.script(Fault(method="GET", status=401, times=None))
         run_jobs(deferrable=deferrable, retries=2, **AT_ONCE)
         result = run(dag)

@@ -33,7 +33,8 @@ SHORT_TIMEOUT, TIMEOUT = 0.4, 5.0
 """The connection's timeout in seconds where a request is to run into it, and where it is not."""
 MAX_ELAPSED_ONCE, MAX_ELAPSED_LASTING = 1.5, 0.1
 INITIAL_BACKOFF, MAX_BACKOFF = 0.01, 0.05
-JOB_SECONDS = 0.1
+JOB_SECONDS, JOB_SECONDS_UNTIL_POLL = 0.1, 0.6
+"""How long a job runs, and how long where the fault is to meet a poll after the first."""
 NEVER = 1e9
 SETTLE_SECONDS = 10.0
 """Seconds of the service's clock after which a drained session has closed itself."""
@@ -126,7 +127,8 @@ def run_cell(cell: Cell) -> CellResult:
     scenario = SCENARIOS[cell.operation.scenario]
     queue = {} if scenario.completes else {"queue_seconds": NEVER}
     _max_elapsed[:] = [MAX_ELAPSED_LASTING if cell.lasting else MAX_ELAPSED_ONCE]
-    with FakeIBM(job_seconds=JOB_SECONDS, **queue) as ibm:
+    job_seconds = JOB_SECONDS_UNTIL_POLL if cell.later and cell.operation.path == "/v1/jobs" else JOB_SECONDS
+    with FakeIBM(job_seconds=job_seconds, **queue) as ibm:
         timeout = SHORT_TIMEOUT if cell.fault.stalls else TIMEOUT
         os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = connection_to(ibm, timeout=timeout)
         existing = _existing(ibm)
