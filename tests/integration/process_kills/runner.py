@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from testing.qpu_description import describe_qpu
 from tests.integration.process_kills.components import WORKERS, Components, whole_airflow
 from tests.integration.process_kills.observer import Observer, Result
 from tests.integration.process_kills.scenario import Failure, Scenario
@@ -136,7 +135,6 @@ class _Schedule:
 def _services(observers: Iterable[Observer]) -> Iterator[None]:
     with ExitStack() as stack:
         for observer in observers:
-            describe_qpu(observer.ibm)
             stack.enter_context(observer.ibm)
         yield
 
