@@ -13,11 +13,11 @@ from testing.fake_ibm import FakeIBM
 def main(sessions: int, latency: float) -> None:
     """Print the address, wait for the end of the input, print the recorded state."""
     with FakeIBM(latency=latency) as ibm:
-        ids = [ibm.plant_session().id for _ in range(sessions)]
+        ids = [ibm.add_session().id for _ in range(sessions)]
         about = {"host": ibm.url, "iam_url": ibm.iam_url, "password": ibm.api_key, "crn": ibm.crn}
         print(json.dumps({**about, "sessions": ids}), flush=True)
         sys.stdin.read()
-        print(json.dumps({**ibm.books(), "cpu_seconds": time.process_time()}), flush=True)
+        print(json.dumps({**ibm.state(), "cpu_seconds": time.process_time()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def run_until_trigger(measured, ibm):
 
 
 def planted(ibm):
-    return ibm.plant_session(state="open", age=1).id
+    return ibm.add_session(state="open", age=1).id
 
 
 def test_create(measured, dag, run):

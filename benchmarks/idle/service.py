@@ -28,7 +28,7 @@ def main(queue_seconds: float) -> None:
 def account(ibm: FakeIBM) -> dict[str, object]:
     """Return the recorded state, with the full record of each session and job."""
     return {
-        **ibm.books(),
+        **ibm.state(),
         "session_records": [dataclasses.asdict(session) for session in ibm.sessions.values()],
         "job_records": [dataclasses.asdict(job) for job in ibm.jobs.values()],
     }

@@ -177,8 +177,6 @@ class FakeIBM:
                 accepting_jobs=accepting_jobs and state != "closed",
             )
 
-    plant_session = add_session  # the former name
-
     # -- what a test reads ---------------------------------------------------------------------------------
 
     @property
@@ -226,8 +224,6 @@ class FakeIBM:
             "complaints": list(self.complaints),
             "bugs": list(self.bugs),
         }
-
-    books = state  # the former name
 
     # -- one request ---------------------------------------------------------------------------------------
 

@@ -63,13 +63,13 @@ def test_a_session_from_its_opening_to_its_end(ibm, run):
     assert not ibm.sessions[name].accepting_jobs
     code, out, _ = run("close", name, "--json")
     assert (code, json.loads(out)["state"]) == (0, "closed")
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
 
 
 def test_what_is_open_is_listed(ibm, run):
-    batch = ibm.plant_session(mode="batch", age=20).id
-    session = ibm.plant_session(age=10, user="somebody").id
-    ended = ibm.plant_session(state="closed").id
+    batch = ibm.add_session(mode="batch", age=20).id
+    session = ibm.add_session(age=10, user="somebody").id
+    ended = ibm.add_session(state="closed").id
     code, out, _ = run("list")
     assert code == 0
     heading, *rows = [line.split() for line in out.splitlines()]
@@ -181,7 +181,7 @@ def test_a_session_whose_creation_is_interrupted_is_closed(ibm, environment, num
     [name] = ibm.sessions
     assert name in err
     assert err.count("which can take minutes") == 1
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
 
 
 def test_a_session_whose_id_cannot_be_printed_is_closed(ibm, environment):
@@ -193,7 +193,7 @@ def test_a_session_whose_id_cannot_be_printed_is_closed(ibm, environment):
     assert process.returncode == FAILED
     [name] = ibm.sessions
     assert name in err
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
 
 
 def test_a_session_whose_id_no_disk_takes_is_closed(ibm, environment):
@@ -203,7 +203,7 @@ def test_a_session_whose_id_no_disk_takes_is_closed(ibm, environment):
     assert process.returncode == FAILED
     assert "No space left" in err
     assert "Traceback" not in err
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
 
 
 @pytest.mark.parametrize("arguments", [CREATE, ["list"], ["serve", "mcp", "--stdio"]], ids=" ".join)
@@ -227,7 +227,7 @@ def test_a_database_that_fails_is_told_in_a_line(ibm, environment, tmp_path):
 
 
 def test_what_a_terminal_does_not_have_is_shown_otherwise(ibm, environment):
-    name = ibm.plant_session(user="josé").id
+    name = ibm.add_session(user="josé").id
     ascii_only = {"PYTHONIOENCODING": "ascii"}
     process = started(environment | ascii_only, "get", name, "--conn-id", "quantum", stdout=subprocess.PIPE)
     out, err = process.communicate(timeout=300)
@@ -236,7 +236,7 @@ def test_what_a_terminal_does_not_have_is_shown_otherwise(ibm, environment):
 
 
 def test_airflows_log_is_not_in_the_answer(ibm, environment):
-    ibm.plant_session()
+    ibm.add_session()
     loud = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
     process = started(environment | loud, "list", "--json", "--conn-id", "quantum", stdout=subprocess.PIPE)
     out, err = process.communicate(timeout=300)
@@ -310,7 +310,7 @@ def test_a_service_ends_in_order_however_it_is_told(ibm, service, numbers, stays
         _, err = service.process.communicate(timeout=300)
     assert err.count("which can take minutes") == 1
     assert answer.startswith(b"HTTP/1.1 200") is stays
-    assert len(ibm.books()["accepting"]) == int(stays)
+    assert len(ibm.state()["accepting"]) == int(stays)
 
 
 def test_a_service_whose_terminal_has_gone_ends_in_order(ibm, service):
@@ -321,11 +321,11 @@ def test_a_service_whose_terminal_has_gone_ends_in_order(ibm, service):
         service.process.stderr.close()
         service.told([signal.SIGHUP, signal.SIGTERM])
         service.process.wait(timeout=300)
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
 
 
 def test_a_change_prints_the_session_as_it_is_afterwards(ibm, run):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     code, out, err = run("update", name, "--accepting-jobs", "false", "--json")
     assert (code, json.loads(out)["accepting_jobs"], err) == (0, False, "")
     code, out, err = run("close", name)
@@ -334,7 +334,7 @@ def test_a_change_prints_the_session_as_it_is_afterwards(ibm, run):
 
 
 def test_a_change_that_cannot_be_read_back_is_done_all_the_same(ibm, run):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     ibm.script(Fault("GET", f"/v1/sessions/{name}", status=403, times=None))
     code, out, err = run("close", name, "--json")
     assert (code, json.loads(out)) == (0, {"id": name, "done": True})
@@ -343,7 +343,7 @@ def test_a_change_that_cannot_be_read_back_is_done_all_the_same(ibm, run):
 
 
 def test_a_closed_session_that_is_to_accept_jobs_is_an_error(ibm, run):
-    name = ibm.plant_session(state="closed").id
+    name = ibm.add_session(state="closed").id
     code, out, err = run("update", name, "--accepting-jobs", "true", "--json")
     assert (code, json.loads(out)["state"]) == (REFUSED, "closed")
     assert f"Session {name} is closed" in err
@@ -425,7 +425,7 @@ def test_options_are_written_out(run):
 
 def test_a_list_that_is_cut_off_says_so(ibm, run):
     for _ in range(3):
-        ibm.plant_session()
+        ibm.add_session()
     code, out, err = run("list", "--limit", "2", "--json")
     assert (code, len(json.loads(out))) == (0, 2)
     assert "more than these 2" in err
@@ -434,7 +434,7 @@ def test_a_list_that_is_cut_off_says_so(ibm, run):
 
 def test_airflow_offers_it(ibm, airflow_db):
     """``airflow ibm-quantum`` works on the default connection."""
-    ibm.plant_session()
+    ibm.add_session()
     environment = {**os.environ, "AIRFLOW_CONN_IBM_QUANTUM_DEFAULT": connection_to(ibm)}
     command = [sys.executable, "-m", "airflow", "ibm-quantum", "list", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)

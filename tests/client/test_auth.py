@@ -38,7 +38,7 @@ from tests.client.conftest import (
 
 @pytest.fixture
 def name(ibm):
-    return ibm.plant_session().id
+    return ibm.add_session().id
 
 
 def in_threads(count, call):

@@ -28,7 +28,7 @@ from tests.client.conftest import ONE_TRY, QUICK, credentials_for, free_port, ht
 
 def test_thirty_threads_never_use_more_than_ten_connections(ibm):
     """httpcore's own pool closes connections that it has just given to another thread."""
-    names = [ibm.plant_session().id for _ in range(30)]
+    names = [ibm.add_session().id for _ in range(30)]
     gate = threading.Barrier(30)
     with IBMQuantumClient(credentials_for(ibm), ONE_TRY) as client, ThreadPoolExecutor(30) as threads:
 
@@ -100,7 +100,7 @@ def in_a_child(work):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_forked_child_has_connections_of_its_own(ibm):
     """On shared ones, each would read the responses of the other."""
-    names = [ibm.plant_session().id for _ in range(4)]
+    names = [ibm.add_session().id for _ in range(4)]
     with IBMQuantumClient(credentials_for(ibm), QUICK) as client:
         client.get_session(names[0])
         before = ibm.connections
@@ -118,7 +118,7 @@ def test_a_forked_child_has_connections_of_its_own(ibm):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_child_that_is_forked_while_all_connections_are_in_use_has_room(ibm):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     client = IBMQuantumClient(credentials_for(ibm), ONE_TRY)
     client.get_session(name)
     stack = [client._pool.client(1) for _ in range(pool.MAX_THREADS)]

@@ -135,7 +135,7 @@ def test_a_plan_that_has_no_dedicated_sessions(ibm, api, monkeypatch):
 
 def test_a_crn_of_another_region_is_not_a_missing_session(ibm, connect):
     api = connect(ONE_TRY, crn=ibm.crn.replace("us-east", "eu-de"))
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     for call in (api.get_session, api.close_session):
         with pytest.raises(PermissionDeniedError, match="region") as caught:
             call(name)

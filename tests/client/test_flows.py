@@ -25,7 +25,7 @@ UNKNOWN = "d0000000000000000000"
 
 @pytest.fixture
 def session(ibm):
-    return ibm.plant_session().id
+    return ibm.add_session().id
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_session_without_jobs_is_done_when_it_closes(ibm, api, session):
 
 @pytest.mark.parametrize("state", ["open", "active", "inactive"])
 def test_a_session_that_may_get_jobs_is_not_done(ibm, api, state):
-    assert not look(api, session_id=ibm.plant_session(state=state).id).is_done
+    assert not look(api, session_id=ibm.add_session(state=state).id).is_done
 
 
 def test_trouble_that_passes_is_seen_out(ibm, api, session, submit):
@@ -228,7 +228,7 @@ def test_jobs_that_the_list_does_not_show_yet_are_read(ibm, api, session, submit
 
 
 def test_jobs_of_no_session_or_another_are_read(ibm, api, session, submit):
-    wanted = submit(1) + submit(1, session) + submit(1, ibm.plant_session().id)
+    wanted = submit(1) + submit(1, session) + submit(1, ibm.add_session().id)
     ibm.clock.advance(1)
     progress = look(api, *wanted, session_id=session)
     assert (names(progress), progress.final) == (wanted, 3)
@@ -321,7 +321,7 @@ def test_the_session_is_read_only_when_a_job_has_become_final(ibm, api, session,
 
 def test_the_use_of_a_session_that_is_active(ibm, api, submit):
     """While it is active, IBM does not say how long it has been: it says since when."""
-    session = ibm.plant_session(state="active", age=212, max_ttl=3600).id
+    session = ibm.add_session(state="active", age=212, max_ttl=3600).id
     submit(20, session)
     words = re.fullmatch(
         r"0 of 20 jobs completed, session active, active (\d+) s of at most 3600 s",

@@ -44,7 +44,7 @@ def ended(ibm, api, outcome=None, **optional):
 
 
 def test_all_fields_of_a_job_reach_ibm(ibm, api):
-    session = ibm.plant_session().id
+    session = ibm.add_session().id
     fields = {
         "program_id": "sampler",
         "backend": "ibm_fez",
@@ -259,14 +259,14 @@ def test_an_unknown_session_is_not_found(ibm, api):
 def test_a_closed_session_takes_no_job(ibm, api, status):
     """IBM documents the code, not the status."""
     ibm.settings.closed_session_status = status
-    session = ibm.plant_session(state="closed").id
+    session = ibm.add_session(state="closed").id
     error = refused(ibm, api, SessionClosedError, session_id=session)
     assert (error.status, error.code) == (status, "1217")
     assert "Session has been closed" in str(error)
 
 
 def test_a_session_has_one_backend(ibm, api):
-    session = ibm.plant_session(backend="ibm_torino").id
+    session = ibm.add_session(backend="ibm_torino").id
     error = refused(ibm, api, RequestRejectedError, session_id=session)
     assert (error.status, error.code) == (400, "bad_request")
     assert "The backend must be the session's backend" in str(error)
@@ -388,7 +388,7 @@ def test_an_odd_field_does_not_hide_the_state(ibm, api):
 
 
 def in_session(ibm, api, count, **fields):
-    session = ibm.plant_session().id
+    session = ibm.add_session().id
     return session, [submitted(api, session_id=session, **fields) for _ in range(count)]
 
 
@@ -538,7 +538,7 @@ def test_a_web_page_is_no_log(ibm, api):
 
 
 def test_a_job_is_cancelled_once(ibm, api):
-    queued, running = ibm.plant_session().id, submitted(api)
+    queued, running = ibm.add_session().id, submitted(api)
     ibm.settings.queue_seconds = 10
     waiting = submitted(api, session_id=queued)
     for name in (running, waiting):

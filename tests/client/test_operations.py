@@ -47,7 +47,7 @@ def test_what_create_sends(ibm, api):
 
 
 def test_what_update_and_close_send(ibm, api):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     api.update_session(name, accepting_jobs=True)
     api.close_session(name)
     patch, delete = ibm.requests("PATCH") + ibm.requests("DELETE")
@@ -56,7 +56,7 @@ def test_what_update_and_close_send(ibm, api):
 
 
 def test_every_call_says_who_asks_and_in_which_version(ibm, api):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     api.create_session(backend="ibm_fez", max_ttl=600)
     api.get_session(name)
     api.update_session(name, accepting_jobs=True)
@@ -176,7 +176,7 @@ def test_what_ibm_does_not_know_is_not_found(ibm, api):
 
 
 def test_all_pages_of_workloads_are_walked_through(ibm, api):
-    names = [ibm.plant_session(age=age).id for age in range(23)]
+    names = [ibm.add_session(age=age).id for age in range(23)]
     assert [each.id for each in api.list_workloads(limit=5)] == names
     pages = ibm.requests("GET", "/v1/workloads")
     assert len(pages) == 5
@@ -186,7 +186,7 @@ def test_all_pages_of_workloads_are_walked_through(ibm, api):
 
 def test_filters_stay_on_every_page_and_lists_are_repeated_keys(ibm, api):
     for age in range(3):
-        ibm.plant_session(age=age)
+        ibm.add_session(age=age)
     since = datetime(2026, 1, 1, tzinfo=UTC)
     found = api.list_workloads(
         mode="session",
@@ -353,7 +353,7 @@ def test_a_filter_by_a_time_without_a_zone_is_in_utc(ibm, api, since):
 
 
 def test_a_session_is_plain_json(ibm, api):
-    name = ibm.plant_session(state="closed").id
+    name = ibm.add_session(state="closed").id
     facts = api.get_session(name).to_json()
     assert facts["id"] == name
     assert datetime.fromisoformat(facts["closed_at"]).tzinfo

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A session is opened once, and nobody else's is ever taken up: read off the fake's books."""
+"""A session is opened once, and nobody else's is ever resumed: the fake's records tell."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_retry_finds_what_an_earlier_try_has_sent(ibm, client, pending):
 
 class TestWhoIsNotSureTakesNothing:
     def test_of_two_that_may_be_its_own(self, ibm, client, pending):
-        planted = [ibm.plant_session(max_ttl=TTL).id for _ in range(2)]
+        planted = [ibm.add_session(max_ttl=TTL).id for _ in range(2)]
         before = facts(ibm)
         ibm.script(not_done())
         with pytest.raises(OutcomeUnknownError) as caught:
@@ -222,7 +222,7 @@ class TestAnothersSession:
 
     @pytest.mark.parametrize("what", OTHERS)
     def test_that_differs(self, ibm, client, pending, what):
-        other = ibm.plant_session(**{"max_ttl": TTL, **OTHERS[what]}).id
+        other = ibm.add_session(**{"max_ttl": TTL, **OTHERS[what]}).id
         before = facts(ibm)
         ibm.script(not_done())
         session = pending.create(client, not_taken)
@@ -230,24 +230,24 @@ class TestAnothersSession:
         assert facts(ibm) == before | {session.id: ("open", True)}
 
     def test_that_is_known_as_such(self, ibm, client, pending):
-        other = ibm.plant_session(max_ttl=TTL, age=1).id
+        other = ibm.add_session(max_ttl=TTL, age=1).id
         ibm.script(not_done())
         assert pending.create(client, lambda name: name == other).id != other
         assert len(ibm.sessions) == 2
 
     @pytest.mark.parametrize("ended", [False, True])
     def test_that_has_had_a_job(self, ibm, client, pending, ended):
-        other = ibm.plant_session(max_ttl=TTL, age=1).id
+        other = ibm.add_session(max_ttl=TTL, age=1).id
         client.submit_job(**JOB, session_id=other)
         if ended:
             ibm.clock.advance(10)
-            assert ibm.books()["jobs"] == {"Completed": 1}
+            assert ibm.state()["jobs"] == {"Completed": 1}
         ibm.script(not_done())
         assert pending.create(client, not_taken).id != other
         assert len(ibm.sessions) == 2
 
     def test_that_gets_its_first_job_while_we_settle(self, ibm, client, pending):
-        other = ibm.plant_session(max_ttl=TTL, age=1).id
+        other = ibm.add_session(max_ttl=TTL, age=1).id
 
         def first_job(number):
             if number == 1:
@@ -259,13 +259,13 @@ class TestAnothersSession:
         assert client.looks > 1
 
     def test_that_is_closed_while_we_settle(self, ibm, client, pending):
-        other = ibm.plant_session(max_ttl=TTL, age=1).id
+        other = ibm.add_session(max_ttl=TTL, age=1).id
         client.after = lambda number: client.close_session(other) if number == 1 else None
         ibm.script(not_done())
         assert pending.create(client, not_taken).id != other
 
     def test_that_ibm_has_forgotten_since_it_was_listed(self, ibm, client, pending):
-        ibm.plant_session(max_ttl=TTL, age=1)
+        ibm.add_session(max_ttl=TTL, age=1)
         ibm.script(not_done(), Fault("GET", f"{SESSIONS}/*", status=404, times=None))
         assert pending.create(client, not_taken).id in ibm.sessions
         assert requests_sent(ibm) == 2
@@ -340,5 +340,5 @@ def test_twenty_at_once_with_lost_replies_have_a_session_each(ibm):
         owned = list(pool.map(open_one, range(20)))
     assert len(set(owned)) == 20
     assert {ibm.sessions[name].max_ttl for name in owned} == {TTL - number for number in range(20)}
-    assert sorted(ibm.books()["accepting"]) == sorted(owned)
+    assert sorted(ibm.state()["accepting"]) == sorted(owned)
     assert requests_sent(ibm) == 30

@@ -107,7 +107,7 @@ def calls(table):
 
 @pytest.fixture
 def name(ibm):
-    return ibm.plant_session().id
+    return ibm.add_session().id
 
 
 # -- what passes ---------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_a_reply_that_does_not_come_is_asked_for_again(ibm, connect, name, call)
 
 
 def test_a_later_page_is_asked_for_again_alone(ibm, api):
-    names = [ibm.plant_session(age=age).id for age in range(4)]
+    names = [ibm.add_session(age=age).id for age in range(4)]
     ibm.script(WORKLOADS.fault(status=503, skip=1))
     assert [each.id for each in api.list_workloads(limit=2)] == names
     assert WORKLOADS.seen(ibm) == 3
@@ -292,7 +292,7 @@ def test_no_answer_is_expected_where_none_is_documented(ibm, api, case):
 def test_a_body_that_drips_ends(ibm, connect, call):
     ibm.script(call.fault(drip=0.02, times=None))
     with pytest.raises(IBMQuantumError) as caught:
-        call(connect(ONE_TRY, timeout=0.2), ibm.plant_session().id)
+        call(connect(ONE_TRY, timeout=0.2), ibm.add_session().id)
     assert type(caught.value) is (OutcomeUnknownError if call is CREATE else TransportError)
 
 

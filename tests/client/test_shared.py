@@ -85,7 +85,7 @@ def test_a_cancelled_user_leaves_too(ibm, closed):
 
 
 def test_many_users_need_few_connections_and_one_token(ibm):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
 
     async def use():
         async with shared_client(credentials_for(ibm)) as client:
@@ -100,7 +100,7 @@ def test_many_users_need_few_connections_and_one_token(ibm):
 
 
 def test_those_who_come_one_after_another_need_one_connection(ibm, closed):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
 
     async def main():
         async with shared_client(credentials_for(ibm)) as client:

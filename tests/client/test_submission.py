@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A job is submitted exactly once, whatever goes wrong: counted in the fake's books, not in the client."""
+"""A job is submitted exactly once, whatever goes wrong: counted by the fake, not by the client."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def submissions(ibm):
 def assert_one(ibm, job):
     assert list(ibm.jobs) == [job.id]
     assert ibm.jobs[job.id].tags[-1] == TAG
-    assert ibm.books()["duplicate_submits"] == []
+    assert ibm.state()["duplicate_submits"] == []
 
 
 FAULTS = {
@@ -260,7 +260,7 @@ def test_a_job_that_is_refused_is_none(ibm, client, status, kind, faults):
 
 
 def test_a_closed_session_gets_none(ibm, client):
-    session = ibm.plant_session(state="closed").id
+    session = ibm.add_session(state="closed").id
     with pytest.raises(SessionClosedError):
         submit_once(client, TAG, **JOB, session_id=session)
     assert ibm.jobs == {}
@@ -421,7 +421,7 @@ def test_cancelled_jobs_do_not_count(ibm, client):
 
 def test_jobs_whose_session_closed_before_they_ran_do_not_count(ibm, client):
     ibm.settings.queue_seconds = 100
-    session = ibm.plant_session().id
+    session = ibm.add_session().id
     client.submit_job(**JOB, tags=[TAG], session_id=session)
     client.close_session(session)
     assert resume_job(client, TAG) is None
@@ -472,7 +472,7 @@ def test_a_job_without_the_tag_is_neither_taken_nor_cancelled(ibm, client):
 
 
 def test_many_jobs_of_a_session_are_resumed_with_one_list(ibm, client):
-    session = ibm.plant_session().id
+    session = ibm.add_session().id
     tags = [f"{TAG}-{number}" for number in range(5)]
     names = [client.submit_job(**JOB, tags=[tag], session_id=session).id for tag in tags]
     found = resume_jobs(client, tags, session)
@@ -481,21 +481,21 @@ def test_many_jobs_of_a_session_are_resumed_with_one_list(ibm, client):
 
 
 def test_of_jobs_of_a_session_with_the_same_tag_the_oldest_is_resumed(ibm, client):
-    session = ibm.plant_session().id
+    session = ibm.add_session().id
     names = [client.submit_job(**JOB, tags=[TAG], session_id=session).id for _ in range(2)]
     assert resume_jobs(client, [TAG], session)[TAG].id == names[0]
     assert alive(ibm) == names[:1]
 
 
 def test_jobs_without_a_known_session_are_resumed_by_their_tags(ibm, client):
-    name = client.submit_job(**JOB, tags=[TAG], session_id=ibm.plant_session().id).id
+    name = client.submit_job(**JOB, tags=[TAG], session_id=ibm.add_session().id).id
     found = resume_jobs(client, [TAG, "another"], None)
     assert {tag: job.id for tag, job in found.items()} == {TAG: name}
 
 
 def test_jobs_in_the_session_of_a_try_before_the_last_are_resumed_as_well(ibm, client):
     """Each failed try drains its session, so the next one submits what is missing in another."""
-    first, second = ibm.plant_session().id, ibm.plant_session().id
+    first, second = ibm.add_session().id, ibm.add_session().id
     tags = [f"{TAG}-{number}" for number in range(2)]
     names = [
         client.submit_job(**JOB, tags=[tag], session_id=session).id

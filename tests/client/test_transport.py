@@ -246,7 +246,7 @@ def test_a_proxy_of_the_environment_gets_nothing_that_is_for_loopback(ibm, conne
 
 
 def test_one_connection_is_kept(ibm, api):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     for _ in range(20):
         api.get_session(name)
     assert ibm.connections == 1

@@ -67,13 +67,13 @@ class TestOperations:
         assert session.id in {workload.id for workload in hook.list_workloads(mode="session")}
         hook.update_session(session.id, accepting_jobs=False)
         assert hook.close_session(session.id).is_closed
-        assert ibm.books()["token_exchanges"] == 1
+        assert ibm.state()["token_exchanges"] == 1
 
     def test_hooks_share_one_token(self, ibm, connection):
-        session = ibm.plant_session(state="open", age=1)
+        session = ibm.add_session(state="open", age=1)
         for _ in range(5):
             IBMQuantumHook().get_session(session.id)
-        assert ibm.books()["token_exchanges"] == 1
+        assert ibm.state()["token_exchanges"] == 1
 
     def test_get_conn_is_the_client(self, ibm, connection):
         assert IBMQuantumHook().get_conn().list_backends()

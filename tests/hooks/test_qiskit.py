@@ -63,7 +63,7 @@ def run_job(service):
 
 def test_speaks_with_our_token(ibm, service):
     assert "ibm_fez" in backends(service)
-    assert ibm.books()["token_exchanges"] == 1
+    assert ibm.state()["token_exchanges"] == 1
 
 
 def test_the_key_is_not_given_to_qiskit(ibm, service):
@@ -83,7 +83,7 @@ def test_a_token_that_is_refused_is_renewed_once(ibm, service):
     backends(service)
     ibm.revoke_tokens()
     assert "ibm_fez" in backends(service)
-    assert ibm.books()["token_exchanges"] == 2
+    assert ibm.state()["token_exchanges"] == 2
 
 
 def test_a_token_that_is_refused_for_ever_is_an_error(ibm, service):

@@ -41,7 +41,7 @@ def test_lifecycle_against_the_fake(dagbag, run, ibm, connection, mode):
     assert result.state == "success"
     [session] = ibm.sessions.values()
     assert (session.state, session.mode) == ("closed", mode)
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
     assert result.xcom("close_session")["state"] == "closed"
 
 

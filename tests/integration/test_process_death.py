@@ -86,7 +86,7 @@ class TestCreateSession:
                 break
             run.worker.report_lost()
         assert number > 4, "token and request; token, list, session, jobs ..."
-        assert list(ibm.sessions) == ibm.books()["accepting"] == [run.result()]
+        assert list(ibm.sessions) == ibm.state()["accepting"] == [run.result()]
 
 
 class TestRunJobs:
@@ -104,7 +104,7 @@ class TestRunJobs:
             if not killed:
                 break
         assert number > 12
-        assert ibm.books()["duplicates"] == []
+        assert ibm.state()["duplicates"] == []
 
     def test_killed_when_all_is_done_but_not_reported(self, ibm, dag):
         ibm.settings.job_seconds = 0.05
@@ -136,7 +136,7 @@ class TestSubmitJob:
     @pytest.mark.parametrize("point", ["before", "after", "end"])
     def test_a_job_in_a_session_killed_at_any_request(self, ibm, dag, point):
         ibm.settings.job_seconds = 0.05
-        session = ibm.plant_session(age=1)
+        session = ibm.add_session(age=1)
         task = IBMQuantumSubmitJobOperator(
             task_id="submit", session_id=session.id, poll_interval=0.05, retries=1, **job(2)
         )
@@ -150,7 +150,7 @@ class TestSubmitJob:
                 break
         assert killed == (point == "end")
         assert number > 5 or point == "end"
-        assert ibm.books()["duplicates"] == []
+        assert ibm.state()["duplicates"] == []
 
     def test_a_job_alone_killed_again_and_again(self, ibm, dag):
         ibm.settings.job_seconds = 0.05

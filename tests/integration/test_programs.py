@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs beside the tests can be started: the fault matrix, the process kills, the demo, the benchmarks."""
+"""The programs beside the tests start: the fault matrix, the process kills, the demo, the benchmarks."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_session_left_open_after_a_failure(ibm, dag, run, fault):
         close = IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
         opened >> work(opened.output) >> close.as_teardown(setups=opened) >> EmptyOperator(task_id="closed")
     assert run(dag).state == "failed"
-    assert ibm.books()["sessions"] == {"closed": 1}
+    assert ibm.state()["sessions"] == {"closed": 1}
 
 
 @pytest.mark.parametrize("fault", [{"status": 504}, {"drop": True}], ids=str)
@@ -92,14 +92,14 @@ def test_deferred_task_killed_by_a_user(ibm, dag):
     ibm.settings.job_seconds = HOUR
     worker = a_worker(ibm, dag, run_jobs(deferrable=True))
     assert worker.attempt() is None
-    assert ibm.books()["jobs"] == {"Running": 3}
+    assert ibm.state()["jobs"] == {"Running": 3}
     trigger, ti = deferred(worker)
     with create_session() as session:
         session.merge(ti).state = "failed"
     trigger.task_instance = ti
     cancel_trigger(trigger)
-    assert ibm.books()["sessions"] == {"closed": 1}
-    assert ibm.books()["jobs"] == {"Cancelled": 3}
+    assert ibm.state()["sessions"] == {"closed": 1}
+    assert ibm.state()["jobs"] == {"Cancelled": 3}
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -120,14 +120,14 @@ def test_hours_of_queueing(ibm, dag):
     assert worker.attempt() is None, "the process has ended"
     trigger, ti = deferred(worker)
     assert str(ti.state) == "deferred"
-    assert ibm.books()["jobs"] == {"Queued": 3}
+    assert ibm.state()["jobs"] == {"Queued": 3}
     ibm.clock.advance(5 * HOUR)
     event = asyncio.run(first_event(trigger))
     with create_session() as session:
         Trigger.submit_event(ti.trigger_id, event, session=session)
     assert worker.attempt() is None
     assert str(worker.task_instance().state) == "success"
-    assert ibm.books()["jobs"] == {"Completed": 3}
+    assert ibm.state()["jobs"] == {"Completed": 3}
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_hours_of_queueing(ibm, dag):
 def test_close_or_cancel(ibm, dag, run, drain, outcome):
     """Of two words that sound alike, one loses the queued jobs."""
     ibm.settings.lanes, ibm.settings.job_seconds = 1, 0.5 if drain else 60
-    session_id = ibm.plant_session(age=1).id
+    session_id = ibm.add_session(age=1).id
     running, queued = [submit_job(ibm, session_id) for _ in range(2)]
     IBMQuantumCloseSessionOperator(task_id="close", session_id=session_id, drain=drain, poll_interval=0.1)
     assert run(dag).state == "success"
     assert ibm.sessions[session_id].state == "closed"
     ibm.clock.advance(100)
-    assert ibm.books()["jobs"] == outcome
+    assert ibm.state()["jobs"] == outcome
     assert ibm.jobs[running].status == "Completed"
     assert ibm.jobs[queued].reason_code == (None if drain else 1217)
 
@@ -154,8 +154,8 @@ def test_token_expires_in_hour_2(ibm, dag, run, when, deferrable):
     run_jobs(deferrable=deferrable, timeout=60)
     when(lambda: ibm.requests("GET", "/v1/jobs"), lambda: ibm.clock.advance(2 * HOUR))
     assert run(dag).state == "success"
-    assert ibm.books()["token_exchanges"] == 2
-    assert ibm.books()["jobs"] == {"Completed": 3}
+    assert ibm.state()["token_exchanges"] == 2
+    assert ibm.state()["jobs"] == {"Completed": 3}
 
 
 def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run):
@@ -164,7 +164,7 @@ def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run):
     ibm.settings.job_seconds = 3
     run_jobs()
     assert run(dag).state == "success"
-    assert ibm.books()["token_exchanges"] > 1
+    assert ibm.state()["token_exchanges"] > 1
     assert [entry for entry in ibm.journal if entry.status == 401] == []
 
 

@@ -64,7 +64,7 @@ def another_account(monkeypatch):
 @pytest.mark.usefixtures("stored", "quick")
 class TestConnection:
     def closing(self, ibm, dag):
-        session_id = ibm.plant_session(age=HOUR).id
+        session_id = ibm.add_session(age=HOUR).id
         with dag:
             IBMQuantumCloseSessionOperator(task_id="close", session_id=session_id, retries=1, **AT_ONCE)
         return session_id
@@ -154,7 +154,7 @@ class TestVariables:
             ledger.unregister(session_id)
 
     def test_a_sweep_leaves_alone_what_may_belong_to_a_live_run(self, ibm, run, airflow_fails, output):
-        session_id = ibm.plant_session(age=HOUR).id
+        session_id = ibm.add_session(age=HOUR).id
         with DAG("live", schedule=None, default_args={"retries": 0}) as dag:
             own([session_id]) >> sweep(scope="user")
         airflow_fails("Variable")
@@ -164,7 +164,7 @@ class TestVariables:
         assert "Airflow did not say if it has the variable" in output()
 
     def test_a_sweep_closes_the_rest(self, ibm, run, airflow_fails):
-        unknown, orphan = (ibm.plant_session(age=age).id for age in (2 * HOUR, HOUR))
+        unknown, orphan = (ibm.add_session(age=age).id for age in (2 * HOUR, HOUR))
         with DAG("alone", schedule=None, default_args={"retries": 0}) as dag:
             sweep(scope="user")
         asked = airflow_fails("Variable", times=2)
@@ -175,7 +175,7 @@ class TestVariables:
         assert sorted([is_open(ibm, unknown), is_open(ibm, orphan)]) == [False, True]
 
     def test_a_sweep_leaves_alone_what_may_be_live(self, ibm, run, monkeypatch):
-        planted = [ibm.plant_session(age=HOUR).id for _ in range(2)]
+        planted = [ibm.add_session(age=HOUR).id for _ in range(2)]
         with DAG("ended", schedule=None, default_args={"retries": 0}) as dag:
             own(planted)
         run(dag)

@@ -61,7 +61,7 @@ class TestRetriesOfAFunction:
             dying.setattr(module, lambda *_: None)
             first = run(dag)
         monkeypatch.setattr(IBMQuantumSessionDecoratedOperator, "_call", lambda *_: 1)
-        [name] = ibm.books()["accepting"]
+        [name] = ibm.state()["accepting"]
         return first, name
 
     def test_close_it_though_ibm_fails_at_first(self, ibm, dag, begun):
@@ -69,7 +69,7 @@ class TestRetriesOfAFunction:
         ibm.script(Fault(**CLOSE, status=503, times=3))
         assert next_try(first, dag, "work").state_of("work") == "success"
         assert ibm.sessions[name].state == "closed"
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
         assert not set(registered_sessions()) & set(ibm.sessions)
 
     def test_end_its_jobs_though_it_drains(self, ibm, dag, begun):
@@ -100,7 +100,7 @@ class TestAnotherConnection:
                 task_id="close", session_id=opened.output, ibm_quantum_conn_id="another"
             )
         assert run(dag).state == "failed"
-        [name] = ibm.books()["accepting"]
+        [name] = ibm.state()["accepting"]
         assert f"must be 'ibm_quantum_default', with which session {name} was opened" in output()
         assert name in registered_sessions()
         assert another_instance.requests("DELETE")
@@ -129,7 +129,7 @@ class TestAfterTheEnd:
         with dag:
             IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez", on_success_callback=overtime)
         result = run(dag)
-        assert ibm.books()["accepting"] == [result.xcom("create")]
+        assert ibm.state()["accepting"] == [result.xcom("create")]
 
     def test_a_session_that_a_kill_has_closed_is_not_handed_on(self, ibm, dag, run, terminate):
         def overtime(context, result=None):

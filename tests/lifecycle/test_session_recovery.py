@@ -90,7 +90,7 @@ class TestTwentyAtOnce:
         assert at_once(opener, dag) == [None] * 20
         owned = Run(dag_run).xcom_of_each("create")
         assert len(owned) == len(set(owned)) == 20
-        assert sorted(ibm.books()["accepting"]) == sorted(owned)
+        assert sorted(ibm.state()["accepting"]) == sorted(owned)
         assert len(create_requests(ibm)) == 30
 
 
@@ -110,7 +110,7 @@ class TestFingerprints:
         assert first.state == "failed"
         create(task_id="another_before_it")
         again = next_try(first, dag, "create")
-        assert ibm.books()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
+        assert ibm.state()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
 
     @pytest.mark.parametrize(
         ("name", "value"), [("backend", "ibm_torino"), ("mode", "batch"), ("max_ttl", "2h")], ids=str
@@ -124,7 +124,7 @@ class TestFingerprints:
         setattr(operator, name, value)
         again = next_try(first, dag, "create")
         assert len(ibm.sessions) == 2
-        assert ibm.books()["accepting"] == [again.xcom("create")]
+        assert ibm.state()["accepting"] == [again.xcom("create")]
 
     def test_two_airflows_with_the_same_dag_and_run_ask_for_different_sessions(self):
         asked = [asked_for(started=second) for second in (1, 2)]
@@ -146,7 +146,7 @@ class TestFingerprints:
         other = run(dag).xcom("create")
         asked = [session.max_ttl for session in ibm.sessions.values()]
         assert asked[0] == asked[1]
-        assert [owned, other] == list(ibm.sessions) == ibm.books()["accepting"]
+        assert [owned, other] == list(ibm.sessions) == ibm.state()["accepting"]
 
     def test_where_there_are_fewer_marks_than_tasks_nothing_is_taken_up(self, ibm, dag, run, output):
         ibm.script(lost_response())
@@ -185,7 +185,7 @@ class TestFunction:
             work()
         result = run(dag)
         assert [result.xcom("work")] == list(ibm.sessions)
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
 
 def run_until_closed(ibm, dag, run):
@@ -193,7 +193,7 @@ def run_until_closed(ibm, dag, run):
     opened = create()
     IBMQuantumCloseSessionOperator(task_id="close", session_id=opened.output)
     result = run(dag)
-    assert ibm.books()["sessions"] == {"closed": 1}
+    assert ibm.state()["sessions"] == {"closed": 1}
     return result
 
 
@@ -207,13 +207,13 @@ class TestClear:
     def test_after_its_end_another_is_opened(self, ibm, dag, run):
         first = run_until_closed(ibm, dag, run)
         again = cleared(first, dag, "create")
-        assert ibm.books()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
+        assert ibm.state()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
 
     def test_after_its_end_another_is_found_when_the_reply_is_lost(self, ibm, dag, run):
         first = run_until_closed(ibm, dag, run)
         ibm.script(lost_response())
         again = cleared(first, dag, "create")
-        assert ibm.books()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
+        assert ibm.state()["accepting"] == [again.xcom("create")] == list(ibm.sessions)[1:]
 
     @pytest.mark.parametrize(
         ("name", "value"), [("backend", "ibm_torino"), ("mode", "batch"), ("max_ttl", "2h")], ids=str
@@ -234,7 +234,7 @@ class TestRetry:
         create(retries=1, **AT_ONCE)
         result = run(dag)
         assert result.tasks["create"].try_number == 2
-        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+        assert ibm.state()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
 
     def test_after_a_refusal_it_does_not_look(self, ibm, dag, run):
         ibm.script(Fault("POST", "/v1/sessions", status=429, headers={"Retry-After": "60"}))
@@ -267,7 +267,7 @@ class TestRetry:
         assert second.state_of("create") == "failed"
         ibm.clear_faults()
         third = next_try(second, dag, "create")
-        assert ibm.books()["accepting"] == list(ibm.sessions) == [third.xcom("create")]
+        assert ibm.state()["accepting"] == list(ibm.sessions) == [third.xcom("create")]
 
     def test_jobs_are_run_in_the_session_of_the_attempt_before_and_it_is_on_the_list(
         self, ibm, dag, run, monkeypatch
@@ -294,7 +294,7 @@ class TestRetry:
         create(retries=1, **AT_ONCE)
         result = run(dag)
         assert result.state == "success"
-        assert ibm.books()["accepting"] == [result.xcom("create")]
+        assert ibm.state()["accepting"] == [result.xcom("create")]
 
 
 class TestOlderAirflow:
@@ -315,7 +315,7 @@ class TestOlderAirflow:
         ibm.script(lost_response())
         create()
         result = run(dag)
-        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+        assert ibm.state()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
 
     def test_a_retry_takes_up_the_session_that_has_no_job(self, ibm, dag, run, monkeypatch):
         fails_once(monkeypatch, IBMQuantumCreateSessionOperator, "take_session")
@@ -323,7 +323,7 @@ class TestOlderAirflow:
         create(retries=1, **AT_ONCE)
         result = run(dag)
         assert result.tasks["create"].try_number == 2
-        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+        assert ibm.state()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
 
     def test_a_kill_does_not_ask_who_goes_on(self, ibm, dag, terminate, monkeypatch):
         """The question might get the answer to one that the interrupted thread has asked."""
@@ -336,7 +336,7 @@ class TestOlderAirflow:
         terminate(lambda: ibm.requests("GET", "/v1/jobs"))
         attempted(dag)
         assert asked == []
-        assert ibm.books()["jobs"] == {"Cancelled": 2}
+        assert ibm.state()["jobs"] == {"Cancelled": 2}
 
 
 def vanishes(monkeypatch):
@@ -383,8 +383,8 @@ class TestKilled:
         run_jobs(poll_interval=0.1, timeout=20)
         kill(why, lambda: ibm.requests("GET", "/v1/jobs"))
         attempted(dag)
-        assert ibm.books()["sessions"] == {"closed": 1}
-        assert ibm.books()["jobs"] == {"Cancelled": 2}
+        assert ibm.state()["sessions"] == {"closed": 1}
+        assert ibm.state()["jobs"] == {"Cancelled": 2}
 
     @pytest.mark.parametrize("why", ["queued", "later attempt"])
     @pytest.mark.parametrize("phase", ["before", "after"])
@@ -398,8 +398,8 @@ class TestKilled:
         assert len(ibm.jobs) == 1, "it has begun nothing more"
         again = next_try(first, dag, "run")
         assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)
-        assert ibm.books()["jobs"] == {"Completed": 2}
-        assert ibm.books()["sessions"] == {"closed": 1}
+        assert ibm.state()["jobs"] == {"Completed": 2}
+        assert ibm.state()["sessions"] == {"closed": 1}
 
     @pytest.mark.parametrize("why", ["queued", "later attempt"])
     @pytest.mark.parametrize("phase", ["before", "after"])
@@ -410,7 +410,7 @@ class TestKilled:
         first = attempted(dag)
         assert_nothing_was_ended(ibm)
         again = next_try(first, dag, "create")
-        assert ibm.books()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
+        assert ibm.state()["accepting"] == list(ibm.sessions) == [again.xcom("create")]
 
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_a_session_that_was_being_opened_is_closed_when_a_user_ends_the_task(self, ibm, dag, kill, phase):
@@ -418,7 +418,7 @@ class TestKilled:
         create()
         kill("failed", lambda: create_requests(ibm))
         attempted(dag)
-        assert ibm.books()["sessions"] == {"closed": 1}
+        assert ibm.state()["sessions"] == {"closed": 1}
 
     @pytest.mark.parametrize(
         ("why", "state"), [("failed", "closed"), ("running", "closed"), ("queued", "open")]
@@ -428,7 +428,7 @@ class TestKilled:
         create(post_execute=lambda *_: opened.append(True) or time.sleep(1))
         kill(why, lambda: opened)
         attempted(dag)
-        assert ibm.books()["sessions"] == {state: 1}
+        assert ibm.state()["sessions"] == {state: 1}
 
     @pytest.mark.parametrize(("why", "status"), [("queued", "Completed"), ("failed", "Cancelled")])
     @pytest.mark.parametrize("moment", ["waiting", "submitting"])
@@ -457,7 +457,7 @@ class TestKilled:
         create()
         kill("other session", lambda: create_requests(ibm))
         attempted(dag)
-        assert ibm.books()["sessions"] == {"closed": 1}
+        assert ibm.state()["sessions"] == {"closed": 1}
 
 
 def attempted(dag):

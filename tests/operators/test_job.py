@@ -69,17 +69,17 @@ class TestResults:
 
     @both_ways
     def test_in_a_session_that_names_the_backend(self, ibm, dag, run, deferrable):
-        session = ibm.plant_session(backend="ibm_torino", age=1)
+        session = ibm.add_session(backend="ibm_torino", age=1)
         submit(session_id=session.id, deferrable=deferrable)
         result = run(dag)
         assert result.state == "success"
         assert result.xcom("submit")["session_id"] == session.id
         assert only(ibm.jobs).backend == "ibm_torino"
         assert session.id in result.xcom("submit", "_link_IBMQuantumSessionLink")
-        assert ibm.books()["accepting"] == [session.id], "it is not this task's to close"
+        assert ibm.state()["accepting"] == [session.id], "it is not this task's to close"
 
     def test_a_session_that_does_not_name_its_backend_yet(self, ibm, dag, run, output):
-        session = ibm.plant_session(age=1)
+        session = ibm.add_session(age=1)
         session.backend = None
         submit(session_id=session.id)
         assert run(dag).state == "failed"
@@ -109,7 +109,7 @@ class TestResults:
 
     def test_not_waiting(self, ibm, dag, run):
         ibm.settings.job_seconds = 600
-        session = ibm.plant_session(age=1)
+        session = ibm.add_session(age=1)
         submit(session_id=session.id, wait_for_completion=False)
         result = run(dag)
         job = only(ibm.jobs)
@@ -274,7 +274,7 @@ class TestFailures:
         ids=["closed", "draining", "other backend"],
     )
     def test_a_session_that_cannot_take_it(self, ibm, dag, run, output, planted, backend, said):
-        session = ibm.plant_session(**{"age": 1, **planted})
+        session = ibm.add_session(**{"age": 1, **planted})
         submit(session_id=session.id, backend=backend, retries=2, **AT_ONCE)
         result = run(dag)
         assert result.state == "failed"
@@ -284,7 +284,7 @@ class TestFailures:
         assert posts(ibm) == []
 
     def test_a_session_that_closes_in_between(self, ibm, dag, run, output):
-        session = ibm.plant_session(age=1)
+        session = ibm.add_session(age=1)
         wrong = {"status": 400, "code": 1217, "message": "Session has been closed"}
         ibm.script(Fault(method="POST", path="/v1/jobs", **wrong))
         submit(session_id=session.id, retries=2, **AT_ONCE)
@@ -363,7 +363,7 @@ class TestOnce:
         assert f"job {only(ibm.jobs).id}, which an earlier try has submitted" in output()
 
     def test_a_retry_goes_on_though_the_session_takes_no_more_jobs(self, ibm, dag, run, monkeypatch):
-        session = ibm.plant_session(age=1)
+        session = ibm.add_session(age=1)
         calls = fails_once(monkeypatch, IBMQuantumSubmitJobOperator, "_take_job")
         ibm.script(Fault(method="GET", path="/v1/sessions/*", skip=1, status=400, times=None))
         submit(session_id=session.id, retries=1, **AT_ONCE)

@@ -467,7 +467,7 @@ class TestTimeout:
         assert tries(result) == 2
         assert len(ibm.sessions) == 2, "the first takes no more jobs"
         assert statuses(ibm) == ["Cancelled"] * 3
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
 
 class TestSignal:
@@ -502,7 +502,7 @@ class TestSignal:
         assert tries(result) == 2
         assert sorted(statuses(ibm)) == ["Cancelled"] * (len(ibm.jobs) - 3) + ["Completed"] * 3
         assert widths(result.xcom("run")) == [1, 2, 3]
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     def test_the_next_try_runs_the_job_that_was_cancelled(self, ibm, dag, run, terminate):
         ibm.next_jobs([LONG])
@@ -606,7 +606,7 @@ class TestAirflowThatFailsOnce:
         assert result.state == "success"
         assert tries(result) == 2
         assert statuses(ibm) == ["Completed"] * 3
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     def test_clearing_a_success_collects_and_runs_nothing_again(self, ibm, dag, run):
         run_jobs()

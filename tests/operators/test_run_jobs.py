@@ -73,7 +73,7 @@ class TestWholeExperiment:
         assert result.xcom("run", "session")["state"] == "closed"
         assert result.xcom("run", "session")["id"] == session.id
         assert session.id in result.xcom("run", "_link_IBMQuantumSessionLink")
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
         assert session.state_reason == "session_closed_early", "it has closed itself"
         assert ibm.requests("DELETE") == []
         assert f"Session {session.id} is closed" in output()
@@ -173,11 +173,11 @@ class TestWholeExperiment:
         assert_asked(ibm, 7200)
 
     def test_other_sessions_are_left_alone(self, ibm, dag, run):
-        mine = ibm.plant_session(age=1)
+        mine = ibm.add_session(age=1)
         submit_job(ibm, mine.id)
         run_jobs()
         assert run(dag).state == "success"
-        assert ibm.books()["accepting"] == [mine.id]
+        assert ibm.state()["accepting"] == [mine.id]
 
     @both_ways
     def test_large_results_go_to_files(self, ibm, dag, run, tmp_path, deferrable):
@@ -219,7 +219,7 @@ class TestJobsThatFail:
         assert ["error" in report for report in reports] == [False, True, False]
         assert "The circuit is odd" in reports[1]["error"]
         assert len(posts(ibm)) == 3
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     @both_ways
     @pytest.mark.parametrize("on_job_failure", ["fail", "collect"])
@@ -235,7 +235,7 @@ class TestJobsThatFail:
         assert reports[1]["state"] == "Refused"
         assert "Program not found: nosuch" in reports[1]["error"]
         assert statuses(ibm) == ["Completed", "Completed"]
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     @both_ways
     @pytest.mark.parametrize("on_job_failure", ["fail", "collect"])
@@ -249,7 +249,7 @@ class TestJobsThatFail:
         assert result.state == ("failed" if on_job_failure == "fail" else "success")
         assert [report["state"] for report in result.xcom("run")] == ["Refused", "Refused"]
         assert only(ibm.sessions).state == "closed"
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     def test_a_job_over_its_cost(self, ibm, dag, run, output):
         ibm.next_jobs([Outcome(), Outcome(seconds=60), Outcome()])
@@ -394,7 +394,7 @@ class TestTrouble:
         assert result.tasks["run"].try_number == 2
         assert widths(result.xcom("run")) == [1, 2, 3]
         assert statuses(ibm) == ["Completed", "Cancelled", "Cancelled", "Completed", "Completed"]
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     def test_a_key_that_may_submit_no_more_closes_the_session(self, ibm, dag, run):
         ibm.settings.job_seconds = 600
@@ -422,7 +422,7 @@ class TestTrouble:
         result = run(dag)
         assert result.state == "failed"
         assert result.tasks["run"].try_number == 1
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
         assert statuses(ibm) == ["Cancelled"] * 3
 
     @both_ways
@@ -470,7 +470,7 @@ class TestTrouble:
         assert result.tasks["run"].try_number == 2
         assert statuses(ibm) == ["Completed"] * 3
         assert widths(result.xcom("run")) == [1, 2, 3]
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
         assert "Earlier tries have submitted 1 of 3 jobs" in output()
 
     def test_the_last_attempt_ends_what_nobody_will_collect(self, ibm, dag, run, monkeypatch):
@@ -507,11 +507,11 @@ class TestAcceptance:
         assert result.tasks["run"].try_number == 1
         assert [str(fault) for fault in ibm.faults.left] == []
         assert widths(result.xcom("run")) == list(range(1, 21))
-        books = ibm.books()
-        assert books["jobs_run"] == 20
-        assert books["duplicates"] == []
-        assert books["accepting"] == []
-        assert books["sessions"] == {"closed": 1}
+        recorded = ibm.state()
+        assert recorded["jobs_run"] == 20
+        assert recorded["duplicates"] == []
+        assert recorded["accepting"] == []
+        assert recorded["sessions"] == {"closed": 1}
 
     @staticmethod
     def faults():
@@ -623,7 +623,7 @@ class TestKilledWhileDeferred:
 
     def test_a_job_that_stands_alone(self, ibm, airflow_db):
         ibm.settings.job_seconds = 600
-        session = ibm.plant_session(age=1)
+        session = ibm.add_session(age=1)
         job_id = submit_job(ibm, session.id)
         waiting = {
             "end_time": time.time() + 60,
@@ -635,7 +635,7 @@ class TestKilledWhileDeferred:
         )
         asyncio.run(trigger.on_kill())
         assert statuses(ibm) == ["Cancelled"]
-        assert ibm.books()["accepting"] == [session.id], "its session is another's"
+        assert ibm.state()["accepting"] == [session.id], "its session is another's"
 
 
 class TestKilledWhileRunning:

@@ -37,7 +37,7 @@ def owner_entry(conn_id):
 
 
 def open_session(ibm, **kwargs):
-    return ibm.plant_session(**{"state": "open", "age": 1, **kwargs})
+    return ibm.add_session(**{"state": "open", "age": 1, **kwargs})
 
 
 class TestCreate:
@@ -124,7 +124,7 @@ class TestCreate:
         result = run(dag)
         assert result.state == "success"
         assert result.tasks["create"].try_number == 1
-        assert ibm.books()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
+        assert ibm.state()["accepting"] == list(ibm.sessions) == [result.xcom("create")]
 
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_a_timeout_during_the_post_leaves_nothing_open(self, ibm, dag, run, quick, time_out, phase):
@@ -133,7 +133,7 @@ class TestCreate:
         time_out(lambda: create_requests(ibm))
         assert run(dag).state == "failed"
         assert len(create_requests(ibm)) == 1
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     def test_after_a_timeout_during_the_post_the_retry_owns_the_only_session(
         self, ibm, dag, run, quick, time_out
@@ -144,7 +144,7 @@ class TestCreate:
         result = run(dag)
         assert result.state == "success"
         assert result.tasks["create"].try_number == 2
-        assert ibm.books()["accepting"] == [result.xcom("create")]
+        assert ibm.state()["accepting"] == [result.xcom("create")]
 
     def test_a_dag_of_a_week_asks_for_no_more_than_ibm_gives(self, ibm, run):
         with DAG("max_ttl_of_long_dag", schedule=None, dagrun_timeout=timedelta(days=7)) as dag:
@@ -159,7 +159,7 @@ class TestCreate:
         monkeypatch.setattr(RuntimeTaskInstance, "xcom_push", lambda *_, **__: 1 / 0)
         result = run(dag)
         assert result.state == "failed"
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
 
 class TestUpdate:
@@ -200,7 +200,7 @@ class TestClose:
         result = run(dag)
         assert result.state == "success"
         assert result.xcom("close")["state"] == "closed"
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     def test_can_be_mapped_over_sessions(self, ibm, dag, run):
         sessions = [open_session(ibm).id for _ in range(3)]
@@ -209,7 +209,7 @@ class TestClose:
         assert result.state == "success"
         assert [closed["id"] for closed in result.xcom_of_each("close")] == sessions
         assert [sessions[1] in link for link in result.xcom_of_each("close", LINK)] == [False, True, False]
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     @pytest.mark.parametrize("drain", [False, True])
     def test_a_session_that_nobody_knows_is_no_success(self, ibm, dag, run, output, drain):
@@ -294,7 +294,7 @@ class TestClose:
         ibm.script(self.BARRED[0])
         IBMQuantumCloseSessionOperator(task_id="close", session_id=session_id)
         assert run(dag).state == "failed"
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
         assert console_url(session_id) in output()
 
     def test_a_refusal_that_passes_does_not_cost_the_retries(self, ibm, dag, run, quick):
@@ -370,7 +370,7 @@ class TestClose:
         session_id = self.session_with_a_job(ibm, job_seconds=60)
         self.close_drained(session_id, deferrable=deferrable, timeout=1)
         assert run(dag).state == "success"
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
         assert ibm.sessions[session_id].state == "closed"
 
     @staticmethod
@@ -400,7 +400,7 @@ class TestClose:
         assert result.state == "failed", "the work's failure is not hidden by a teardown that went well"
         assert result.state_of("fail") == "failed"
         assert result.state_of("close") == "success"
-        assert ibm.books()["accepting"] == []
+        assert ibm.state()["accepting"] == []
 
     @pytest.mark.parametrize("session_id", ["", "../x", "a b", "x" * 501, "None/", None], ids=str)
     def test_bad_ids_send_nothing(self, ibm, dag, run, session_id):

@@ -52,7 +52,7 @@ def swept(run, name="sweeper", **kwargs):
 
 
 def owned_by_a_run_that_ended(run, ibm, count=1, conn_id=CONN, **kwargs):
-    planted = [ibm.plant_session(**{"age": HOUR, **kwargs}).id for _ in range(count)]
+    planted = [ibm.add_session(**{"age": HOUR, **kwargs}).id for _ in range(count)]
     with DAG("ended", schedule=None, default_args=NO_RETRIES) as dag:
         own(planted, conn_id=conn_id)
     assert run(dag).state == "success"
@@ -100,21 +100,21 @@ class TestOrphans:
 
 class TestLeftAlone:
     def test_the_session_of_a_live_run(self, ibm, run):
-        session_id = ibm.plant_session(age=HOUR).id
+        session_id = ibm.add_session(age=HOUR).id
         with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id]) >> sweep()
         assert decisions(run(dag)) == {session_id: "belongs to an active run"}
         assert is_open(ibm, session_id)
 
     def test_not_that_of_a_task_that_is_over_in_a_live_run(self, ibm, run):
-        session_id = ibm.plant_session(age=HOUR).id
+        session_id = ibm.add_session(age=HOUR).id
         with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id], dag_run_scoped=False) >> sweep()
         run(dag)
         assert not is_open(ibm, session_id)
 
     def test_what_this_airflow_has_not_opened(self, ibm, run):
-        foreign = ibm.plant_session(age=HOUR).id
+        foreign = ibm.add_session(age=HOUR).id
         assert decisions(swept(run)) == {foreign: "not opened by this Airflow"}
         assert is_open(ibm, foreign)
 
@@ -132,24 +132,24 @@ class TestLeftAlone:
         assert is_open(ibm, draining)
 
     def test_other_users_sessions(self, ibm, run):
-        theirs = ibm.plant_session(age=HOUR, user="theirs").id
+        theirs = ibm.add_session(age=HOUR, user="theirs").id
         assert decisions(swept(run, scope="user")) == {}
         assert is_open(ibm, theirs)
 
 
 class TestScope:
     def test_user_takes_what_other_tools_have_made(self, ibm, run):
-        foreign = ibm.plant_session(age=HOUR).id
+        foreign = ibm.add_session(age=HOUR).id
         swept(run, scope="user")
         assert not is_open(ibm, foreign)
 
     def test_instance_takes_what_others_have_made(self, ibm, run):
-        theirs = ibm.plant_session(age=HOUR, user="theirs").id
+        theirs = ibm.add_session(age=HOUR, user="theirs").id
         swept(run, scope="instance")
         assert not is_open(ibm, theirs)
 
     def test_no_scope_takes_what_is_live(self, ibm, run):
-        session_id = ibm.plant_session(age=HOUR).id
+        session_id = ibm.add_session(age=HOUR).id
         with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id]) >> sweep(scope="instance")
         run(dag)
@@ -219,7 +219,7 @@ class TestEntriesOfOthers:
     def test_a_session_whose_entry_is_unreadable_stays_open_and_fails_the_sweep(
         self, ibm, run, scope, text, output
     ):
-        session_id = ibm.plant_session(age=HOUR).id
+        session_id = ibm.add_session(age=HOUR).id
         write(session_id, text)
         result = swept(run, scope=scope)
         assert result.state == "failed"
@@ -237,7 +237,7 @@ class TestEntriesOfOthers:
         assert registered_sessions() == ["defaults"]
 
     def test_an_entry_of_a_newer_version_is_read(self, ibm, run):
-        session_id = ibm.plant_session(age=HOUR).id
+        session_id = ibm.add_session(age=HOUR).id
         entry = json.loads(signed(ibm, session_id))
         write(session_id, json.dumps({**entry, "colour": "blue"}))
         swept(run)
@@ -245,7 +245,7 @@ class TestEntriesOfOthers:
 
     @pytest.mark.parametrize("how", ["no signature", "another session's", "another run"])
     def test_a_forged_entry_makes_no_sweep_close_a_strangers_session(self, ibm, run, how, output):
-        stranger = ibm.plant_session(age=HOUR).id
+        stranger = ibm.add_session(age=HOUR).id
         entry = json.loads(signed(ibm, "x" if how == "another session's" else stranger))
         changes = {"no signature": {"signature": ""}, "another run": {"run_id": "another"}}
         write(stranger, json.dumps({**entry, **changes.get(how, {})}))
@@ -271,7 +271,7 @@ class TestUnlisted:
     """IBM lists the sessions of the API key's user; one that was opened with an earlier key is not there."""
 
     def unlisted(self, ibm, age):
-        session_id = ibm.plant_session(age=HOUR, user="theirs").id
+        session_id = ibm.add_session(age=HOUR, user="theirs").id
         write(session_id, signed(ibm, session_id, opened=time.time() - age))
         return session_id
 
@@ -289,7 +289,7 @@ class TestUnlisted:
         assert is_open(ibm, session_id)
 
     def test_unless_it_is_live(self, ibm, run):
-        session_id = ibm.plant_session(age=HOUR, user="theirs").id
+        session_id = ibm.add_session(age=HOUR, user="theirs").id
         with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
             own([session_id]) >> sweep()
         assert decisions(run(dag)) == {session_id: "belongs to an active run"}
@@ -367,7 +367,7 @@ class TestCommand:
     def test_tells_and_closes_when_asked_to(self, ibm, run, monkeypatch):
         self.keep_connection(ibm, monkeypatch)
         [orphan] = owned_by_a_run_that_ended(run, ibm)
-        foreign = ibm.plant_session(age=HOUR).id
+        foreign = ibm.add_session(age=HOUR).id
         _, told = self.sweep()
         assert told[orphan]["decision"] == "orphaned"
         assert is_open(ibm, orphan)

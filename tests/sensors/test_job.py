@@ -30,7 +30,7 @@ def submit(session_id=None):
 @pytest.fixture
 def session(ibm):
     ibm.settings.job_seconds = 0.3
-    return ibm.plant_session(state="open", age=1)
+    return ibm.add_session(state="open", age=1)
 
 
 @ways
@@ -61,7 +61,7 @@ def test_waits_for_all_jobs_of_a_session(session, dag, run, way, output):
 
 @ways
 def test_a_session_without_jobs_is_waited_for_until_it_closes(ibm, dag, run, way):
-    session = ibm.plant_session(state="closed", age=1)
+    session = ibm.add_session(state="closed", age=1)
     with dag:
         sensor(session_id=session.id, **way)
     result = run(dag)

@@ -29,7 +29,7 @@ def expires_after_polls(ibm, when):
 
 @every_mode
 def test_succeeds_when_the_state_is_reached(ibm, dag, run, expires_after_polls, mode):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     sensor(session.id, **mode)
     expires_after_polls()
     result = run(dag)
@@ -42,7 +42,7 @@ def test_succeeds_when_the_state_is_reached(ibm, dag, run, expires_after_polls, 
 
 @every_mode
 def test_one_of_several_states_is_enough(ibm, dag, run, mode):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     sensor(session.id, target_state=["active", "open"], **mode)
     assert run(dag).state == "success"
     assert len(ibm.requests("GET", f"/v1/sessions/{session.id}")) == 1
@@ -50,7 +50,7 @@ def test_one_of_several_states_is_enough(ibm, dag, run, mode):
 
 @every_mode
 def test_fails_at_once_when_the_session_closes_first(ibm, dag, run, expires_after_polls, mode, output):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     sensor(session.id, target_state="active", retries=3, timeout=60, **mode)
     expires_after_polls()
     result = run(dag)
@@ -61,14 +61,14 @@ def test_fails_at_once_when_the_session_closes_first(ibm, dag, run, expires_afte
 
 @every_mode
 def test_soft_fail_skips(ibm, dag, run, mode):
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
     sensor(session.id, target_state="active", soft_fail=True, **mode)
     assert run(dag).state_of("wait") == "skipped"
 
 
 @every_mode
 def test_times_out(ibm, dag, run, mode, output):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     sensor(session.id, **{**mode, "timeout": 0.5})
     result = run(dag)
     assert result.state == "failed"
@@ -78,7 +78,7 @@ def test_times_out(ibm, dag, run, mode, output):
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_states_never_seen_before_are_waited_through(ibm, dag, run, deferrable):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     ibm.script(
         Fault(method="GET", path="/v1/sessions/*", json={"id": session.id, "state": "resting"}, times=2)
     )
@@ -89,7 +89,7 @@ def test_states_never_seen_before_are_waited_through(ibm, dag, run, deferrable):
 @every_mode
 def test_a_few_polls_in_a_row_may_fail(ibm, dag, run, mode, monkeypatch):
     single_attempt(monkeypatch)
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=4))
     sensor(session.id, target_state="open", **mode)
     assert run(dag).state == "success"
@@ -98,7 +98,7 @@ def test_a_few_polls_in_a_row_may_fail(ibm, dag, run, mode, monkeypatch):
 
 def test_an_outage_that_lasts_fails_the_task_but_a_retry_may_help(ibm, dag, run, monkeypatch, output):
     single_attempt(monkeypatch)
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", status=503, times=None))
     sensor(session.id, target_state="open", deferrable=False, retries=1, retry_delay=0)
     run(dag)
@@ -112,7 +112,7 @@ def test_an_outage_that_lasts_does_not_let_a_deferred_sensor_wait_for_longer_tha
 ):
     """Its trigger gives up after a few polls, and the worker polls itself: all within one timeout."""
     single_attempt(monkeypatch)
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     ibm.script(
         Fault(method="GET", path="/v1/sessions/*", status=503, times=60),
         Fault(method="GET", path="/v1/sessions/*", status=404, times=None),
@@ -131,7 +131,7 @@ def test_an_error_on_the_triggerers_host_lets_the_worker_wait_itself(
         raise ConfigurationError("There is no Airflow connection", field="ibm_quantum_conn_id")
 
     monkeypatch.setattr(IBMQuantumSessionTrigger, "_find_connection", fail)
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     sensor(session.id, deferrable=True)
     expires_after_polls(3)
     result = run(dag)
@@ -151,7 +151,7 @@ def test_a_jobs_id_is_recognized(ibm, dag, run, mode, output):
 
 @every_mode
 def test_an_authentication_error_is_not_waited_through(ibm, dag, run, mode):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", status=401, times=None))
     sensor(session.id, target_state="active", retries=3, **mode)
     result = run(dag)
@@ -176,7 +176,7 @@ def test_unknown_target_states_are_import_errors_that_list_what_is_allowed(targe
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_web_page_after_an_answer_is_passing_trouble(ibm, dag, run, expires_after_polls, deferrable):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", html=True, skip=1, times=2))
     sensor(session.id, deferrable=deferrable)
     expires_after_polls(4)

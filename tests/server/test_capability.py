@@ -57,8 +57,8 @@ def test_the_four_operations_before_the_strict_fake(ibm, interface):
     other = service.create(BODY | {"mode": "dedicated"})["id"]
     service.close(other)
     assert ibm.sessions[other].state == "closed"
-    assert ibm.books()["accepting"] == []
-    assert ibm.books()["token_exchanges"] == 1
+    assert ibm.state()["accepting"] == []
+    assert ibm.state()["token_exchanges"] == 1
 
 
 def test_the_four_operations_before_localqpu(localqpu, interface):

@@ -47,7 +47,7 @@ def nothing(_):
 @pytest.mark.parametrize("sent", [nothing, half_head, half_body, half_body_with_a_token])
 def test_many_half_requests_do_not_shut_out_others(ibm, monkeypatch, sent):
     monkeypatch.setattr(run_module, "MAX_CONNECTIONS", LIMIT)
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     with serving(rest_app(factory_for(credentials_for(ibm)), SECURED)) as url, ExitStack() as stack:
         place = urlsplit(url)
         opened = []
@@ -74,7 +74,7 @@ def ended(connection):
 
 def test_a_request_in_work_is_not_given_up_for_a_silent_connection(ibm, monkeypatch):
     monkeypatch.setattr(run_module, "MAX_CONNECTIONS", 1)
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     ibm.script(Fault("GET", "/v1/sessions/*", delay=1.0))
     with serving(rest_app(factory_for(credentials_for(ibm)))) as url, ExitStack() as stack:
         place = urlsplit(url)
@@ -99,7 +99,7 @@ def test_a_silent_connection_is_closed_after_a_while(ibm, monkeypatch, sent):
 def test_more_requests_than_can_be_queued_are_refused_and_closing_is_not(ibm, monkeypatch):
     monkeypatch.setattr("airflow_provider_ibm_sessions.server.service.MAX_IN_FLIGHT", 1)
     monkeypatch.setattr("airflow_provider_ibm_sessions.server.service.MAX_QUEUED", 1)
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     ibm.script(Fault("GET", "/v1/sessions/slow", delay=600, times=None))
     with serving(rest_app(factory_for(credentials_for(ibm)))) as url, ExitStack() as stack:
         place = urlsplit(url)
@@ -111,7 +111,7 @@ def test_more_requests_than_can_be_queued_are_refused_and_closing_is_not(ibm, mo
 
 
 def test_many_mcp_handshakes_do_not_lock_out_others(ibm):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     with serving(mcp_app(factory_for(credentials_for(ibm)))) as url, httpx.Client(timeout=60) as client:
         for _ in range(1_100):
             assert handshake(client, url).status_code == 200

@@ -47,7 +47,7 @@ def leave(service, method, path, body=None, *, once):
 def test_a_session_whose_caller_hangs_up_is_closed(ibm, rest, phase):
     ibm.script(Fault("POST", "/v1/sessions", delay=SLOW, phase=phase))
     leave(rest, "POST", "/v1/sessions", BODY, once=lambda: ibm.requests("POST", "/v1/sessions"))
-    until(lambda: ibm.sessions and not ibm.books()["accepting"])
+    until(lambda: ibm.sessions and not ibm.state()["accepting"])
     assert len(ibm.requests("POST", "/v1/sessions")) == 1
     assert len(ibm.requests("DELETE", "*")) == 1
 
@@ -55,7 +55,7 @@ def test_a_session_whose_caller_hangs_up_is_closed(ibm, rest, phase):
 def test_closing_it_is_tried_until_it_is_done(ibm, rest):
     ibm.script(Fault("POST", "/v1/sessions", delay=SLOW), *[Fault("DELETE", "*", status=503)] * 3)
     leave(rest, "POST", "/v1/sessions", BODY, once=lambda: ibm.requests("POST", "/v1/sessions"))
-    until(lambda: ibm.sessions and not ibm.books()["accepting"])
+    until(lambda: ibm.sessions and not ibm.state()["accepting"])
     assert len(ibm.requests("DELETE", "*")) == 4
 
 
@@ -67,7 +67,7 @@ def test_it_is_tried_for_longer_than_one_window(ibm, monkeypatch, caplog):
         httpx.Client(base_url=url) as rest,
     ):
         leave(rest, "POST", "/v1/sessions", BODY, once=lambda: ibm.requests("POST", "/v1/sessions"))
-        until(lambda: ibm.sessions and not ibm.books()["accepting"])
+        until(lambda: ibm.sessions and not ibm.state()["accepting"])
     assert len(ibm.requests("DELETE", "*")) == 9
 
 
@@ -93,7 +93,7 @@ def test_who_waits_when_a_service_has_to_end_is_told(ibm, monkeypatch):
         head, _, body = answer.read().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503")
     assert "The service shuts down" in json.loads(body)["detail"]
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
 
 
 def test_a_service_that_ends_closes_what_it_has_opened_for_those_who_left(ibm):
@@ -102,11 +102,11 @@ def test_a_service_that_ends_closes_what_it_has_opened_for_those_who_left(ibm):
         service = httpx.Client(base_url=url)
         leave(service, "POST", "/v1/sessions", BODY, once=lambda: ibm.requests("POST", "/v1/sessions"))
     assert len(ibm.sessions) == 1
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
 
 
 def test_closing_goes_on_without_its_caller(ibm, rest):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     ibm.script(Fault("DELETE", "*", status=503, delay=0.3))
     leave(rest, "DELETE", f"/v1/sessions/{name}/close", once=lambda: ibm.requests("DELETE", "*"))
     until(lambda: ibm.sessions[name].state == "closed")
@@ -114,7 +114,7 @@ def test_closing_goes_on_without_its_caller(ibm, rest):
 
 def test_all_else_ends_with_its_caller(ibm, rest):
     """The fake does the work after its delay, unless the one who asked has hung up meanwhile: so have we."""
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     ibm.script(Fault("PATCH", "*", delay=SLOW), Fault("GET", "*", delay=SLOW))
     leave(
         rest,
@@ -139,7 +139,7 @@ def test_a_session_whose_tool_call_is_cancelled_is_closed(ibm, mcp):
             await asyncio.to_thread(until, lambda: ibm.sessions)
             creating.cancel()
             await asyncio.wait([creating])
-            await asyncio.to_thread(until, lambda: not ibm.books()["accepting"])
+            await asyncio.to_thread(until, lambda: not ibm.state()["accepting"])
 
     asyncio.run(work())
     assert len(ibm.requests("POST", "/v1/sessions")) == 1
@@ -159,7 +159,7 @@ def test_a_session_whose_assistant_is_gone_is_closed(ibm, mode):
             await asyncio.wait([creating])
 
         asyncio.run(work())
-        until(lambda: not ibm.books()["accepting"])
+        until(lambda: not ibm.state()["accepting"])
 
 
 # -- the response is on its way ------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_a_disconnect_before_the_response_is_written_is_compensated(messages):
 
 
 def test_two_hundred_callers_need_one_token_and_all_are_answered(ibm, rest):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
 
     async def work():
         limits = httpx.Limits(max_connections=200)
@@ -240,7 +240,7 @@ def stuck(ibm, rest, count, method, path, body=None, *, reach_ibm):
 
 
 def test_two_hundred_who_wait_for_a_slow_ibm_keep_nobody_waiting(ibm, rest):
-    slow, other = f"/v1/sessions/{ibm.plant_session().id}", f"/v1/sessions/{ibm.plant_session().id}"
+    slow, other = f"/v1/sessions/{ibm.add_session().id}", f"/v1/sessions/{ibm.add_session().id}"
     with stuck(ibm, rest, 200, "GET", slow, reach_ibm=200):
         assert rest.get(other).status_code == 200
         assert rest.patch(other, json={"accepting_jobs": True}).status_code == 204
@@ -251,7 +251,7 @@ def test_two_hundred_who_wait_for_a_slow_ibm_keep_nobody_waiting(ibm, rest):
 @pytest.mark.parametrize("method", ["GET", "PATCH", "POST", "DELETE"])
 def test_who_waits_for_a_slow_ibm_keeps_nobody_from_closing(ibm, rest, method):
     """More callers ask than there are places, and IBM answers none of them; one who closes is done."""
-    slow, other = ibm.plant_session().id, ibm.plant_session().id
+    slow, other = ibm.add_session().id, ibm.add_session().id
     path, body = {
         "POST": ("/v1/sessions", BODY),
         "GET": (f"/v1/sessions/{slow}", None),

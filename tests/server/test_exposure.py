@@ -23,7 +23,7 @@ TABLE = (*EXPOSED, NEW)
 
 
 def test_an_operation_that_is_added_to_the_table_is_in_rest(ibm):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     with serving(rest_app(factory_for(credentials_for(ibm)), exposed=TABLE)) as url:
         described = httpx.get(f"{url}/openapi.json").json()["paths"]["/v1/workloads"]["get"]
         for path in ("/v1/workloads", "/v1/v1/workloads"):
@@ -36,7 +36,7 @@ def test_an_operation_that_is_added_to_the_table_is_in_rest(ibm):
 
 
 def test_and_in_mcp(ibm):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
 
     async def work(url):
         async with mcp_client(url) as client:
@@ -54,7 +54,7 @@ def test_and_in_mcp(ibm):
 def test_and_on_the_command_line(ibm, monkeypatch, capsys):
     monkeypatch.setattr("airflow_provider_ibm_sessions.cli.main.EXPOSED", TABLE)
     monkeypatch.setenv("AIRFLOW_CONN_QUANTUM", connection_to(ibm))
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     with pytest.raises(SystemExit):
         parser().parse_args(["workloads", "--help"])
     shown = capsys.readouterr().out

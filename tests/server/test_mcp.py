@@ -55,7 +55,7 @@ def test_tools_say_what_they_take_and_give(mcp):
 
 
 def test_output_is_structured_and_text(ibm, call):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     result = call("get-session", {"id": name})
     assert json.loads(result.content[0].text) == result.structured_content
     assert result.structured_content["id"] == name
@@ -189,7 +189,7 @@ def test_who_comes_by_another_name_is_refused(ibm, mcp, headers, status):
 
 
 def test_without_the_token_nobody_gets_in(ibm):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     with serving(mcp_app(factory_for(credentials_for(ibm)), SECURED)) as url:
         for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}):
             reply = posted(url, '{"name": "ibm-quantum-get-session", "arguments": {"id": "x"}}', **headers)

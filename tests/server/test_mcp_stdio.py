@@ -74,7 +74,7 @@ def test_the_four_operations(ibm, mode):
             return await the_four(client)
 
     assert asyncio.run(work()) == ["open", "closed"]
-    assert ibm.books()["token_exchanges"] == 1
+    assert ibm.state()["token_exchanges"] == 1
 
 
 def test_the_four_operations_before_localqpu(localqpu):
@@ -112,12 +112,12 @@ def test_a_session_whose_caller_leaves_is_closed(ibm, mode, leaving):
             if leaving == "cancels":
                 creating.cancel()
                 await asyncio.wait([creating])
-                await asyncio.to_thread(until, lambda: not ibm.books()["accepting"])
+                await asyncio.to_thread(until, lambda: not ibm.state()["accepting"])
         creating.cancel()
         await asyncio.wait([creating])
 
     asyncio.run(work())
-    until(lambda: not ibm.books()["accepting"])
+    until(lambda: not ibm.state()["accepting"])
     assert len(ibm.requests("POST", "/v1/sessions")) == 1
 
 
@@ -141,7 +141,7 @@ def test_a_signal_closes_the_session_and_ends_it_though_the_input_stays_open(ibm
             assert process.wait(300) == INTERRUPTED
         finally:
             process.kill()
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
 
 
 def test_a_session_whose_answer_nobody_takes_is_closed(ibm):
@@ -166,7 +166,7 @@ def test_a_session_whose_answer_nobody_takes_is_closed(ibm):
         finally:
             process.kill()
         said = process.stderr.read().decode()
-    assert ibm.books()["accepting"] == []
+    assert ibm.state()["accepting"] == []
     assert "Standard output is closed" in said
     assert next(iter(ibm.sessions)) in said
 

@@ -108,16 +108,16 @@ def test_an_open_outcome_says_so(ibm, brief):
 @pytest.mark.parametrize("phase", ["before", "after"])
 def test_what_may_have_been_opened_is_named_and_left_as_it_is(ibm, brief, phase):
     """Others may have asked for the same; what is used, older or otherwise made is surely not ours."""
-    ibm.plant_session(mode="batch", max_ttl=600, age=3600)
-    ibm.plant_session(mode="batch", max_ttl=601)
-    ibm.plant_session(mode="batch", max_ttl=600, user="somebody")
-    twin = ibm.plant_session(mode="batch", max_ttl=600).id
+    ibm.add_session(mode="batch", max_ttl=600, age=3600)
+    ibm.add_session(mode="batch", max_ttl=601)
+    ibm.add_session(mode="batch", max_ttl=600, user="somebody")
+    twin = ibm.add_session(mode="batch", max_ttl=600).id
     before = set(ibm.sessions) - {twin}
     ibm.script(Fault("POST", "/v1/sessions", status=504, phase=phase))
     problem = problem_in(brief.post("/v1/sessions", json=BODY))
     assert set(problem["candidates"]) == set(ibm.sessions) - before
     assert all(name in problem["detail"] for name in problem["candidates"])
-    assert len(ibm.books()["accepting"]) == len(ibm.sessions)
+    assert len(ibm.state()["accepting"]) == len(ibm.sessions)
 
 
 def test_where_ibm_lists_nothing_the_open_outcome_is_told_all_the_same(ibm, brief):
@@ -131,7 +131,7 @@ def test_where_ibm_lists_nothing_the_open_outcome_is_told_all_the_same(ibm, brie
 
 
 def test_closing_is_sent_until_it_is_done(ibm, rest):
-    name = ibm.plant_session().id
+    name = ibm.add_session().id
     ibm.script(*[Fault("DELETE", "*", status=503), Fault("DELETE", "*", drop=True)])
     assert rest.delete(f"/v1/sessions/{name}/close").status_code == 204
     assert ibm.sessions[name].state == "closed"

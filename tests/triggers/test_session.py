@@ -61,7 +61,7 @@ def test_serialized_form_restores_it_and_holds_no_secret(ibm):
 
 
 def test_tells_the_session(ibm):
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
     event = fire(trigger(session.id))
     assert event["status"] == "success"
     assert event["session"]["state"] == "closed"
@@ -70,7 +70,7 @@ def test_tells_the_session(ibm):
 
 
 def test_may_run_twice(ibm):
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
 
     async def twice():
         return await asyncio.gather(first_event(trigger(session.id)), first_event(trigger(session.id)))
@@ -80,14 +80,14 @@ def test_may_run_twice(ibm):
 
 
 def test_after_the_deadline_the_session_still_comes_first(ibm):
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
     late = trigger(session.id)
     late.end_time = time.time() - 3600
     assert fire(late)["status"] == "success"
 
 
 def test_after_the_deadline_it_says_what_was_awaited(ibm):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     event = fire(trigger(session.id, seconds=0.3))
     assert event["status"] == "timeout"
     assert session.id in event["message"]
@@ -97,7 +97,7 @@ def test_after_the_deadline_it_says_what_was_awaited(ibm):
 def test_an_event_is_held_back_while_the_scheduler_may_not_know_of_the_deferral(ibm, monkeypatch):
     """The trigger of a task that has deferred long ago is not held back, though it starts later."""
     monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.MIN_DEFERRAL", 3600.0)
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
 
     async def both():
         waiting, polled = trigger(session.id), asyncio.Event()
@@ -127,7 +127,7 @@ def test_an_event_that_was_held_back_is_sent(ibm, monkeypatch):
         sent.append(("sleep", seconds > 0))
         await sleep(0)
 
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
     waiting = trigger(session.id, poll_interval=0.01, created_at=time.time() + 3600)
     poll_once = waiting.poll_once
 
@@ -143,7 +143,7 @@ def test_an_event_that_was_held_back_is_sent(ibm, monkeypatch):
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_worker_can_wait_inside_of_an_event_loop_as_well(ibm, inside):
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
     waiting = trigger(session.id)
 
     async def wait_in_loop():
@@ -167,7 +167,7 @@ def test_an_error_reaches_the_worker_that_polls(ibm, inside):
 
 def test_a_worker_that_is_interrupted_inside_of_an_event_loop_polls_no_more(ibm):
     """``execution_timeout`` is an exception that a signal's handler raises."""
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
     waiting = trigger(session.id, seconds=3600)
 
     class TimedOutError(Exception):
@@ -197,14 +197,14 @@ def test_a_worker_that_is_interrupted_inside_of_an_event_loop_polls_no_more(ibm)
 
 
 def test_many_share_one_token_and_few_connections(ibm):
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
 
     async def crowd():
         return await asyncio.gather(*(first_event(trigger(session.id)) for _ in range(150)))
 
     events = asyncio.run(crowd())
     assert {event["status"] for event in events} == {"success"}
-    assert ibm.books()["token_exchanges"] == 1
+    assert ibm.state()["token_exchanges"] == 1
     assert ibm.connections <= 100
 
 
@@ -223,7 +223,7 @@ def test_a_missing_connection_is_told(ibm):
 
 def test_a_pause_that_ibm_asks_for_is_made_and_not_counted(ibm, monkeypatch):
     single_attempt(monkeypatch)
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
     asked = Fault(method="GET", path="/v1/sessions/*", status=429, headers={"Retry-After": "1"}, times=2)
     ibm.script(asked)
     assert fire(trigger(session.id))["status"] == "success"
@@ -243,7 +243,7 @@ def test_a_file_of_ca_certificates_is_read_once(ibm, monkeypatch, tmp_path):
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(Path(certifi.where()).read_bytes())
     monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm, verify=str(bundle)))
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
 
     async def crowd():
         return await asyncio.gather(*(first_event(trigger(session.id)) for _ in range(30)))
@@ -254,13 +254,13 @@ def test_a_file_of_ca_certificates_is_read_once(ibm, monkeypatch, tmp_path):
 
 def test_a_reply_that_never_ends_is_not_waited_for(ibm, monkeypatch):
     monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base._LAST_POLL_SECONDS", 0.3)
-    session = ibm.plant_session(state="closed", age=60)
+    session = ibm.add_session(state="closed", age=60)
     ibm.script(Fault(method="GET", path="/v1/sessions/*", delay=30))
     assert fire(trigger(session.id, seconds=0.1))["status"] == "timeout"
 
 
 def test_stops_when_it_is_cancelled(ibm):
-    session = ibm.plant_session(state="open", age=1)
+    session = ibm.add_session(state="open", age=1)
 
     async def cancelled():
         task = asyncio.create_task(first_event(trigger(session.id)))

@@ -91,7 +91,7 @@ class Observation:
     def conclude(self, ibm: FakeIBM, earlier: ScenarioRun | None, seconds: float) -> None:
         """Let the service go on for some seconds, then read its recorded state."""
         ibm.clock.advance(seconds)
-        self.recorded, self.sessions, self.jobs = ibm.books(), snapshot(ibm.sessions), ibm.jobs
+        self.recorded, self.sessions, self.jobs = ibm.state(), snapshot(ibm.sessions), ibm.jobs
         requests = [*ibm.requests("PATCH"), *ibm.requests("DELETE")]
         self.end_requests = {name: [each.time for each in requests if name in each.path] for name in self.own}
         self.secrets = [ibm.api_key, *(token.value for token in ibm.tokens)]

@@ -149,7 +149,7 @@ def _existing(ibm: FakeIBM) -> Existing:
     """Open the sessions that exist before: others', and one that a run of this Airflow has left open."""
     session_id = orphan(CONN_ID)
     ibm.sessions[session_id].created -= 700
-    return Existing([ibm.plant_session(age=age).id for age in (100, 900)], session_id)
+    return Existing([ibm.add_session(age=age).id for age in (100, 900)], session_id)
 
 
 def _sweep_up(ibm: FakeIBM, seen: Observation) -> None:

@@ -174,7 +174,7 @@ class Observer:
             result.problems = [f"afterwards: {problem}" for problem in result.problems]
 
     def _read_state(self, result: Result) -> None:
-        recorded = self.ibm.books()
+        recorded = self.ibm.state()
         result.sessions, result.jobs = recorded["sessions"], recorded["jobs"]
         result.lost = sum(count for state, count in result.sessions.items() if state != "closed")
         result.twice = len(recorded["duplicate_submits"])
@@ -196,7 +196,7 @@ class Observer:
             f"{f'  <{entry.fault}>' if entry.fault else ''}"
             for entry in list(self.ibm.journal)
         ]
-        recorded = json.dumps(self.ibm.books(), indent=1)
+        recorded = json.dumps(self.ibm.state(), indent=1)
         return "\n".join([str(self.scenario), *requests, recorded])
 
 

@@ -55,7 +55,7 @@ def test_a_deferred_sensor_wakes_up_when_the_session_closes(airflow, service):
 
     assert airflow.wait_for_run("waits", run_id, seconds=90) == "success"
     assert airflow.xcom("waits", run_id, "wait")["state"] == "closed"
-    assert service.books()["accepting"] == []
+    assert service.state()["accepting"] == []
 
 
 def test_there_is_no_import_error(airflow):
