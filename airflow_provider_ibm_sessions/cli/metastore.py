@@ -62,7 +62,7 @@ def _database(sought: str = "") -> Iterator[Session]:
 
 
 class MetastoreSessionRegistry:
-    """The ledger as a command reads it."""
+    """The registry of open sessions as a command reads it, in Airflow's database."""
 
     def list_ids(self) -> list[str]:
         """Return the ids of all registered sessions."""
@@ -71,14 +71,14 @@ class MetastoreSessionRegistry:
             return [key.removeprefix(PREFIX) for key in session.scalars(entries)]
 
     def get_owner(self, session_id: str) -> SessionOwner | None:
-        """Whom this Airflow has opened the session for; see :class:`Ledger`."""
+        """Return the session's owner; see :class:`SessionRegistry`."""
         # Not Variable.get(), which takes a database that does not answer for one that has no such variable.
         with _database() as session:
             entry = session.scalar(select(Variable).where(Variable.key == PREFIX + session_id))
             return SessionOwner.parse(entry.val) if entry else None
 
     def is_owner_active(self, owner: SessionOwner) -> bool:
-        """Whether the run goes on, and the task too if the session is for that only."""
+        """Return True if the run is active, and the task too if the session is for that only."""
         run = exists().where(
             DagRun.dag_id == owner.dag_id, DagRun.run_id == owner.run_id, DagRun.state.in_(ACTIVE_RUN_STATES)
         )

@@ -79,20 +79,12 @@ def validate_id(value: object, field: str = "session_id") -> str:
 
 def validate_backend(value: object, field: str = "backend") -> str:
     """Return the name of a QPU, such as ``ibm_fez``, or raise ``ConfigurationError``."""
-    text = _plain_string(value)
-    _refuse_rendered_nothing(text, field)
-    if isinstance(text, str) and re.fullmatch(BACKEND_PATTERN, text):
-        return text
-    raise _refusal(field, PATTERN_HINTS["backend"], value)
+    return _validate_name(value, field, BACKEND_PATTERN, PATTERN_HINTS["backend"])
 
 
 def validate_program_id(value: object, field: str = "program_id") -> str:
     """Return the name of one of IBM's programs, such as ``sampler``, or raise ``ConfigurationError``."""
-    text = _plain_string(value)
-    _refuse_rendered_nothing(text, field)
-    if isinstance(text, str) and re.fullmatch(PROGRAM_PATTERN, text):
-        return text
-    raise _refusal(field, PATTERN_HINTS["program_id"], value)
+    return _validate_name(value, field, PROGRAM_PATTERN, PATTERN_HINTS["program_id"])
 
 
 def validate_conn_id(value: object, field: str = "ibm_quantum_conn_id") -> str:
@@ -326,6 +318,14 @@ def short_repr(value: object) -> str:
 def looks_like_secret(text: str) -> bool:
     """Return True if a part of the string is as long as an API key, which must not be shown."""
     return _LIKE_A_SECRET.search(text) is not None
+
+
+def _validate_name(value: object, field: str, pattern: str, allowed: str) -> str:
+    text = _plain_string(value)
+    _refuse_rendered_nothing(text, field)
+    if isinstance(text, str) and re.fullmatch(pattern, text):
+        return text
+    raise _refusal(field, allowed, value)
 
 
 def _refusal(field: str, allowed: str, value: object) -> ConfigurationError:

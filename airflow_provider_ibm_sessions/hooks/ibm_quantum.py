@@ -286,8 +286,7 @@ class IBMQuantumHook(BaseHook):
         elif not raise_if_other_connection(self.registry, session_id, self.ibm_quantum_conn_id):
             raise NotFoundError(
                 f"session_id {session_id} is unknown, to IBM at connection '{self.ibm_quantum_conn_id}' "
-                f"and to "
-                "this Airflow. Check the id, such as the task id of an xcom_pull",
+                "and to this Airflow. Check the id, such as the task id of an xcom_pull",
                 status=404,
             )
         return session

@@ -150,8 +150,7 @@ class TaskState:
         except Exception:
             log.warning(
                 "Could not clear the create request from the task state; the next try will search for a "
-                "session "
-                "that does not exist",
+                "session that does not exist",
                 exc_info=True,
             )
 

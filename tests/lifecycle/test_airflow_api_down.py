@@ -149,9 +149,9 @@ class TestNoConnection:
 class TestVariables:
     @pytest.fixture(autouse=True)
     def _empty_ledger(self, airflow_db):
-        ledger = MetastoreSessionRegistry()
-        for session_id in ledger.list_ids():
-            ledger.unregister(session_id)
+        registry = MetastoreSessionRegistry()
+        for session_id in registry.list_ids():
+            registry.unregister(session_id)
 
     def test_a_sweep_leaves_alone_what_may_belong_to_a_live_run(self, ibm, run, airflow_fails, output):
         session_id = ibm.add_session(age=HOUR).id
