@@ -32,6 +32,8 @@ def start_worker(task: Any, ti: Any, kill: KillPoint | None = None) -> int:
     from airflow import settings
 
     settings.Session.remove()
+    # SQLite notes the locks of a process: a fork would inherit the notes, and not the locks.
+    settings.engine.dispose()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()

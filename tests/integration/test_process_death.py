@@ -103,7 +103,7 @@ class TestRunJobs:
             assert run.left_open == []
             if not killed:
                 break
-        assert number > 12
+        assert number > 8, "token, session, 3 jobs, drain, 3 results; polls, as many as the machine is slow"
         assert ibm.state()["duplicates"] == []
 
     def test_killed_when_all_is_done_but_not_reported(self, ibm, dag):

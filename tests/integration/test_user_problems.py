@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 from airflow.models.trigger import Trigger
@@ -14,6 +15,7 @@ from airflow.sdk import task
 from airflow.sdk.module_loading import import_string
 from airflow.utils.session import create_session
 
+from airflow_provider_ibm_sessions.client import auth
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
@@ -158,13 +160,15 @@ def test_token_expires_in_hour_2(ibm, dag, run, when, deferrable):
     assert ibm.state()["jobs"] == {"Completed": 3}
 
 
-def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run):
-    """The token is renewed early, so that no request is refused."""
-    ibm.settings.token_lifetime = 4
-    ibm.settings.job_seconds = 3
-    run_jobs()
+def test_token_expires_in_hour_2_and_is_renewed_before(ibm, dag, run, when, monkeypatch):
+    """The token is renewed early, so that no request is refused. Both sides go by the service's clock."""
+    monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=ibm.clock.now))
+    ibm.settings.token_lifetime = HOUR
+    ibm.settings.job_seconds = 0.95 * HOUR
+    run_jobs(timeout=60)
+    when(lambda: ibm.requests("GET", "/v1/jobs"), lambda: ibm.clock.advance(0.95 * HOUR))
     assert run(dag).state == "success"
-    assert ibm.state()["token_exchanges"] > 1
+    assert ibm.state()["token_exchanges"] == 2
     assert [entry for entry in ibm.journal if entry.status == 401] == []
 
 

@@ -43,17 +43,17 @@ def test_a_deferred_sensor_wakes_up_when_the_session_closes(airflow, service):
     def state_of(task_id):
         return airflow.tasks("waits", run_id)[task_id]["state"]
 
-    until(lambda: state_of("wait") == "deferred", seconds=90)
+    until(lambda: state_of("wait") == "deferred", seconds=300)
     [session] = service.sessions.values()
     polls = len(service.requests("GET", f"/v1/sessions/{session.id}"))
-    until(lambda: len(service.requests("GET", f"/v1/sessions/{session.id}")) > polls + 1, seconds=30)
+    until(lambda: len(service.requests("GET", f"/v1/sessions/{session.id}")) > polls + 1, seconds=300)
     links = airflow.get(f"/dags/waits/dagRuns/{run_id}/taskInstances/wait/links")["extra_links"]
     assert links == {"IBM Quantum session": f"https://quantum.cloud.ibm.com/workloads?search={session.id}"}
     assert state_of("wait") == "deferred"
 
     service.clock.advance(1900)  # never used for half an hour: IBM closes it
 
-    assert airflow.wait_for_run("waits", run_id, seconds=90) == "success"
+    assert airflow.wait_for_run("waits", run_id, seconds=300) == "success"
     assert airflow.xcom("waits", run_id, "wait")["state"] == "closed"
     assert service.state()["accepting"] == []
 
