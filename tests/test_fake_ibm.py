@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from testing.fake_ibm import FakeIBM, Fault, Outcome
+from testing.fake_ibm.devices import devices_in_all_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -546,6 +547,23 @@ def test_devices_instance_and_usage(ibm: FakeIBM, call: Caller) -> None:
     assert call("GET", "instances/usage").json()["usage_consumed_seconds"] == pytest.approx(1)
     account = ibm.crn.split(":")[6].removeprefix("a/")
     assert call("GET", f"accounts/{account}").json()["plans"][0]["interactive_ttl"] == 60
+
+
+def test_devices_in_all_states_are_listed_as_ibm_lists_them(ibm: FakeIBM, call: Caller) -> None:
+    ibm.settings.backends = devices_in_all_states()
+    ibm.settings.usage_before = 35_990.0
+    listed = {
+        each["name"]: each for each in call("GET", "backends?fields=wait_time_seconds").json()["devices"]
+    }
+    states = {name: device["status"]["name"] for name, device in listed.items()}
+    assert set(states.values()) == {"online", "paused", "offline"}
+    assert listed["ibm_kingston"]["wait_time_seconds"]["average"] == 420
+    assert listed["ibm_marrakesh"]["wait_time_seconds"] is None
+    assert listed["ibm_kingston"]["processor_type"]["family"] == "Heron"
+    assert listed["ibm_simulator"]["is_simulator"] and not listed["ibm_fez"]["is_simulator"]
+    assert listed["mock_fez"]["performance_metrics"]["two_q_error_median"]["value"] is None
+    used = call("GET", "instances/usage").json()
+    assert used["usage_limit_seconds"] - used["usage_consumed_seconds"] == 10
 
 
 # -- faults --------------------------------------------------------------------------------------------------
