@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, JobFailedError
-from airflow_provider_ibm_sessions.links import console_url
 
 
 class AirflowApiUnavailableError(IBMQuantumError):
@@ -36,15 +35,18 @@ def to_airflow_exception(message: str, *, retryable: bool) -> AirflowException:
     return IBMQuantumTaskError(message) if retryable else AirflowFailException(message)
 
 
-def job_error(report: Mapping[str, Any]) -> JobFailedError:
-    """Return the error of a job that has ended, but not well, from what ``Job.to_json`` returns."""
+def job_error(report: Mapping[str, Any], url: str) -> JobFailedError:
+    """
+    Return the error of a job that has ended, but not well.
+
+    :param report: What ``Job.to_json`` returns.
+    :param url: The job's page.
+    """
     code = report.get("reason_code")
     hint = ERROR_HINTS.get(str(code)) or report.get("reason_solution")
     texts = [f"Job {report['id']}: {report.get('state')}", hint, report.get("reason")]
     message = ". ".join(str(text).rstrip(".") for text in texts if text)
-    return JobFailedError(
-        f"{message[:1000]}. See {console_url(report['id'])}", code=None if code is None else str(code)
-    )
+    return JobFailedError(f"{message[:1000]}. See {url}", code=None if code is None else str(code))
 
 
 @contextmanager

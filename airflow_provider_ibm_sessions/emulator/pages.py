@@ -50,8 +50,10 @@ class Pages:
             match request.segments:
                 case [""]:
                     return self._home()
-                case ["workloads"]:
+                case ["workloads"] if request.first("search"):
                     return self._workload(request.first("search"))
+                case ["workloads"]:
+                    return self._home()
                 case ["sessions" | "jobs", name]:
                     return self._workload(name)
         return _page("Not found", "<p>There is no such page.</p>", status=404)

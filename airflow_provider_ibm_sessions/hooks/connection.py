@@ -52,6 +52,7 @@ def credentials_from_connection(connection: Connection) -> Credentials:
             proxy=extra.get("proxy"),
             verify=_verify(extra.get("verify", True)),
             timeout=_number(extra.get("timeout", DEFAULT_TIMEOUT)),
+            emulator=extra.get("emulator", False),
         )
     except ConfigurationError as error:
         name = _FORM_NAMES.get(error.field or "")

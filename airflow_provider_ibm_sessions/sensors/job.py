@@ -56,9 +56,11 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         if (self.job_id is None) == (self.session_id is None):
             raise ConfigurationError("either job_id or session_id must be given", field="job_id")
         if self.job_id is not None:
-            IBMQuantumJobLink.persist(context, validate_id(self.job_id, "job_id"))
+            url = self.hook.console_url(validate_id(self.job_id, "job_id"))
+            IBMQuantumJobLink.persist(context, url)
         if self.session_id is not None:
-            IBMQuantumSessionLink.persist(context, validate_id(self.session_id))
+            url = self.hook.console_url(validate_id(self.session_id))
+            IBMQuantumSessionLink.persist(context, url)
 
     def poll_once(self) -> Any:
         """Poll the jobs."""
@@ -83,7 +85,11 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         return () if self.job_id is None else (self.job_id,)
 
     def _result(self, jobs: list[dict[str, Any]]) -> Any:
-        errors = [str(job_error(job)) for job in jobs if job.get("state") != JobState.COMPLETED]
+        errors = [
+            str(job_error(job, self.hook.console_url(job["id"])))
+            for job in jobs
+            if job.get("state") != JobState.COMPLETED
+        ]
         if errors and self.on_job_failure == OnJobFailure.FAIL:
             raise JobFailedError(f"{len(errors)} of {len(jobs)} jobs did not complete: {'; '.join(errors)}")
         for error in errors:

@@ -24,6 +24,8 @@ class Device:
     status: Literal["online", "paused", "offline"] = "online"
     reason: str | None = None
     """Reason of the status; None: "available" when online, otherwise "maintenance"."""
+    is_reserved: bool = False
+    """Reserved for somebody else for now: jobs are refused with code 1233."""
     queue_length: int = 0
     """Jobs of other users in its queue."""
     wait_seconds: float | None = None
