@@ -45,7 +45,7 @@ class Caller:
 
     def __init__(self, ibm: Service) -> None:
         self.ibm = ibm
-        self.http = httpx.Client(timeout=5, verify=False)
+        self.http = httpx.Client(timeout=120, verify=False)
         self.headers: dict[str, str] = {}
         self.login()
 

@@ -50,6 +50,7 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         self.job_id = job_id
         self.session_id = session_id
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
+        self._seen: object = None
 
     def validate(self, context: Context) -> None:
         """Validate the id, and show the link."""
@@ -67,7 +68,10 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         from airflow_provider_ibm_sessions.client.flows import JobSet
 
         progress = self.hook.get_conn().run_flow(JobSet(self._job_ids, self.session_id).poll())
-        self.log.info("%s", progress)
+        seen = (progress.final, progress.session and progress.session.state)
+        if seen != self._seen:
+            self._seen = seen
+            self.log.info("%s", progress)
         return self._result([job.to_json() for job in progress.jobs]) if progress.is_done else None
 
     def result_from_event(self, event: dict[str, Any]) -> Any:
