@@ -207,7 +207,7 @@ def report_session(emulator: Emulator, session_id: str) -> None:
     cost, limit = session.billed_seconds * USD_PER_SECOND, session.max_ttl * USD_PER_SECOND
     say(f"    billed   {session.billed_seconds:.2f} s, from the first job's start to the end of the last")
     say(
-        f"    It would have cost {cost:.2f} USD on IBM's Pay-As-You-Go plan, and {limit:.0f} at most: max_ttl"
+        f"    On the Pay-As-You-Go plan it would have cost {cost:.2f} USD; max_ttl allows {limit:,.0f} USD."
     )
 
 
