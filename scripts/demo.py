@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
 import threading
 import time
@@ -80,13 +81,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     say("Starting an emulator of IBM Quantum, and an Airflow with the example Dags ...")
     try:
-        with Emulator(port=DEFAULT_PORT if options.ui else 0) as emulator:
+        with Emulator(port=DEFAULT_PORT if options.ui and is_free(DEFAULT_PORT) else 0) as emulator:
             say(f"  The emulator is up: {emulator.iam_url}")
             states = run_all(emulator, ui=options.ui)
     except KeyboardInterrupt:
         say("\nStopped.")
         return 0 if options.ui else 130
     return 0 if set(states.values()) == {"success"} else 1
+
+
+def is_free(port: int) -> bool:
+    """Return True if nothing listens on this port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def run_all(emulator: Emulator, *, ui: bool) -> dict[str, str]:
@@ -206,9 +213,7 @@ def report_session(emulator: Emulator, session_id: str) -> None:
         say(f"    {state:8} {datetime.fromtimestamp(since, UTC):%H:%M:%S.%f}"[:-3])
     cost, limit = session.billed_seconds * USD_PER_SECOND, session.max_ttl * USD_PER_SECOND
     say(f"    billed   {session.billed_seconds:.2f} s, from the first job's start to the end of the last")
-    say(
-        f"    On the Pay-As-You-Go plan it would have cost {cost:.2f} USD; max_ttl allows {limit:,.0f} USD."
-    )
+    say(f"    On the Pay-As-You-Go plan it would have cost {cost:.2f} USD; max_ttl allows {limit:,.0f} USD.")
 
 
 def histogram(counts: dict[str, int]) -> None:

@@ -26,7 +26,7 @@ MAX_ROWS = 200
 MAX_BARS = 32
 """Outcomes that a histogram shows, the most frequent ones."""
 MAX_DECODED = 1_000_000
-"""Bytes of results up to which a page shows histograms: others wait while it is made."""
+"""Bytes of results up to which a page shows histograms."""
 REFRESH_SECONDS = 5
 
 _STYLE = (
@@ -55,18 +55,19 @@ class Pages:
         """
         if request.method != "GET":
             return _page("Not found", "<p>Pages can be read only.</p>", status=404)
+        match request.segments:
+            case [""]:
+                name = None
+            case ["workloads"]:
+                name = request.first("search") or None
+            case ["sessions" | "jobs", str(name)]:
+                pass
+            case _:
+                return _page("Not found", "<p>There is no such page.</p>", status=404)
         self.service.catch_up()
+        histograms = self._histograms(name)  # may load Qiskit: no other request waits for it
         with self.service.lock:
-            match request.segments:
-                case [""]:
-                    return self._home()
-                case ["workloads"] if request.first("search"):
-                    return self._workload(request.first("search"))
-                case ["workloads"]:
-                    return self._home()
-                case ["sessions" | "jobs", name]:
-                    return self._workload(name)
-        return _page("Not found", "<p>There is no such page.</p>", status=404)
+            return self._home() if name is None else self._workload(name, histograms)
 
     def _home(self) -> Response:
         devices = [
@@ -85,7 +86,7 @@ class Pages:
         ]
         return _page("IBM Quantum emulator", "".join(content))
 
-    def _workload(self, name: str) -> Response:
+    def _workload(self, name: str, histograms: str) -> Response:
         if session := self.scheduler.sessions.get(name):
             return self._session(session)
         job = self.scheduler.jobs.get(name)
@@ -94,7 +95,7 @@ class Pages:
                 f"<p>The emulator has no session and no job {escape(name)}. It forgets all when it ends.</p>"
             )
             return _page("Not found", text, status=404)
-        return self._job(job)
+        return self._job(job, histograms)
 
     def _session(self, session: SessionRecord) -> Response:
         facts = {
@@ -117,7 +118,7 @@ class Pages:
         kind = "Batch" if session.mode == "batch" else "Session"
         return _page(f"{kind} {session.id}", "".join(content), final=session.final)
 
-    def _job(self, job: JobRecord) -> Response:
+    def _job(self, job: JobRecord, histograms: str) -> Response:
         facts = {
             "program": job.program_id,
             "backend": job.backend,
@@ -136,11 +137,29 @@ class Pages:
         else:
             if job.status == "Completed":
                 body = self.scheduler.runner.results(job)
-                content += [_histograms(body), "<h2>Results</h2>", _pre(body.decode())]
+                content += [histograms, "<h2>Results</h2>", _pre(body.decode())]
             # Circuits have their lines again.
             text = json.dumps(job.params, indent=1).replace("\\n", "\n").replace('\\"', '"')
             content += ["<h2>Parameters</h2>", _pre(text)]
         return _page(f"Job {job.id}", "".join(content), final=job.final)
+
+    def _histograms(self, name: str | None) -> str:
+        """Return the counts of a sampler's job as bars, one histogram for each pub and register."""
+        job = self.scheduler.jobs.get(name or "")
+        if job is None or job.status != "Completed" or job.private:
+            return ""
+        body = self.scheduler.runner.results(job)
+        if len(body) > MAX_DECODED:
+            return ""
+        decoded = decode_results(json.loads(body))
+        if decoded.format != "sampler":
+            return ""
+        return "".join(
+            f"<h2>Counts of pub {index}, register {escape(register)}</h2>{_bars(counts)}"
+            for index, pub in enumerate(decoded.results)
+            for register, counts in pub.get("counts", {}).items()
+            if isinstance(counts, Mapping)
+        )
 
 
 _JOB_HEADINGS = ["id", "program", "status", "reason", "tags", "created", "ran (s)"]
@@ -202,21 +221,6 @@ def _facts(facts: Mapping[str, Any]) -> str:
         if value not in (None, "")
     )
     return f"<table>{''.join(rows)}</table>"
-
-
-def _histograms(body: bytes) -> str:
-    """Return the counts of a sampler's job as bars, one histogram for each pub and register."""
-    if len(body) > MAX_DECODED:
-        return ""
-    decoded = decode_results(json.loads(body))
-    if decoded.format != "sampler":
-        return ""
-    return "".join(
-        f"<h2>Counts of pub {index}, register {escape(register)}</h2>{_bars(counts)}"
-        for index, pub in enumerate(decoded.results)
-        for register, counts in pub.get("counts", {}).items()
-        if isinstance(counts, Mapping)
-    )
 
 
 def _bars(counts: Mapping[str, int]) -> str:

@@ -49,7 +49,7 @@ def bell():
 
 def test_a_session(backend):
     isa_circuit = generate_preset_pass_manager(backend=backend, optimization_level=1).run(bell())
-    with Session(backend=backend, max_time="25m") as session:
+    with Session(backend=backend, max_time="7h") as session:
         sampler = Sampler(mode=session)
         first = sampler.run([isa_circuit])
         assert session.status() in ("Pending", "In progress, accepting new jobs")
@@ -58,7 +58,7 @@ def test_a_session(backend):
         second.result()
     assert set(counts) == {"00", "11"}
     details = session.details()
-    assert (details["max_time"], details["accepting_jobs"]) == (1500, False)
+    assert (details["max_time"], details["accepting_jobs"]) == (25_200, False)
     assert first.metrics()["usage"]["qpu_charge_time_seconds"] > 0
     assert second.session_id == first.session_id == session.session_id
     assert backend.service.job(first.job_id()).status() == "DONE"
