@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, JobFailedError
+
+log = logging.getLogger(__name__)
 
 
 class AirflowApiUnavailableError(IBMQuantumError):
@@ -23,7 +26,7 @@ class AirflowApiUnavailableError(IBMQuantumError):
 
 
 class IBMQuantumTaskError(AirflowException):
-    """A failure that a retry of the task may get past; its cause is the client's error."""
+    """A failure that a retry of the task may get past."""
 
 
 class TaskSupersededError(IBMQuantumTaskError):
@@ -54,6 +57,8 @@ def raise_as_airflow_errors(final: tuple[type[IBMQuantumError], ...] | None = No
     """
     Translate the client's errors inside of the block.
 
+    Airflow logs one traceback, of the task: that of the client says no more, and is logged at DEBUG.
+
     :param final: Errors after which the task is not to be retried; by default those that are not retryable.
     :raises AirflowFailException: For errors that a retry cannot get past: the task fails without retries.
     :raises IBMQuantumTaskError: For the others.
@@ -62,4 +67,5 @@ def raise_as_airflow_errors(final: tuple[type[IBMQuantumError], ...] | None = No
         yield
     except IBMQuantumError as error:
         retryable = error.retryable if final is None else not isinstance(error, final)
-        raise to_airflow_exception(str(error), retryable=retryable) from error
+        log.debug("The client's traceback", exc_info=True)
+        raise to_airflow_exception(str(error), retryable=retryable) from None

@@ -69,10 +69,24 @@ def test_an_error_leads_to_the_emulators_page(emulated, settings, dag, run, outp
     assert IBM not in output()
 
 
+def test_a_refusal_is_one_error_with_one_traceback(emulated, settings, dag, run, output):
+    settings.plan = "open"
+    with dag:
+        run_jobs()
+    assert run(dag).state == "failed"
+    logged = output()
+    remedy = "Create a session: Use mode='batch', or an instance of a paid plan"
+    assert f"AirflowFailException: {remedy}" in logged
+    assert "The above exception was the direct cause" not in logged
+    assert "During handling of the above exception" not in logged
+
+
 def test_the_page_of_all_is_the_emulators(emulated):
     hook = IBMQuantumHook()
     assert hook.console_url() == f"http://127.0.0.1:{emulated.port}/workloads"
     assert "IBM Quantum emulator" in httpx.get(hook.console_url()).text
+    works, message = hook.test_connection()
+    assert (works, message.startswith("This is an emulator. ")) == (True, True)
 
 
 def test_without_a_connection_links_lead_to_ibm(airflow_db, monkeypatch):
