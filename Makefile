@@ -15,7 +15,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-demo: env  ## Run two Qiskit examples through Airflow on an emulated QPU (UI=1: leave Airflow running)
+demo: env  ## Run two Qiskit examples through Airflow on the emulator (UI=1: run all, leave Airflow running)
 	@$(BIN)/python -m scripts.demo $(if $(UI),--ui)
 
 test: announce lint types contract pytest $(if $(FAST),,faults)  ## Everything that CI checks (FAST=1: without what needs an Airflow)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, JobFailedError
-from airflow_provider_ibm_sessions.links import console_url
+
+log = logging.getLogger(__name__)
 
 
 class AirflowApiUnavailableError(IBMQuantumError):
@@ -24,7 +26,7 @@ class AirflowApiUnavailableError(IBMQuantumError):
 
 
 class IBMQuantumTaskError(AirflowException):
-    """A failure that a retry of the task may get past; its cause is the client's error."""
+    """A failure that a retry of the task may get past."""
 
 
 class TaskSupersededError(IBMQuantumTaskError):
@@ -36,21 +38,26 @@ def to_airflow_exception(message: str, *, retryable: bool) -> AirflowException:
     return IBMQuantumTaskError(message) if retryable else AirflowFailException(message)
 
 
-def job_error(report: Mapping[str, Any]) -> JobFailedError:
-    """Return the error of a job that has ended, but not well, from what ``Job.to_json`` returns."""
+def job_error(report: Mapping[str, Any], url: str) -> JobFailedError:
+    """
+    Return the error of a job that has ended, but not well.
+
+    :param report: What ``Job.to_json`` returns.
+    :param url: The job's page.
+    """
     code = report.get("reason_code")
     hint = ERROR_HINTS.get(str(code)) or report.get("reason_solution")
     texts = [f"Job {report['id']}: {report.get('state')}", hint, report.get("reason")]
     message = ". ".join(str(text).rstrip(".") for text in texts if text)
-    return JobFailedError(
-        f"{message[:1000]}. See {console_url(report['id'])}", code=None if code is None else str(code)
-    )
+    return JobFailedError(f"{message[:1000]}. See {url}", code=None if code is None else str(code))
 
 
 @contextmanager
 def raise_as_airflow_errors(final: tuple[type[IBMQuantumError], ...] | None = None) -> Iterator[None]:
     """
     Translate the client's errors inside of the block.
+
+    Airflow logs one traceback, of the task: that of the client says no more, and is logged at DEBUG.
 
     :param final: Errors after which the task is not to be retried; by default those that are not retryable.
     :raises AirflowFailException: For errors that a retry cannot get past: the task fails without retries.
@@ -60,4 +67,5 @@ def raise_as_airflow_errors(final: tuple[type[IBMQuantumError], ...] | None = No
         yield
     except IBMQuantumError as error:
         retryable = error.retryable if final is None else not isinstance(error, final)
-        raise to_airflow_exception(str(error), retryable=retryable) from error
+        log.debug("The client's traceback", exc_info=True)
+        raise to_airflow_exception(str(error), retryable=retryable) from None

@@ -1,26 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The buttons from a task to IBM's web console."""
+"""The buttons from a task to IBM's web console, or to the emulator's pages."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
 
+    from airflow_provider_ibm_sessions.client.credentials import Credentials
+
 CONSOLE_URL = "https://quantum.cloud.ibm.com/workloads"
 
 
-def console_url(workload_id: str) -> str:
-    """Return the page of IBM's console that shows one session with its jobs, or one job."""
-    return f"{CONSOLE_URL}?search={quote(workload_id, safe='')}"
+def console_url(workload_id: str = "", credentials: Credentials | None = None) -> str:
+    """
+    Return the page that shows one session with its jobs, or one job; without an id, the page of all.
+
+    :param credentials: Those of an emulator have pages of their own; all others are shown in IBM's console.
+    """
+    console = CONSOLE_URL
+    if credentials is not None and credentials.emulator:
+        console = "{0.scheme}://{0.netloc}/workloads".format(urlsplit(credentials.url))
+    return f"{console}?search={quote(workload_id, safe='')}" if workload_id else console
 
 
 class IBMQuantumLink(BaseOperatorLink):
-    """Opens the task's session or job in IBM's console."""
+    """Opens the task's session or job in IBM's console, or on the emulator's page."""
 
     id_field: ClassVar[str]
     """The attribute of the operator that holds the id."""
@@ -28,12 +37,15 @@ class IBMQuantumLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the link. Called by Airflow at the end of the task, with the operator as it ran."""
         workload_id = getattr(operator, self.id_field, None)
-        return console_url(workload_id) if isinstance(workload_id, str) and workload_id else ""
+        if not isinstance(workload_id, str) or not workload_id:
+            return ""
+        hook = getattr(operator, "hook", None)
+        return hook.console_url(workload_id) if hook else console_url(workload_id)
 
     @classmethod
-    def persist(cls, context: Context, workload_id: str) -> None:
+    def persist(cls, context: Context, url: str) -> None:
         """Show the button before the task ends, for tasks that wait."""
-        context["ti"].xcom_push(key=cls().xcom_key, value=console_url(workload_id))
+        context["ti"].xcom_push(key=cls().xcom_key, value=url)
 
 
 class IBMQuantumSessionLink(IBMQuantumLink):

@@ -63,6 +63,7 @@ def run_sweep(session_id: str, params: dict[str, Any] | None = None) -> list[dic
 with DAG(
     dag_id="ibm_quantum_qiskit_sweep",
     description="A parameter sweep of Qiskit circuits in one IBM Quantum session",
+    doc_md=__doc__,
     schedule=None,
     dagrun_timeout=timedelta(hours=8),
     params={

@@ -62,6 +62,7 @@ def fidelities(reports: list[dict[str, Any]]) -> list[float]:
 with DAG(
     dag_id="ibm_quantum_run_jobs",
     description="Jobs prepared beforehand, run in an IBM Quantum session of their own by one task",
+    doc_md=__doc__,
     schedule=None,
     catchup=False,
     dagrun_timeout=timedelta(hours=8),

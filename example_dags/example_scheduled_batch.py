@@ -67,6 +67,7 @@ def collect(job: dict[str, Any]) -> dict[str, Any]:
 with DAG(
     dag_id="ibm_quantum_scheduled_batch",
     description="Experiments mapped over tasks, in one IBM Quantum batch each night",
+    doc_md=__doc__,
     schedule="@daily",
     catchup=False,
     max_active_runs=1,

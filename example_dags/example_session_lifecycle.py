@@ -23,6 +23,7 @@ from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSenso
 with DAG(
     dag_id="ibm_quantum_session_lifecycle",
     description="Open, look at, drain and close an IBM Quantum session",
+    doc_md=__doc__,
     schedule=None,
     dagrun_timeout=timedelta(hours=1),
     params={

@@ -17,6 +17,7 @@ from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSession
 with DAG(
     dag_id="ibm_quantum_sweep_sessions",
     description="Close IBM Quantum sessions that no live run owns",
+    doc_md=__doc__,
     schedule="*/15 * * * *",
     catchup=False,
     max_active_runs=1,

@@ -47,8 +47,9 @@ def minimise(session: Session, params: dict[str, Any] | None = None) -> dict[str
     for _ in range(params["steps"]):
         # The energy here, and a quarter turn to each side: half the difference of those is the slope.
         values = [[at], [at + pi / 2], [at - pi / 2]]
-        here, ahead, behind = estimator.run([(compiled, energy, values)]).result()[0].data.evs.tolist()
-        path.append({"angle": at, "energy": here})
+        data = estimator.run([(compiled, energy, values)]).result()[0].data
+        here, ahead, behind = data.evs.tolist()
+        path.append({"angle": at, "energy": here, "std": float(data.stds[0])})
         at -= params["rate"] * (ahead - behind) / 2
     return {"best": min(path, key=lambda step: step["energy"]), "path": path}
 
@@ -56,6 +57,7 @@ def minimise(session: Session, params: dict[str, Any] | None = None) -> dict[str
 with DAG(
     dag_id="ibm_quantum_variational_loop",
     description="A variational loop in an IBM Quantum session: each job depends on the last",
+    doc_md=__doc__,
     schedule=None,
     catchup=False,
     dagrun_timeout=timedelta(hours=8),

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run two Qiskit examples through a whole Airflow, on an emulated QPU, and report what happened.
+Run Qiskit experiments through a whole Airflow, on an emulated QPU, and report what happened.
 
-``python -m scripts.demo`` leaves nothing running; with ``--ui`` Airflow stays up until Ctrl-C.
+``python -m scripts.demo`` leaves nothing running. With ``--ui`` it runs every example Dag, and leaves Airflow
+and the emulator up until Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import httpx
+from airflow_provider_ibm_sessions.emulator.emulator import DEFAULT_PORT, Emulator, connection
+from testing.airflow_standalone import FINAL_STATES, Airflow, running_airflow
 
-from testing.airflow_standalone import Airflow, running_airflow
-from testing.localqpu import LocalQPU, running_localqpu
+if TYPE_CHECKING:
+    from airflow_provider_ibm_sessions.emulator.service.records import JobRecord, SessionRecord
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".demo"
@@ -27,113 +32,215 @@ SWEEP = "ibm_quantum_qiskit_sweep"
 LOOP = "ibm_quantum_variational_loop"
 CONNECTION = "ibm_quantum_default"
 USD_PER_SECOND = 1.60  # Pay-As-You-Go: 96 USD a minute
+RUN_SECONDS = 600.0
+SILENCE_SECONDS = 7.0
+BAR = 40
+
+
+class Console:
+    """Standard output that is never silent for long: it repeats what is being waited for."""
+
+    def __init__(self) -> None:
+        self._doing = ""
+        self._since = self._last = time.monotonic()
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def say(self, text: str) -> None:
+        """Print at once, also into a pipe."""
+        self._last = time.monotonic()
+        print(text, flush=True)
+
+    @contextmanager
+    def waiting_for(self, what: str) -> Iterator[None]:
+        """Say again and again what is being waited for, while nothing else is printed."""
+        outer = self._doing
+        self._doing = what
+        self._since = self._last = time.monotonic()
+        try:
+            yield
+        finally:
+            self._doing = outer
+            self._since = self._last = time.monotonic()
+
+    def _tick(self) -> None:
+        while True:
+            time.sleep(0.5)
+            now = time.monotonic()
+            if self._doing and now - self._last > SILENCE_SECONDS:
+                self.say(f"  ... {self._doing} ({now - self._since:.0f} s)")
+
+
+console = Console()
+say = console.say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return 0 if the Dags succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ui", action="store_true", help="leave Airflow running until Ctrl-C")
+    parser.add_argument("--ui", action="store_true", help="run all examples; leave Airflow up until Ctrl-C")
     options = parser.parse_args(arguments)
-    say("Starting localqpu (an emulated QPU) and Airflow; this takes about half a minute ...")
+    say("Starting an emulator of IBM Quantum, and an Airflow with the example Dags ...")
     try:
-        with running_localqpu() as qpu, running_airflow(HOME, ROOT / "example_dags", {}) as airflow:
-            connect(airflow, qpu)
-            airflow.wait_for_dags({SWEEP, LOOP})
-            states = {run_sweep(airflow, qpu), run_loop(airflow, qpu)}
-            if options.ui:
-                stay(airflow)
+        with Emulator(port=DEFAULT_PORT if options.ui and is_free(DEFAULT_PORT) else 0) as emulator:
+            say(f"  The emulator is up: {emulator.iam_url}")
+            states = run_all(emulator, ui=options.ui)
     except KeyboardInterrupt:
         say("\nStopped.")
         return 0 if options.ui else 130
-    return 0 if states == {"success"} else 1
+    return 0 if set(states.values()) == {"success"} else 1
 
 
-def connect(airflow: Airflow, qpu: LocalQPU) -> None:
-    """Store the connection in Airflow, as a person does in its UI."""
-    fields = json.loads(qpu.connection)
-    airflow.put_connection(
-        {"connection_id": CONNECTION, **fields, "extra": json.dumps(fields["extra"])},
-    )
+def is_free(port: int) -> bool:
+    """Return True if nothing listens on this port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def run_sweep(airflow: Airflow, qpu: LocalQPU) -> str:
-    """Run a parameter sweep in a session of four tasks."""
-    run_id, state = run_dag(airflow, SWEEP, qpu)
+def run_all(emulator: Emulator, *, ui: bool) -> dict[str, str]:
+    """Run the Dags in an Airflow of its own; return their states."""
+    with console.waiting_for("Airflow is stopping"), ExitStack() as stack:
+        with console.waiting_for("Airflow is starting"):
+            airflow = stack.enter_context(running_airflow(HOME, ROOT / "example_dags", {}))
+        say(f"  Airflow is up: {airflow.url}")
+        fields = connection(emulator.port)
+        extra = json.dumps(fields.pop("extra"))
+        airflow.put_connection({"connection_id": CONNECTION, **fields, "extra": extra})
+        say(f"  The connection {CONNECTION} leads to the emulator")
+        with console.waiting_for("Airflow is reading the example Dags"):
+            airflow.wait_for_dags({SWEEP, LOOP})
+        states = {SWEEP: run_sweep(airflow, emulator), LOOP: run_loop(airflow, emulator)}
+        if ui:
+            others = {dag["dag_id"] for dag in airflow.get("/dags")["dags"]} - set(states)
+            states |= {dag: run_dag(airflow, emulator, dag)[1] for dag in sorted(others)}
+            stay(airflow, emulator, states)
+        return states
+
+
+def run_sweep(airflow: Airflow, emulator: Emulator) -> str:
+    """Turn a qubit by growing angles, in a session of four tasks; show a histogram of each job."""
+    run_id, state = run_dag(airflow, emulator, SWEEP)
     if state == "success":
-        report(airflow.xcom(SWEEP, run_id, "close_session"), airflow.xcom(SWEEP, run_id, "run_sweep"), qpu)
+        for point in airflow.xcom(SWEEP, run_id, "run_sweep"):
+            ones = point["counts"].get("1", 0) / sum(point["counts"].values())
+            say(f"\n  angle {point['angle']:.3f}: P(1) = {ones:.3f}, expected {expected(point['angle']):.3f}")
+            histogram(point["counts"])
+        report_session(emulator, airflow.xcom(SWEEP, run_id, "create_session"))
     return state
 
 
-def run_loop(airflow: Airflow, qpu: LocalQPU) -> str:
-    """Run a variational loop in one task: each job depends on the previous one."""
-    run_id, state = run_dag(airflow, LOOP, qpu)
+def run_loop(airflow: Airflow, emulator: Emulator) -> str:
+    """Look for the lowest energy in one task: each job depends on the one before."""
+    run_id, state = run_dag(airflow, emulator, LOOP)
     if state == "success":
         found = airflow.xcom(LOOP, run_id, "minimise")
+        say("")
         for step in found["path"]:
-            say(f"  angle {step['angle']:6.3f}   energy {step['energy']:7.4f}")
-        say(f"  best: {found['best']['energy']:.4f}; the lowest there is: {-(5**0.5) / 2:.4f}")
+            say(f"  angle {step['angle']:6.3f}   energy {step['energy']:7.4f} +- {step['std']:.4f}")
+        best = found["best"]
+        say(
+            f"  Lowest measured: {best['energy']:.3f} +- {best['std']:.3f}, which is the noise of a finite "
+            f"number of shots; exactly: {-(5**0.5) / 2:.3f}"
+        )
+        report_session(emulator, airflow.xcom(LOOP, run_id, "minimise", "session")["id"])
     return state
 
 
-def run_dag(airflow: Airflow, dag: str, qpu: LocalQPU) -> tuple[str, str]:
-    """Trigger a Dag, wait for it, and print its tasks; return the run's id and state."""
+def run_dag(airflow: Airflow, emulator: Emulator, dag: str) -> tuple[str, str]:
+    """Trigger a Dag and print what happens in Airflow and in the emulator, until its run has ended."""
     say(f"\nRunning the Dag {dag} ...")
-    run_id = airflow.trigger(dag, {"backend": qpu.backend})
-    state = airflow.wait_for_run(dag, run_id, seconds=300)
-    say(f"Dag run {run_id}: {state}")
-    for task_id, task in sorted(
-        airflow.tasks(dag, run_id).items(), key=lambda item: item[1]["start_date"] or ""
-    ):
-        say(f"  {task_id:16} {task['state']:10} {task['duration'] or 0:6.1f} s")
-    return run_id, state
+    news = News(emulator)
+    run_id = airflow.trigger(dag, {})
+    began = time.monotonic()
+    with console.waiting_for(f"{dag} is running"):
+        while time.monotonic() - began < RUN_SECONDS:
+            state = str(airflow.get(f"/dags/{dag}/dagRuns/{run_id}")["state"])
+            tasks = airflow.get(f"/dags/{dag}/dagRuns/{run_id}/taskInstances")["task_instances"]
+            for line in news.read(tasks):
+                say(f"  {time.monotonic() - began:5.1f} s  {line}")
+            if state in FINAL_STATES:
+                say(f"  {time.monotonic() - began:5.1f} s  Dag run {run_id}: {state}")
+                return run_id, state
+            time.sleep(0.5)
+    say(f"  The Dag run {run_id} has not ended after {RUN_SECONDS:.0f} s")
+    return run_id, "running"
 
 
-def report(session: dict[str, Any], points: list[dict[str, Any]], qpu: LocalQPU) -> None:
-    """Print the session, its states, its jobs and what they would have cost."""
-    ends = [finished(qpu, point["job_id"]) for point in points]
-    states = [("open", "started_at"), ("active", "activated_at"), ("closed", "closed_at")]
-    say(f"\nSession {session['id']} ({session['mode']}, on {session['backend_name']})")
-    for state, field in states:
-        say(f"  {state:8} {when(session[field]):%H:%M:%S.%f}"[:-3])
-    say(f"  max_ttl  {session['max_ttl']} s from the first job's start: the limit of the bill")
-    say(f"\n{'angle':>7}  {'P(1)':>6}  {'expected':>8}  {'job':24} counts")
-    for point in points:
-        angle, job, counts = point["angle"], point["job_id"], point["counts"]
-        ones = counts.get("1", 0) / sum(counts.values())
-        say(f"{angle:7.3f}  {ones:6.3f}  {expected(angle):8.3f}  {job:24} {counts}")
-    billed = (max(*ends, when(session["closed_at"])) - when(session["activated_at"])).total_seconds()
-    say(f"\nActive for {billed:.2f} s: {billed * USD_PER_SECOND:.2f} USD on the Pay-As-You-Go plan of IBM.")
+class News:
+    """Report each change of a task, a session or a job once."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._seen: set[tuple[str, str]] = set()
+        self.read([])
+
+    def read(self, tasks: list[dict[str, Any]]) -> list[str]:
+        """Return a line for each change since the last call."""
+        service = self._emulator.service
+        service.catch_up()
+        lines = [line for task in tasks if (line := self._task(task))]
+        with service.lock:
+            sessions, jobs = list(service.scheduler.sessions.values()), list(service.scheduler.jobs.values())
+        lines += [line for session in sessions if (line := self._session(session))]
+        return lines + [line for job in jobs if (line := self._job(job))]
+
+    def _task(self, task: dict[str, Any]) -> str | None:
+        index = f" [{task['map_index']}]" if task["map_index"] >= 0 else ""
+        wanted = task["state"] in {"running", "deferred", "up_for_retry", *FINAL_STATES, "upstream_failed"}
+        return self._once(f"task {task['task_id']}{index}", task["state"]) if wanted else None
+
+    def _session(self, session: SessionRecord) -> str | None:
+        return self._once(
+            f"    {'batch' if session.mode == 'batch' else 'session'} {session.id}", session.state
+        )
+
+    def _job(self, job: JobRecord) -> str | None:
+        ran = "" if job.finished is None else f" after {job.ran(job.finished):.2f} s on the QPU"
+        return self._once(f"    job {job.id}", f"{job.status}{ran}")
+
+    def _once(self, what: str, state: str) -> str | None:
+        if (what, state) in self._seen:
+            return None
+        self._seen.add((what, state))
+        return f"{what}: {state}"
+
+
+def report_session(emulator: Emulator, session_id: str) -> None:
+    """Print a session's states and bill, both by the emulator's record."""
+    emulator.service.catch_up()
+    session = emulator.service.scheduler.sessions[session_id]
+    say(f"\n  Session {session.id} ({session.mode}, on {session.backend})")
+    for state, since in session.transitions:
+        say(f"    {state:8} {datetime.fromtimestamp(since, UTC):%H:%M:%S.%f}"[:-3])
+    cost, limit = session.billed_seconds * USD_PER_SECOND, session.max_ttl * USD_PER_SECOND
+    say(f"    billed   {session.billed_seconds:.2f} s, from the first job's start to the end of the last")
+    say(f"    On the Pay-As-You-Go plan it would have cost {cost:.2f} USD; max_ttl allows {limit:,.0f} USD.")
+
+
+def histogram(counts: dict[str, int]) -> None:
+    """Print a bar for each outcome."""
+    total = sum(counts.values())
+    for bits, count in sorted(counts.items()):
+        say(f"    {bits} {'█' * round(BAR * count / total):{BAR}} {count}")
 
 
 def expected(angle: float) -> float:
     """Return the probability of reading 1 after turning a qubit by ``angle``."""
     from math import sin
 
-    return sin(angle / 2) ** 2
+    return float(sin(angle / 2) ** 2)
 
 
-def finished(qpu: LocalQPU, job_id: str) -> datetime:
-    """Return the time when a job ended, by the emulator's own record."""
-    metrics = httpx.get(f"{qpu.root}/api/v1/jobs/{job_id}/metrics").raise_for_status().json()
-    return when(metrics["timestamps"]["finished"])
-
-
-def when(text: str) -> datetime:
-    """Parse a time as IBM writes it."""
-    return datetime.fromisoformat(text)
-
-
-def stay(airflow: Airflow) -> NoReturn:
+def stay(airflow: Airflow, emulator: Emulator, states: dict[str, str]) -> NoReturn:
     """Leave everything up for a person with a browser."""
-    say(f"\nAirflow's UI: {airflow.url}   user: admin   password: {airflow.password}")
-    say("The connection is under Admin > Connections; the Dags are ready to run. Ctrl-C stops everything.")
-    while True:
-        time.sleep(1)
-
-
-def say(text: str) -> None:
-    """Print at once, also into a pipe."""
-    print(text, flush=True)
+    say("\nThe example Dags:")
+    for dag, state in states.items():
+        say(f"  {dag:36} {state}")
+    say(f"\nAirflow:  {airflow.url}   user: admin   password: {airflow.password}")
+    say(f"Emulator: {emulator.iam_url}   (its sessions, jobs and results)")
+    say("Trigger what you like. Ctrl-C stops everything.")
+    with console.waiting_for(""):
+        while True:
+            time.sleep(1)
 
 
 if __name__ == "__main__":

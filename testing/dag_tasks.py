@@ -44,7 +44,7 @@ def own(session_ids: list[str], dag_run_scoped: bool = True, conn_id: str = "ibm
     context, api_key = get_current_context(), IBMQuantumHook().credentials.api_key.reveal()
     for session_id in session_ids:
         owner = SessionOwner.of(context, conn_id, dag_run_scoped=dag_run_scoped)
-        VariableSessionRegistry(context).register(session_id, owner.signed(session_id, api_key))
+        VariableSessionRegistry(context).register(session_id, owner.signed(session_id, api_key), "")
 
 
 def sweep(**kwargs: Any) -> IBMQuantumSweepSessionsOperator:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins the strict fake to IBM's API reference, over real HTTP."""
+"""Pins the strict fake and the emulator to IBM's API reference, over real HTTP."""
 
 from __future__ import annotations
 
@@ -20,23 +20,32 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from airflow_provider_ibm_sessions.emulator.simulation.simulator import Simulator
 from testing.fake_ibm import FakeIBM, Fault, Outcome
+from testing.fake_ibm.devices import devices_in_all_states
+from testing.stepped_emulator import SteppedEmulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 BACKEND = "ibm_fez"
-QASM = "OPENQASM 3.0; bit[2] c; bit[70] wide;"
+QASM = (
+    'OPENQASM 3.0; include "stdgates.inc"; bit[2] c; bit[70] wide; x $0; '
+    "c[0] = measure $0; wide[69] = measure $0;"
+)
 PARAMS = {"pubs": [[QASM, None, 8]]}
+
+
+Service = FakeIBM | SteppedEmulator
 
 
 class Caller:
     """A client with no opinions: sends what the test says, with valid headers."""
 
-    def __init__(self, ibm: FakeIBM) -> None:
+    def __init__(self, ibm: Service) -> None:
         self.ibm = ibm
-        self.http = httpx.Client(timeout=5, verify=False)
+        self.http = httpx.Client(timeout=120, verify=False)
         self.headers: dict[str, str] = {}
         self.login()
 
@@ -79,14 +88,29 @@ class Caller:
         return dict(self("GET", f"jobs/{name}").json())
 
 
-@pytest.fixture
-def ibm() -> Iterator[FakeIBM]:
-    with FakeIBM(frozen=True) as fake:
-        yield fake
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    pytest.importorskip("qiskit_aer")
+    running = Simulator(seed=5)
+    yield running
+    running.close()
+
+
+@pytest.fixture(params=["fake", "emulator"])
+def ibm(request: pytest.FixtureRequest) -> Iterator[Service]:
+    kind = FakeIBM(frozen=True)
+    if request.param == "emulator":
+        kind = SteppedEmulator(request.getfixturevalue("simulator"))
+    with kind as running:
+        yield running
+
+
+only_the_fake = pytest.mark.parametrize("ibm", ["fake"], indirect=True)
+"""For what the emulator does not offer: planned outcomes, faults, the journal of requests."""
 
 
 @pytest.fixture
-def call(ibm: FakeIBM) -> Iterator[Caller]:
+def call(ibm: Service) -> Iterator[Caller]:
     caller = Caller(ibm)
     yield caller
     caller.http.close()
@@ -101,7 +125,8 @@ def first_error(reply: httpx.Response) -> dict[str, Any]:
 # -- IAM -----------------------------------------------------------------------------------------------------
 
 
-def test_the_key_is_exchanged_for_a_token(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_the_key_is_exchanged_for_a_token(ibm: Service, call: Caller) -> None:
     body = call.token().json()
     now = int(ibm.clock.now())
     assert body["token_type"] == "Bearer" and body["refresh_token"] == "not_supported"
@@ -112,7 +137,7 @@ def test_the_key_is_exchanged_for_a_token(ibm: FakeIBM, call: Caller) -> None:
     assert len(ibm.api_key) == 44 and not ibm.leaks
 
 
-def test_iam_refuses_in_its_two_shapes(ibm: FakeIBM, call: Caller) -> None:
+def test_iam_refuses_in_its_two_shapes(ibm: Service, call: Caller) -> None:
     unknown = call.token(apikey="x" * 44)
     assert unknown.status_code == 400
     assert unknown.json()["errorCode"] == "BXNIM0415E" and unknown.json()["context"]["requestId"]
@@ -124,7 +149,8 @@ def test_iam_refuses_in_its_two_shapes(ibm: FakeIBM, call: Caller) -> None:
         assert reply.status_code == 400 and reply.json()["status_code"] == 400 and reply.json()["errors"]
 
 
-def test_tokens_expire_and_can_be_revoked(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_tokens_expire_and_can_be_revoked(ibm: Service, call: Caller) -> None:
     name = call.open(mode="batch")
     ibm.clock.advance(3599)
     assert call("GET", f"sessions/{name}").status_code == 200
@@ -141,7 +167,7 @@ def test_tokens_expire_and_can_be_revoked(ibm: FakeIBM, call: Caller) -> None:
 # -- headers and paths ---------------------------------------------------------------------------------------
 
 
-def test_every_call_but_versions_needs_token_and_crn(ibm: FakeIBM, call: Caller) -> None:
+def test_every_call_but_versions_needs_token_and_crn(ibm: Service, call: Caller) -> None:
     bare = call.http.get(f"{ibm.url}/v1/versions")
     assert bare.status_code == 200
     assert [each["version"] for each in bare.json()["versions"] if each["status"] == "live"] == ["2026-04-15"]
@@ -158,21 +184,23 @@ def test_every_call_but_versions_needs_token_and_crn(ibm: FakeIBM, call: Caller)
     assert call("GET", "backends", IBM_API_Version=None).json()["devices"][0] == BACKEND
 
 
-def test_a_crn_of_another_region_is_404_and_named(ibm: FakeIBM, call: Caller) -> None:
+def test_a_crn_of_another_region_is_404_and_named(ibm: Service, call: Caller) -> None:
     other = ibm.crn.replace("us-east", "eu-de")
     reply = call("GET", "backends", Service_CRN=other)
     assert reply.status_code == 404
     assert first_error(reply)["code"] == 1279 and other in first_error(reply)["message"]
 
 
-def test_the_raw_key_outside_iam_is_a_leak(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_the_raw_key_outside_iam_is_a_leak(ibm: Service, call: Caller) -> None:
     assert call("GET", "backends", Authorization=f"apikey {ibm.api_key}").status_code == 401
     call("POST", "sessions", {"mode": "dedicated", "key": ibm.api_key})
     call("GET", f"workloads?search={ibm.api_key}")
     assert [leak.rpartition(" ")[2] for leak in ibm.leaks] == ["authorization", "body", "URL"]
 
 
-def test_requests_of_a_careless_client_are_noted(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_requests_of_a_careless_client_are_noted(ibm: Service, call: Caller) -> None:
     call("GET", "backends")
     assert ibm.complaints == []
     call("GET", "backends", IBM_API_Version=None, Accept="*/*", X_Qx_Client_Application=None)
@@ -186,7 +214,8 @@ def test_unknown_paths_and_empty_ids_get_the_web_application(call: Caller, path:
     assert 250_000 < len(reply.content) < 320_000
 
 
-def test_an_encoded_id_stays_an_id(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_an_encoded_id_stays_an_id(ibm: Service, call: Caller) -> None:
     reply = call("GET", "sessions/..%2Fx")
     assert reply.status_code == 404 and "../x" in first_error(reply)["message"]
     assert ibm.journal[-1].path == "/v1/sessions/..%2Fx" and ibm.journal[-1].operation == "get_session"
@@ -196,7 +225,7 @@ def test_an_encoded_id_stays_an_id(ibm: FakeIBM, call: Caller) -> None:
 # -- sessions ------------------------------------------------------------------------------------------------
 
 
-def test_a_fresh_session(ibm: FakeIBM, call: Caller) -> None:
+def test_a_fresh_session(ibm: Service, call: Caller) -> None:
     session = call.session(call.open())
     assert len(session["id"]) == 36 and session["user_id"] == ibm.user_id
     assert (session["interactive_ttl"], session["max_ttl"], session["active_ttl"]) == (60, 28800, 28800)
@@ -210,7 +239,7 @@ def test_a_fresh_session(ibm: FakeIBM, call: Caller) -> None:
     assert session["timestamps"][0]["status"] == "open"
 
 
-def test_create_refuses_and_clamps(ibm: FakeIBM, call: Caller) -> None:
+def test_create_refuses_and_clamps(ibm: Service, call: Caller) -> None:
     wrong = call("POST", "sessions", {"mode": "dedicatd", "backend": BACKEND})
     assert wrong.status_code == 500 and wrong.json()["message"] == "Internal server error"
     for fields in ({"max_ttl": 0}, {"max_ttl": "60"}, {"max_ttl": True}, {"backend": "ibm_gone"}):
@@ -220,7 +249,7 @@ def test_create_refuses_and_clamps(ibm: FakeIBM, call: Caller) -> None:
     assert call.session(call.open(backend=None, backend_name=BACKEND))["backend_name"] == BACKEND
 
 
-def test_the_open_plan_has_batches_of_ten_minutes_only(ibm: FakeIBM, call: Caller) -> None:
+def test_the_open_plan_has_batches_of_ten_minutes_only(ibm: Service, call: Caller) -> None:
     ibm.settings.plan = "open"
     reply = call("POST", "sessions", {"mode": "dedicated", "backend": BACKEND})
     assert reply.status_code == 400 and first_error(reply)["code"] == 1352
@@ -249,7 +278,7 @@ def test_draining_an_empty_session_closes_it_for_good(call: Caller) -> None:
     assert call("DELETE", f"sessions/{name}/close").status_code == 204
 
 
-def test_draining_lets_queued_jobs_run_and_closes_with_the_last(ibm: FakeIBM, call: Caller) -> None:
+def test_draining_lets_queued_jobs_run_and_closes_with_the_last(ibm: Service, call: Caller) -> None:
     name = call.open()
     ibm.settings.lanes = 1
     jobs = [call.submit(name) for _ in range(3)]
@@ -264,7 +293,7 @@ def test_draining_lets_queued_jobs_run_and_closes_with_the_last(ibm: FakeIBM, ca
     assert session.billed_seconds == call.session(name)["elapsed_time"] == 3.0
 
 
-def test_a_session_drained_while_its_jobs_still_queue_runs_them(ibm: FakeIBM, call: Caller) -> None:
+def test_a_session_drained_while_its_jobs_still_queue_runs_them(ibm: Service, call: Caller) -> None:
     ibm.settings.queue_seconds = 3600
     name = call.open()
     jobs = [call.submit(name) for _ in range(2)]
@@ -278,7 +307,7 @@ def test_a_session_drained_while_its_jobs_still_queue_runs_them(ibm: FakeIBM, ca
     assert call.session(name)["state"] == "closed" and ibm.sessions[name].billed_seconds == pytest.approx(1)
 
 
-def test_close_fails_queued_jobs_and_lets_running_ones_finish(ibm: FakeIBM, call: Caller) -> None:
+def test_close_fails_queued_jobs_and_lets_running_ones_finish(ibm: Service, call: Caller) -> None:
     name = call.open()
     ibm.settings.lanes, ibm.settings.job_seconds = 1, 10
     running, queued = call.submit(name), call.submit(name)
@@ -297,7 +326,7 @@ def test_close_fails_queued_jobs_and_lets_running_ones_finish(ibm: FakeIBM, call
     assert unknown.status_code == 404 and "unknown" in first_error(unknown)["message"]
 
 
-def test_an_idle_session_goes_inactive_and_comes_back(ibm: FakeIBM, call: Caller) -> None:
+def test_an_idle_session_goes_inactive_and_comes_back(ibm: Service, call: Caller) -> None:
     ibm.settings.queue_seconds = 30
     name = call.open()
     call.submit(name)
@@ -318,7 +347,7 @@ def test_an_idle_session_goes_inactive_and_comes_back(ibm: FakeIBM, call: Caller
     assert [state for state, _ in ibm.sessions[name].transitions] == ["open", "active", "inactive", "active"]
 
 
-def test_a_job_in_time_keeps_the_session_active(ibm: FakeIBM, call: Caller) -> None:
+def test_a_job_in_time_keeps_the_session_active(ibm: Service, call: Caller) -> None:
     name = call.open()
     for _ in range(4):
         call.submit(name)
@@ -326,7 +355,7 @@ def test_a_job_in_time_keeps_the_session_active(ibm: FakeIBM, call: Caller) -> N
     assert [state for state, _ in ibm.sessions[name].transitions] == ["open", "active"]
 
 
-def test_max_ttl_runs_from_the_first_job_and_never_pauses(ibm: FakeIBM, call: Caller) -> None:
+def test_max_ttl_runs_from_the_first_job_and_never_pauses(ibm: Service, call: Caller) -> None:
     name = call.open(max_ttl=300)
     ibm.clock.advance(1000)
     call.submit(name)
@@ -343,7 +372,7 @@ def test_max_ttl_runs_from_the_first_job_and_never_pauses(ibm: FakeIBM, call: Ca
     assert call.job(running)["status"] == "Completed"
 
 
-def test_a_session_never_used_closes_after_half_an_hour(ibm: FakeIBM, call: Caller) -> None:
+def test_a_session_never_used_closes_after_half_an_hour(ibm: Service, call: Caller) -> None:
     name, batch = call.open(), call.open(mode="batch")
     ibm.clock.advance(1799)
     assert call.session(name)["state"] == "open"
@@ -353,7 +382,7 @@ def test_a_session_never_used_closes_after_half_an_hour(ibm: FakeIBM, call: Call
     assert call.session(batch)["state"] == "open"
 
 
-def test_the_transient_states_show_when_asked_for(ibm: FakeIBM, call: Caller) -> None:
+def test_the_transient_states_show_when_asked_for(ibm: Service, call: Caller) -> None:
     ibm.settings.pending_seconds = 2
     name = call.open()
     call.submit(name)
@@ -366,7 +395,7 @@ def test_the_transient_states_show_when_asked_for(ibm: FakeIBM, call: Caller) ->
     assert call.session(name)["state"] == "closed"
 
 
-def test_a_batch_is_billed_for_qpu_time_only(ibm: FakeIBM, call: Caller) -> None:
+def test_a_batch_is_billed_for_qpu_time_only(ibm: Service, call: Caller) -> None:
     name = call.open(mode="batch")
     for _ in range(7):
         call.submit(name)
@@ -403,7 +432,7 @@ def test_submit_refuses(call: Caller, fields: dict[str, Any], status: int) -> No
     assert reply.status_code == status and first_error(reply)["message"]
 
 
-def test_a_job_from_submit_to_results(ibm: FakeIBM, call: Caller) -> None:
+def test_a_job_from_submit_to_results(ibm: Service, call: Caller) -> None:
     name = call.open()
     reply = call(
         "POST",
@@ -437,7 +466,8 @@ def test_a_job_from_submit_to_results(ibm: FakeIBM, call: Caller) -> None:
     assert old["usage"]["quantum_seconds"] == pytest.approx(1)
 
 
-def test_jobs_that_end_badly(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_jobs_that_end_badly(ibm: Service, call: Caller) -> None:
     ibm.next_jobs([Outcome("Failed", "not ISA", 1517), Outcome(seconds=50), Outcome("Cancelled")])
     failed, late, cancelled = call.submit(), call.submit(cost=5), call.submit()
     ibm.clock.advance(60)
@@ -450,7 +480,7 @@ def test_jobs_that_end_badly(ibm: FakeIBM, call: Caller) -> None:
     assert call("GET", f"jobs/{cancelled}/results").status_code == 204
 
 
-def test_cancel_delete_and_tags(ibm: FakeIBM, call: Caller) -> None:
+def test_cancel_delete_and_tags(ibm: Service, call: Caller) -> None:
     job = call.submit()
     assert call("DELETE", f"jobs/{job}").status_code == 409
     assert call("PUT", f"jobs/{job}/tags", {"tags": ["x", "y"]}).status_code == 204
@@ -462,7 +492,7 @@ def test_cancel_delete_and_tags(ibm: FakeIBM, call: Caller) -> None:
     assert call("GET", f"jobs/{job}").status_code == 404
 
 
-def test_private_results_are_read_once(ibm: FakeIBM, call: Caller) -> None:
+def test_private_results_are_read_once(ibm: Service, call: Caller) -> None:
     job = call.submit(private=True)
     ibm.clock.advance(1)
     assert "params" not in call.job(job)
@@ -470,7 +500,7 @@ def test_private_results_are_read_once(ibm: FakeIBM, call: Caller) -> None:
     assert call("GET", f"jobs/{job}/results").status_code == 204
 
 
-def test_listing_jobs(ibm: FakeIBM, call: Caller) -> None:
+def test_listing_jobs(ibm: Service, call: Caller) -> None:
     name = call.open()
     ibm.settings.lanes = 1
     jobs = [call.submit(name, tags=["all", str(number)]) for number in range(4)]
@@ -490,7 +520,7 @@ def test_listing_jobs(ibm: FakeIBM, call: Caller) -> None:
 # -- workloads -----------------------------------------------------------------------------------------------
 
 
-def test_workloads_page_by_cursor_oldest_first(ibm: FakeIBM, call: Caller) -> None:
+def test_workloads_page_by_cursor_oldest_first(ibm: Service, call: Caller) -> None:
     names = [call.open() for _ in range(23)]
     seen: list[str] = []
     cursor: dict[str, str] = {}
@@ -509,7 +539,8 @@ def test_workloads_page_by_cursor_oldest_first(ibm: FakeIBM, call: Caller) -> No
     assert call("GET", "workloads?limit=51").status_code == 400
 
 
-def test_workloads_filter_by_repeated_keys(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_workloads_filter_by_repeated_keys(ibm: Service, call: Caller) -> None:
     other = ibm.add_session(user="other", age=3600, state="active")
     opened, active, drained, closed = (call.open() for _ in range(4))
     batch = call.open(mode="batch")
@@ -534,7 +565,7 @@ def test_workloads_filter_by_repeated_keys(ibm: FakeIBM, call: Caller) -> None:
     assert (item["mode"], item["status"], item["accepting_jobs"]) == ("session", "in_progress", True)
 
 
-def test_devices_instance_and_usage(ibm: FakeIBM, call: Caller) -> None:
+def test_devices_instance_and_usage(ibm: Service, call: Caller) -> None:
     device = call("GET", "backends?fields=wait_time_seconds").json()["devices"][0]
     assert device["name"] == BACKEND and device["wait_time_seconds"]["p50"] == 0
     assert call("GET", f"backends/{BACKEND}/status").json()["length_queue"] == 0
@@ -548,10 +579,28 @@ def test_devices_instance_and_usage(ibm: FakeIBM, call: Caller) -> None:
     assert call("GET", f"accounts/{account}").json()["plans"][0]["interactive_ttl"] == 60
 
 
+def test_devices_in_all_states_are_listed_as_ibm_lists_them(ibm: Service, call: Caller) -> None:
+    ibm.settings.backends = devices_in_all_states()
+    ibm.settings.usage_before = 35_990.0
+    listed = {
+        each["name"]: each for each in call("GET", "backends?fields=wait_time_seconds").json()["devices"]
+    }
+    states = {name: device["status"]["name"] for name, device in listed.items()}
+    assert set(states.values()) == {"online", "paused", "offline"}
+    assert listed["ibm_kingston"]["wait_time_seconds"]["average"] == 420
+    assert listed["ibm_marrakesh"]["wait_time_seconds"] is None
+    assert listed["ibm_kingston"]["processor_type"]["family"] == "Heron"
+    assert listed["ibm_simulator"]["is_simulator"] and not listed["ibm_fez"]["is_simulator"]
+    assert listed["mock_fez"]["performance_metrics"]["two_q_error_median"]["value"] is None
+    used = call("GET", "instances/usage").json()
+    assert used["usage_limit_seconds"] - used["usage_consumed_seconds"] == 10
+
+
 # -- faults --------------------------------------------------------------------------------------------------
 
 
-def test_a_scripted_status_before_or_after_the_work(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_a_scripted_status_before_or_after_the_work(ibm: Service, call: Caller) -> None:
     after = Fault("POST", "/v1/sessions", status=504, phase="after")
     ibm.script(after, Fault("POST", "/v1/sessions", status=429, headers={"Retry-After": "3"}, skip=1))
     body = {"mode": "dedicated", "backend": BACKEND}
@@ -562,16 +611,18 @@ def test_a_scripted_status_before_or_after_the_work(ibm: FakeIBM, call: Caller) 
     assert ibm.requests("POST", "/v1/sessions")[0].fault == "status 504 (after the work)"
 
 
+@only_the_fake
 @pytest.mark.parametrize("phase", ["before", "after"])
 @pytest.mark.parametrize("how", [True, "rst"])
-def test_a_dropped_reply(ibm: FakeIBM, call: Caller, phase: Any, how: Any) -> None:
+def test_a_dropped_reply(ibm: Service, call: Caller, phase: Any, how: Any) -> None:
     ibm.script(Fault("POST", "/v1/sessions", drop=how, phase=phase))
     with pytest.raises(httpx.ReadError if how == "rst" else httpx.RemoteProtocolError):
         call("POST", "sessions", {"mode": "dedicated", "backend": BACKEND})
     assert len(ibm.sessions) == (phase == "after") and ibm.journal[-1].status is None
 
 
-def test_replies_that_are_not_what_they_should_be(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_replies_that_are_not_what_they_should_be(ibm: Service, call: Caller) -> None:
     def spoiled(**kind: Any) -> httpx.Response:
         ibm.script(Fault("GET", "/v1/backends", **kind))
         return call("GET", "backends")
@@ -590,7 +641,8 @@ def test_replies_that_are_not_what_they_should_be(ibm: FakeIBM, call: Caller) ->
     assert ibm.api_key not in spoiled(echo=True).text and ibm.crn in ibm.journal[-1].headers["service-crn"]
 
 
-def test_error_shapes_and_echo(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_error_shapes_and_echo(ibm: Service, call: Caller) -> None:
     shapes: dict[str, Any] = {
         "errors": lambda body: body["errors"][0]["message"],
         "singular": lambda body: body["error"]["message"],
@@ -610,7 +662,8 @@ def test_error_shapes_and_echo(ibm: FakeIBM, call: Caller) -> None:
         Fault()
 
 
-def test_twenty_callers_at_once(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_twenty_callers_at_once(ibm: Service, call: Caller) -> None:
     ibm.script(Fault("POST", "/v1/sessions", drop="rst", phase="after", times=10))
     body = {"mode": "dedicated", "backend": BACKEND}
 
@@ -625,7 +678,8 @@ def test_twenty_callers_at_once(ibm: FakeIBM, call: Caller) -> None:
     assert len(ibm.sessions) == 20 == len({session.created for session in ibm.sessions.values()})
 
 
-def test_delays_and_drips(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_delays_and_drips(ibm: Service, call: Caller) -> None:
     ibm.script(Fault(delay=0.05), Fault("GET", "/v1/versions", drip=0.0005, drip_headers=True))
     began = time.monotonic()
     assert call("GET", "versions").status_code == 200
@@ -643,7 +697,8 @@ def test_delays_and_drips(ibm: FakeIBM, call: Caller) -> None:
 # -- the server ----------------------------------------------------------------------------------------------
 
 
-def test_it_stops_at_once_and_comes_back_on_its_port(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_it_stops_at_once_and_comes_back_on_its_port(ibm: Service, call: Caller) -> None:
     name = call.open()
     ibm.script(Fault("GET", "/v1/versions", drip=5), Fault("GET", "/v1/backends", delay=60))
     waiting = [threading.Thread(target=_swallow, args=(call, path)) for path in ("versions", "backends")]
@@ -667,7 +722,8 @@ def _swallow(call: Caller, path: str) -> None:
         httpx.get(f"{call.ibm.url}/v1/{path}", headers=call.headers, timeout=30)
 
 
-def test_one_connection_serves_many_requests_without_stalls(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_one_connection_serves_many_requests_without_stalls(ibm: Service, call: Caller) -> None:
     name = call.open()
     began = time.monotonic()
     for _ in range(100):
@@ -676,7 +732,8 @@ def test_one_connection_serves_many_requests_without_stalls(ibm: FakeIBM, call: 
     assert ibm.connections == 1
 
 
-def test_the_state(ibm: FakeIBM, call: Caller) -> None:
+@only_the_fake
+def test_the_state(ibm: Service, call: Caller) -> None:
     name = call.open()
     for _ in range(2):
         call.submit(name, tags=["point-1"])

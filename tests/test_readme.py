@@ -214,5 +214,19 @@ def test_the_picture_is_what_its_script_draws():
     assert (ROOT / "docs" / "session-life.svg").read_text() == script["draw"]()
 
 
+def test_the_emulators_page_has_the_readmes_five_commands():
+    [commands] = re.findall(r"^```sh\n(pip install .*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)[
+        :1
+    ]
+    assert len(commands.splitlines()) == 5
+    assert commands in (ROOT / "docs" / "emulator.md").read_text()
+
+
+def test_every_example_is_in_the_gallery():
+    gallery = (ROOT / "docs" / "examples.md").read_text()
+    files = sorted(path.name for path in (ROOT / "example_dags").glob("*.py"))
+    assert [name for name in files if f"](../example_dags/{name})" not in gallery] == []
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120

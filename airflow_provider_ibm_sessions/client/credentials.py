@@ -125,6 +125,7 @@ class Credentials:
         ``proxy.reveal()`` is its value.
     :param verify: True, False (do not check certificates), or the path of a file of CA certificates.
     :param timeout: Seconds that one request may take, from connecting to the last byte of its response.
+    :param emulator: True if they are an emulator's. Changes no request: reports and links tell of it.
     :raises ConfigurationError: Naming the field that is wrong and what is allowed.
     """
 
@@ -137,6 +138,7 @@ class Credentials:
     proxy: Secret | None = field(repr=False)
     verify: bool | str
     timeout: float
+    emulator: bool
 
     def __init__(
         self,
@@ -149,6 +151,7 @@ class Credentials:
         proxy: str | Secret | None = None,
         verify: bool | str = True,
         timeout: float = DEFAULT_TIMEOUT,
+        emulator: bool | str = False,
     ) -> None:
         key = api_key.reveal() if isinstance(api_key, Secret) else api_key
         proxy_url = proxy.reveal() if isinstance(proxy, Secret) else proxy
@@ -171,9 +174,11 @@ class Credentials:
             "proxy": None if proxy_url is None else Secret(_proxy_url(proxy_url)),
             "verify": verify,
             "timeout": validate_seconds(timeout, "timeout", at_most=MAX_TIMEOUT),
+            "emulator": validate_bool(emulator, "emulator"),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        self._check_emulator()
         self._check_plain_http()
         self._warn_of_risks()
 
@@ -199,6 +204,14 @@ class Credentials:
     def region(self) -> str:
         """Return the region of the instance, from its CRN."""
         return self.crn.split(":")[5]
+
+    def _check_emulator(self) -> None:
+        """Refuse to call IBM's own host an emulator: its jobs are billed."""
+        if self.emulator and f".{urlsplit(self.url).hostname}".endswith(_IBM_DOMAIN):
+            raise ConfigurationError(
+                "emulator must be false, or host the emulator's address: jobs at IBM's host are billed",
+                field="emulator",
+            )
 
     def _check_plain_http(self) -> None:
         """Refuse a proxy that would read the API key or a token: plain http is not tunnelled through it."""

@@ -1,34 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What IBM's error codes mean, and what a person can do about them."""
+"""What a person can do about IBM's error codes, and what they mean."""
 
 from __future__ import annotations
 
 from typing import Final
 
+_UNREADABLE_CRN: Final = "Copy the connection's crn again from the instance's page: IBM cannot read it"
+
 ERROR_HINTS: Final[dict[str, str]] = {
-    "1217": (
-        "The session closed before the job ran. Raise max_ttl, or submit the session's jobs with less "
-        "time between "
-        "them"
-    ),
-    "1233": "The QPU is reserved for somebody else now. Try again later, or choose another backend",
-    "1241": "IBM cannot read the connection's crn. Copy it again from the instance's page",
+    "1217": "Raise max_ttl, or submit with less time between the jobs: the session closed before the job ran",
+    "1233": "Try again later, or choose another backend: the QPU is reserved for somebody else now",
+    "1241": _UNREADABLE_CRN,
     "1279": (
-        "This host does not know the crn. Its region decides the host, and its account must be the key's: "
-        "check "
-        "both in the connection"
+        "Check crn and host of the connection: the host does not know this crn, because it is another "
+        "region's or another account's than the key"
     ),
-    "1305": "The job ran longer than its maximum execution time. Raise cost, or split the job",
-    "1348": "IBM cannot read the connection's crn. Copy it again from the instance's page",
-    "1352": "The Open plan has no dedicated sessions: use mode='batch', or an instance of a paid plan",
+    "1305": "Raise cost, or split the job: it ran longer than its maximum execution time",
+    "1348": _UNREADABLE_CRN,
+    "1352": "Use mode='batch', or an instance of a paid plan: the Open plan has no dedicated sessions",
     "1517": (
-        "A circuit uses an instruction that the QPU does not have. Transpile it for this backend, and "
-        "keep rzz "
-        "angles within [0, pi/2]"
+        "Transpile the circuits for this backend: one uses an instruction that the QPU does not have, or rzz "
+        "with an angle outside of [0, pi/2]"
     ),
-    "1519": "Fractional gates do not go with twirling. Switch one of them off",
-    "1999": "IBM has an outage for maintenance, which is not billed in job and batch mode. Try again later",
-    "5302": "The job's input or its results are too large. Split the job",
-    "9999": "An internal error of IBM's, which is not billed in job and batch mode. Try again",
+    "1519": "Switch off twirling or fractional gates: they do not go together",
+    "1999": "Try again later: IBM is down for maintenance, which is not billed in job and batch mode",
+    "5302": "Split the job: its input or its results are too large",
+    "9999": "Try again: it is an internal error of IBM's, which is not billed in job and batch mode",
 }
-"""By code. Sources: IBM's registry of error codes, and third parties' records of live calls."""
+"""
+By code, the remedy first: Airflow's list of log lines shows 100 characters.
+
+Sources: IBM's registry of error codes, and third parties' records of live calls.
+"""

@@ -24,7 +24,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     discard_previous_run,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators.base import SessionOwnerOperator
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
 
     def take_session(self, context: Context, session: Session) -> None:
         """Take hold of an open session, and show its link while the function runs."""
-        IBMQuantumSessionLink.persist(context, session.id)
+        IBMQuantumSessionLink.persist(context, self.hook.console_url(session.id))
         super().take_session(context, session)
 
     def _call(self, context: Context, session: Session, backend: str) -> Any:
@@ -134,7 +134,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         except IBMQuantumError as error:
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="return_value", value=returned)
-            raise AirflowFailException(f"{error}. Close it at {console_url(session_id)}") from error
+            raise AirflowFailException(f"{error}. Close it at {self.hook.console_url(session_id)}") from error
 
 
 def ibm_quantum_session_task(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from .pages import Pages
 from .server import Exchange, Server
@@ -18,6 +18,7 @@ from .simulation.simulator import Simulator
 
 if TYPE_CHECKING:
     from .service.requests import Request
+    from .service.runner import JobRunner
 
 DEFAULT_PORT: Final = 8717
 IDENTITY: Final = Identity(
@@ -45,6 +46,8 @@ class Emulator:
         speed: float = 1.0,
         seed: int | None = None,
         workers: int = 1,
+        clock: Clock | None = None,
+        runner: JobRunner | None = None,
     ) -> None:
         """
         Take the settings; nothing runs before ``start``.
@@ -54,24 +57,32 @@ class Emulator:
             running times and bills are in emulated seconds; tokens live in real time.
         :param seed: Seed of the simulations; None: other results each time.
         :param workers: Processes that compute jobs.
+        :param clock: For tests: a clock that they move, for tokens as well.
+        :param runner: For tests: computes jobs in place of a simulator.
         """
         self.port = port
         self.settings = settings or Settings()
-        self.clock = Clock(speed=speed)
-        self._seed, self._worker_count = seed, workers
+        self.clock = clock or Clock(speed=speed)
+        self._token_clock = clock or Clock()
+        self._seed, self._worker_count, self._runner = seed, workers, runner
         self._simulator: Simulator | None = None
         self._server: Server | None = None
 
     def start(self) -> Self:
         """Listen, and load Qiskit in the background."""
-        self._simulator = simulator = Simulator(workers=self._worker_count, seed=self._seed)
-        self.service = QuantumService(self.settings, self.clock, IDENTITY, simulator, token_clock=Clock())
-        simulator.on_outcome = self.service.resolve
+        if self._runner is None:
+            self._simulator = Simulator(workers=self._worker_count, seed=self._seed)
+        runner = self._runner or cast("JobRunner", self._simulator)
+        self.service = QuantumService(
+            self.settings, self.clock, IDENTITY, runner, token_clock=self._token_clock
+        )
+        if self._simulator is not None:
+            self._simulator.on_outcome = self.service.resolve
         self._pages = Pages(self.service)
         try:
             self._server = Server(self.port, self._answer)
         except OSError:
-            simulator.close()
+            self.stop()
             raise
         self.port = self._server.server_port
         return self

@@ -52,6 +52,7 @@ def credentials_from_connection(connection: Connection) -> Credentials:
             proxy=extra.get("proxy"),
             verify=_verify(extra.get("verify", True)),
             timeout=_number(extra.get("timeout", DEFAULT_TIMEOUT)),
+            emulator=extra.get("emulator", False),
         )
     except ConfigurationError as error:
         name = _FORM_NAMES.get(error.field or "")
@@ -78,8 +79,9 @@ def check_connection(credentials: Credentials) -> tuple[bool, str]:
     authenticated.join(CHECK_DEADLINE)
     if authenticated.error is None and authenticated.result is not None:
         names = sorted(backend.name for backend in authenticated.result)
+        kind = "This is an emulator. " if credentials.emulator else ""
         return True, (
-            f"The API key and the CRN are accepted. Region {credentials.region}, {len(names)} QPU(s)"
+            f"{kind}The API key and the CRN are accepted. Region {credentials.region}, {len(names)} QPU(s)"
             f"{': ' if names else ''}{', '.join(names[:10])}"
         )
     public.join(CHECK_TIMEOUT / 4)

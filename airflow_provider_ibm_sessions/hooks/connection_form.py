@@ -47,6 +47,11 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         "description": f"Seconds one request may take; {DEFAULT_TIMEOUT:g} if left empty.",
         "schema": {"type": ["number", "null"], "minimum": 1},
     },
+    "emulator": {
+        "label": "Emulator",
+        "description": "The host is an emulator: reports say so, and links lead to its own pages.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
 }
 """The form's own fields, in JSON Schema, as Airflow 3.2+ reads them from the provider's metadata."""
 

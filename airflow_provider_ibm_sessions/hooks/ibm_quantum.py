@@ -233,7 +233,7 @@ class IBMQuantumHook(BaseHook):
         if context := _current_context():
             owner = SessionOwner.of(context, self.ibm_quantum_conn_id, dag_run_scoped=dag_run_scoped)
             signed = owner.signed(session_id, self.credentials.api_key.reveal())
-            VariableSessionRegistry(context).register(session_id, signed)
+            VariableSessionRegistry(context).register(session_id, signed, self.console_url(session_id))
 
     def get_session(self, session_id: str) -> Session:
         """Read a session."""
@@ -279,7 +279,7 @@ class IBMQuantumHook(BaseHook):
         except IBMQuantumError as error:
             session = self._drain_after_failure(session_id)
             if session is None or not session.is_closed:
-                error.message += f". Session {session_id} may still be open: {console_url(session_id)}"
+                error.message += f". Session {session_id} may still be open: {self.console_url(session_id)}"
                 raise
         if session is not None:
             self.registry.unregister(session_id)
@@ -394,6 +394,17 @@ class IBMQuantumHook(BaseHook):
         return self._client.list_workloads(**filters)
 
     # -- Airflow and Qiskit ----------------------------------------------------------------------
+
+    def console_url(self, workload_id: str = "") -> str:
+        """
+        Return the page of a session or job, without an id that of all: IBM's console, or the emulator's.
+
+        It is IBM's console where the connection cannot be read: the URL is wanted in messages about errors.
+        """
+        try:
+            return console_url(workload_id, self.credentials)
+        except Exception:  # noqa: BLE001  # of Airflow, and of its secrets backend, of any kind
+            return console_url(workload_id)
 
     def test_connection(self) -> tuple[bool, str]:
         """Make a real, authenticated call that costs nothing, and describe its outcome."""

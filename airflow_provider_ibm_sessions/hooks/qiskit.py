@@ -73,6 +73,11 @@ def route_logs() -> None:
         if type(handler) is logging.StreamHandler:
             logger.removeHandler(handler)
     logger.propagate = True
+    # Each service would warn that it uses the connection, and no account that a user has saved.
+    warning = "A saved account will not be used"
+    logging.getLogger(f"{logger.name}.qiskit_runtime_service").addFilter(
+        lambda record: warning not in str(record.msg)
+    )
 
 
 route_logs()

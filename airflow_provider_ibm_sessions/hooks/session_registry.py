@@ -159,11 +159,13 @@ class VariableSessionRegistry:
     def __init__(self, context: Context | None) -> None:
         self._context = context
 
-    def register(self, session_id: str, owner: SessionOwner) -> None:
+    def register(self, session_id: str, owner: SessionOwner, url: str) -> None:
         """
         Register an open session.
 
         A failed write is logged and does not fail the task; the sweep then ignores the session.
+
+        :param url: The session's page, for the log.
         """
         from airflow.providers.common.compat.sdk import Variable
 
@@ -180,7 +182,7 @@ class VariableSessionRegistry:
             "Could not register session %s; the sweep operator will treat it as not opened by this Airflow. "
             "See that a task closes it, or close it at %s",
             session_id,
-            console_url(session_id),
+            url,
         )
 
     def unregister(self, session_id: str) -> None:

@@ -25,7 +25,6 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
 from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner, raise_if_other_connection
 from airflow_provider_ibm_sessions.lifecycle.kill import another_try_is_active
-from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -93,7 +92,7 @@ def open_session(
         if not is_found:  # else another try may have found it as well
             close_quietly(hook, session.id)
         raise
-    log.info("Opened %s session %s: %s", session_args["mode"], session.id, console_url(session.id))
+    log.info("Opened %s session %s: %s", session_args["mode"], session.id, hook.console_url(session.id))
     least = session_args["max_ttl"] - fingerprints(session_args["max_ttl"])
     if session.max_ttl is not None and session.max_ttl < least:
         log.warning(
@@ -161,7 +160,7 @@ def close_quietly(hook: IBMQuantumHook, session_id: str) -> None:
     try:
         hook.close_session(session_id)
     except IBMQuantumError:
-        log.exception("Session %s is still open. Close it at %s", session_id, console_url(session_id))
+        log.exception("Session %s is still open. Close it at %s", session_id, hook.console_url(session_id))
 
 
 def close_and_cancel(
@@ -182,7 +181,7 @@ def close_and_cancel(
     with hook.short_lived_client(single_attempt=fast) as client:
         errors = client.run_flow(flows.close_and_cancel(session_id, job_ids))
     for error in errors:
-        log.error("%s. See %s", error, console_url(session_id) if session_id else CONSOLE_URL)
+        log.error("%s. See %s", error, hook.console_url(session_id or ""))
 
 
 def drain(hook: IBMQuantumHook, session_id: str, *, fast: bool) -> None:
@@ -195,7 +194,7 @@ def drain(hook: IBMQuantumHook, session_id: str, *, fast: bool) -> None:
 
     with hook.short_lived_client(single_attempt=fast) as client:
         for error in client.run_flow(flows.drain(session_id)):
-            log.error("%s. Session %s may accept jobs: %s", error, session_id, console_url(session_id))
+            log.error("%s. Session %s may accept jobs: %s", error, session_id, hook.console_url(session_id))
 
 
 def cancel_job_by_tag(hook: IBMQuantumHook, tag: str, *, fast: bool = False) -> None:
@@ -208,7 +207,7 @@ def cancel_job_by_tag(hook: IBMQuantumHook, tag: str, *, fast: bool = False) -> 
         with hook.short_lived_client(single_attempt=fast) as client:
             _cancel_job_by_tag(hook, tag, client)
     except IBMQuantumError as error:
-        log.error("The job with the tag %s may still run: %s. See %s", tag, error, CONSOLE_URL)  # noqa: TRY400
+        log.error("The job with the tag %s may still run: %s. See %s", tag, error, hook.console_url())  # noqa: TRY400
 
 
 def _cancel_job_by_tag(hook: IBMQuantumHook, tag: str, client: Any = None) -> None:
@@ -236,7 +235,7 @@ def _find_session(hook: IBMQuantumHook, pending: PendingCreate, *, dag_run_scope
     try:
         return hook.find_pending_session(pending, dag_run_scoped=dag_run_scoped)
     except OutcomeUnknownError as error:
-        error.message += f". See in IBM's console whether {pending.backend} has it: {CONSOLE_URL}"
+        error.message += f". See in IBM's console whether {pending.backend} has it: {hook.console_url()}"
         raise
 
 
@@ -258,7 +257,7 @@ def _create_session(
         _close_unanswered(hook, context, pending)
         raise
     except OutcomeUnknownError as error:
-        error.message += f". See in IBM's console whether {pending.backend} has it: {CONSOLE_URL}"
+        error.message += f". See in IBM's console whether {pending.backend} has it: {hook.console_url()}"
         raise
     except IBMQuantumError:
         if not earlier:  # surely no session was opened
@@ -286,4 +285,4 @@ def _close_unanswered(hook: IBMQuantumHook, context: Context, pending: PendingCr
         if found and not _is_left_to_other_try(hook, context, found.id):
             hook.close_session(found.id)
     except IBMQuantumError:
-        log.exception("A session on %s may be open. Look for it at %s", pending.backend, CONSOLE_URL)
+        log.exception("A session on %s may be open. Look for it at %s", pending.backend, hook.console_url())

@@ -22,7 +22,6 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.validation import validate_int, validate_path
 from airflow_provider_ibm_sessions.exceptions import job_error
-from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -135,9 +134,11 @@ class JobResultCollector:
 
     def _report(self, report: dict[str, Any]) -> dict[str, Any]:
         job_id = report["id"]
+        if self._hook.credentials.emulator:
+            report["emulator"] = True
         try:
             if report.get("state") != JobState.COMPLETED:
-                raise job_error(report)
+                raise job_error(report, self._hook.console_url(job_id))
             self._add_results(report)
         except IBMQuantumError as error:
             report["error"] = str(error)
@@ -163,7 +164,7 @@ class JobResultCollector:
             raw = self._hook.job_results(job_id, raw=True)
         if raw is None:
             raise JobFailedError(
-                f"Job {job_id} is completed, but IBM has no results of it: {console_url(job_id)}"
+                f"Job {job_id} is completed, but IBM has no results of it: {self._hook.console_url(job_id)}"
             )
         decoded = decode_results(raw, detail=self._detail)
         report.update(decoded.to_json())

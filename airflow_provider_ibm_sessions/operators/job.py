@@ -29,7 +29,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     discard_previous_run,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
-from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
@@ -221,7 +221,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
     def _take_job(self, context: Context, job: Job) -> None:
         """Link to the job, and cancel it when the task is killed."""
         self.job_id = job.id
-        self.log.info("Submitted job %s: %s", job.id, console_url(job.id))
+        self.log.info("Submitted job %s: %s", job.id, self.hook.console_url(job.id))
         try:
             self.raise_if_killed()
         except TaskSupersededError:
@@ -230,9 +230,9 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
             self.cleanup_on_kill(fast=True)
             raise
         context["ti"].xcom_push(key="job_id", value=job.id)
-        IBMQuantumJobLink.persist(context, job.id)
+        IBMQuantumJobLink.persist(context, self.hook.console_url(job.id))
         if self.session_id:
-            IBMQuantumSessionLink.persist(context, self.session_id)
+            IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
 
     def _finish(self, context: Context, state: TaskState, event: dict[str, Any]) -> dict[str, Any]:
         if self.cancel_on_kill:

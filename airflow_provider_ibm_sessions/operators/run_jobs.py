@@ -26,7 +26,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     get_if_accepting_jobs,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
+from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
 from airflow_provider_ibm_sessions.operators.base import (
     IBMQuantumOperator,
@@ -206,7 +206,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
                 break
         else:
             self.open_session(context, state, session_args)
-        IBMQuantumSessionLink.persist(context, str(self.session_id))
+        IBMQuantumSessionLink.persist(context, self.hook.console_url(str(self.session_id)))
 
     def _submit(self, state: TaskState, index: int, job: dict[str, Any]) -> dict[str, Any]:
         self.raise_if_killed()
@@ -225,7 +225,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             self.log.error("jobs[%d] was refused: %s", index, error)  # noqa: TRY400
             return {"id": None, "error": str(error)}
         self._job_ids.append(submitted.id)
-        self.log.info("Submitted job %s: %s", submitted.id, console_url(submitted.id))
+        self.log.info("Submitted job %s: %s", submitted.id, self.hook.console_url(submitted.id))
         return {"id": submitted.id}
 
     def _clean_up_after_error(self, error: BaseException, state: TaskState) -> None:

@@ -215,7 +215,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
             # What cannot be drained would cost until its max_ttl.
             self.log.warning("Session %s cannot be drained, closing it at once: %s", self.session_id, error)
             return None
-        IBMQuantumSessionLink.persist(context, self.session_id)
+        IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
         return self.wait(time.time() + self.timeout)
 
     def _close(self, session: Session | None = None) -> dict[str, Any] | None:

@@ -50,22 +50,28 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         self.job_id = job_id
         self.session_id = session_id
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
+        self._seen: object = None
 
     def validate(self, context: Context) -> None:
         """Validate the id, and show the link."""
         if (self.job_id is None) == (self.session_id is None):
             raise ConfigurationError("either job_id or session_id must be given", field="job_id")
         if self.job_id is not None:
-            IBMQuantumJobLink.persist(context, validate_id(self.job_id, "job_id"))
+            url = self.hook.console_url(validate_id(self.job_id, "job_id"))
+            IBMQuantumJobLink.persist(context, url)
         if self.session_id is not None:
-            IBMQuantumSessionLink.persist(context, validate_id(self.session_id))
+            url = self.hook.console_url(validate_id(self.session_id))
+            IBMQuantumSessionLink.persist(context, url)
 
     def poll_once(self) -> Any:
         """Poll the jobs."""
         from airflow_provider_ibm_sessions.client.flows import JobSet
 
         progress = self.hook.get_conn().run_flow(JobSet(self._job_ids, self.session_id).poll())
-        self.log.info("%s", progress)
+        seen = (progress.final, progress.session and progress.session.state)
+        if seen != self._seen:
+            self._seen = seen
+            self.log.info("%s", progress)
         return self._result([job.to_json() for job in progress.jobs]) if progress.is_done else None
 
     def result_from_event(self, event: dict[str, Any]) -> Any:
@@ -83,7 +89,11 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         return () if self.job_id is None else (self.job_id,)
 
     def _result(self, jobs: list[dict[str, Any]]) -> Any:
-        errors = [str(job_error(job)) for job in jobs if job.get("state") != JobState.COMPLETED]
+        errors = [
+            str(job_error(job, self.hook.console_url(job["id"])))
+            for job in jobs
+            if job.get("state") != JobState.COMPLETED
+        ]
         if errors and self.on_job_failure == OnJobFailure.FAIL:
             raise JobFailedError(f"{len(errors)} of {len(jobs)} jobs did not complete: {'; '.join(errors)}")
         for error in errors:

@@ -44,7 +44,7 @@ class IBMQuantumSessionSensor(IBMQuantumSensor):
     def validate(self, context: Context) -> None:
         """Validate the id, and show the link."""
         validate_id(self.session_id)
-        IBMQuantumSessionLink.persist(context, self.session_id)
+        IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
 
     def poll_once(self) -> dict[str, Any] | None:
         """Read the session."""

@@ -10,7 +10,6 @@ from typing import Any
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.flows import JobSet, close_and_cancel, drain
 from airflow_provider_ibm_sessions.lifecycle.kill import task_has_finished
-from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
 _STATE_DELAYS = (2.0, 4.0, 8.0, 0.0)
@@ -121,7 +120,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
             return
         async with self.hook.async_short_lived_client() as client:
             for error in await client.run_flow(cleanup):
-                self.log.error("%s. See %s", error, console_url(owned) if owned else CONSOLE_URL)
+                self.log.error("%s. See %s", error, self.hook.console_url(owned or ""))
 
     async def _task_has_finished(self) -> bool | None:
         """Return True if the task is final, False if it is active, None if Airflow does not answer."""

@@ -32,6 +32,7 @@ ALLOWED = {
     "iam_url": "https",
     "verify": "true, false or the path of a readable file of CA certificates",
     "proxy": "a URL such as http://",
+    "emulator": "true or false",
     "timeout": "a number of seconds, above 0 and at most 3600",
 }
 BAD = {
@@ -85,6 +86,7 @@ BAD = {
     "verify": ["", "/no/such/file.pem", ".", None, 1, b"x"],
     "proxy": ["", "proxy.example:3128", "socks5://proxy.example", "http://", "http://proxy.example:x", 7],
     "timeout": [0, -1, True, "30", None, float("nan"), float("inf"), []],
+    "emulator": ["maybe", 2, None, []],
 }
 CASES = [(field, value) for field, values in BAD.items() for value in values]
 

@@ -9,6 +9,7 @@ import pickle
 import pytest
 
 from airflow_provider_ibm_sessions.client import IBMQuantumError, errors
+from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     ConfigurationError,
@@ -23,6 +24,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     SessionClosedError,
     TransportError,
 )
+from airflow_provider_ibm_sessions.exceptions import job_error
 from testing.fake_ibm import Fault
 from tests.client.conftest import ONE_TRY, canned_server, fake_ibm, http
 
@@ -215,3 +217,11 @@ def test_errors_keep_their_facts_when_pickled(kind, again):
 def test_candidates():
     assert OutcomeUnknownError("words").candidates == ()
     assert OutcomeUnknownError("words", candidates=("a",), status=504).candidates == ("a",)
+
+
+@pytest.mark.parametrize("code", sorted(ERROR_HINTS))
+def test_the_remedy_is_read_in_the_first_hundred_characters(code):
+    remedy = ERROR_HINTS[code].partition(":")[0]
+    report = {"id": "d" * 20, "state": "Failed", "reason_code": int(code), "reason": "something of IBM's"}
+    assert remedy in str(job_error(report, "https://page"))[:100]
+    assert remedy in f"Submit a job: {ERROR_HINTS[code]}"[:100]

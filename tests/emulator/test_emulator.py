@@ -204,6 +204,7 @@ class TestPages:
         page = httpx.get(f"{emulator.iam_url}/jobs/{job}").text
         assert "stdgates.inc" in page
         assert "num_bits" in page
+        assert "Counts of pub 0, register pair" in page
         assert job in httpx.get(emulator.iam_url).text
 
     def test_a_private_jobs_page_shows_nothing_of_it(self, emulator, client):

@@ -261,6 +261,11 @@ def test_qiskit_logs_at_its_own_levels_and_not_to_stderr():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_qiskit_does_not_warn_that_it_uses_the_connection(connection, caplog):
+    IBMQuantumHook().qiskit_service()
+    assert "saved account" not in caplog.text
+
+
 def test_a_log_file_that_a_user_has_chosen_is_kept(tmp_path):
     logger = logging.getLogger("qiskit_ibm_runtime")
     file = logging.FileHandler(tmp_path / "log")

@@ -30,6 +30,10 @@ def test_a_plain_airflow_loads_them_all(dagbag):
     }
 
 
+def test_each_describes_itself(dagbag):
+    assert [name for name, dag in dagbag.dags.items() if not dag.doc_md] == []
+
+
 def test_no_example_names_an_account(dagbag):
     for path in EXAMPLES.glob("*.py"):
         assert "crn:" not in path.read_text()

@@ -48,6 +48,17 @@ def test_returns_the_details_of_a_job_that_has_ended(ibm, session, dag, run, way
     assert ibm.requests("GET", f"/v1/jobs/{job_id}/results") == []
 
 
+def test_a_poking_sensor_logs_changes_only(ibm, dag, run, output):
+    ibm.settings.job_seconds = 1.5
+    job_id = submit()
+    with dag:
+        sensor(job_id=job_id)
+    assert run(dag).state == "success"
+    assert len(ibm.requests("GET", f"/v1/jobs/{job_id}")) > 2
+    logged = output()
+    assert logged.count("0 of 1 jobs completed") == logged.count("1 of 1 jobs completed")
+
+
 @ways
 def test_waits_for_all_jobs_of_a_session(session, dag, run, way, output):
     jobs = [submit(session.id) for _ in range(3)]

@@ -69,17 +69,20 @@ class Instance:
             "status": {"name": device.status, "reason": device.reason or _default_reason(device.status)},
             "qubits": device.qubits,
             "queue_length": self._queue_length(name),
-            "processor_type": described.get("processor_type") or {"family": "Heron", "revision": "2"},
-            "clops": {"type": "hardware", "value": described.get("clops_h") or 195_000},
-            "is_simulator": False,
-            "performance_metrics": snapshots.performance_metrics(name),
+            "processor_type": device.processor_type
+            or described.get("processor_type")
+            or {"family": "Heron", "revision": "2"},
+            "clops": {"type": "hardware", "value": device.clops or described.get("clops_h") or 195_000},
+            "is_simulator": device.is_simulator,
+            "performance_metrics": device.performance_metrics or snapshots.performance_metrics(name),
         }
         if not waits:
             return view
-        # The Open plan was seen to get no waiting times.
         wait = self.settings.queue_seconds if device.wait_seconds is None else device.wait_seconds
         times = {"average": wait, "p50": wait, "p95": wait}
-        return view | {"wait_time_seconds": None if self.settings.plan == "open" else times}
+        # The Open plan was seen to get no waiting times.
+        hidden = self.settings.plan == "open" or not device.shows_wait
+        return view | {"wait_time_seconds": None if hidden else times}
 
     def _queue_length(self, name: str) -> int:
         queued = sum(job.backend == name and job.status == "Queued" for job in self.scheduler.jobs.values())

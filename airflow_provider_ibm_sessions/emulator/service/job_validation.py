@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .reason_codes import SESSION_CLOSED
+from .reason_codes import BACKEND_RESERVED, SESSION_CLOSED, reason_of
 from .responses import Response, bad_request, error, not_found
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ def validate_job(body: Any, scheduler: Scheduler, now: float) -> Response | None
         return bad_request("The request body must be a JSON object.")
     if scheduler.limit_reached(now):
         return error(409, "The instance's usage limit has been reached.")
-    return _validate_fields(body, scheduler) or _validate_params(body) or _validate_session(body, scheduler)
+    wrong = _validate_fields(body, scheduler) or _validate_params(body) or _validate_session(body, scheduler)
+    if wrong is None and scheduler.settings.backends[body["backend"]].is_reserved:
+        return error(423, reason_of(BACKEND_RESERVED), BACKEND_RESERVED)
+    return wrong
 
 
 def _validate_fields(body: dict[str, Any], scheduler: Scheduler) -> Response | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 INPUT_INVALID = 1501
 SESSION_CLOSED = 1217
+BACKEND_RESERVED = 1233
 RAN_TOO_LONG = 1305
 NOT_ISA = 1517
 TOO_LARGE = 5302
@@ -19,7 +20,7 @@ _REASONS = {
         "Session has been closed",
         "Raise the session's maximum time, or keep it active with less time between its jobs.",
     ),
-    1233: ("The backend is reserved", "Submit the job again later."),
+    BACKEND_RESERVED: ("The backend is reserved", "Submit the job again later."),
     RAN_TOO_LONG: ("Ran too long", "Raise the job's maximum execution time, or make the job smaller."),
     INPUT_INVALID: ("The program's input is not valid", "Correct the program's parameters."),
     NOT_ISA: (

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 OPEN_MAX_TTL = 600
 PAID_MAX_TTL = 28_800
@@ -24,10 +24,21 @@ class Device:
     status: Literal["online", "paused", "offline"] = "online"
     reason: str | None = None
     """Reason of the status; None: "available" when online, otherwise "maintenance"."""
+    is_reserved: bool = False
+    """Reserved for somebody else for now: jobs are refused with code 1233."""
     queue_length: int = 0
     """Jobs of other users in its queue."""
     wait_seconds: float | None = None
     """Average waiting time; None: the setting ``queue_seconds``."""
+    shows_wait: bool = True
+    """Show waiting times; IBM was seen to send null in their place."""
+    is_simulator: bool = False
+    processor_type: dict[str, Any] | None = None
+    """``family``, ``revision`` and ``segment``; None: those of Qiskit's snapshot."""
+    clops: int | None = None
+    """Circuit layers per second; None: that of Qiskit's snapshot."""
+    performance_metrics: dict[str, Any] | None = None
+    """As in GET /backends; None: computed from the calibration data of Qiskit's snapshot."""
 
 
 def default_devices() -> dict[str, Device]:
