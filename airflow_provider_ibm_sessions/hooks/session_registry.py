@@ -213,6 +213,27 @@ class VariableSessionRegistry:
         text = text or ensure_variable_absent(key)
         return SessionOwner.parse(text) if text else None
 
+    def ids_of_this_task(self) -> list[str]:
+        """
+        Return the sessions that earlier tries of the running task have opened; none before Airflow 3.3.
+
+        :raises AirflowApiUnavailableError: If Airflow does not answer.
+        """
+        if self._context is None:
+            return []
+        this_task, found = SessionOwner.of(self._context, ""), []
+        for session_id in self.list_ids():
+            if _registered_here.get(session_id) == self._context["ti"].id:
+                continue
+            try:
+                owner = self.get_owner(session_id)
+            except ValueError:
+                log.warning("The registry's entry of session %s is unreadable", session_id, exc_info=True)
+                continue
+            if owner is not None and owner.is_same_task(this_task):
+                found.append(session_id)
+        return found
+
     def belongs_to_other_task(self, session_id: str) -> bool:
         """
         Return True if the session is another task's, or one that this try has opened before.

@@ -227,11 +227,10 @@ class JobResultCollector:
         del report["results"]
 
     def _too_large(self, job_id: str) -> str:
-        clear = " and clear the task, which does not run the job again" if self._state.is_durable else ""
         return (
-            f"Set results_path{clear}: with the results of job {job_id}, which is completed, XCom would "
-            f"carry more "
-            f"than {self._storage.threshold} bytes. Or {_how_to_fetch(job_id)}"
+            "Set results_path and clear the task, which does not run the job again: with the results of job "
+            f"{job_id}, which is completed, XCom would carry more than {self._storage.threshold} bytes. Or "
+            f"{_how_to_fetch(job_id)}"
         )
 
 
