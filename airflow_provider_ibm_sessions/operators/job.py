@@ -137,8 +137,6 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         """Report on the job when the trigger has fired."""
         event = event or {}
         self.job_id, self.session_id = (event.get("job_ids") or [None])[0], event.get("resume_data")
-        if self.cancel_on_kill:
-            self.raise_if_killed()
         return self._finish(context, TaskState.load(context, self.task_id), self.settle_event(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
