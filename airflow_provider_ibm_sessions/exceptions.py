@@ -15,7 +15,7 @@ from airflow_provider_ibm_sessions.links import console_url
 
 
 class AirflowApiUnavailableError(IBMQuantumError):
-    """Airflow does not answer what is needed. Nothing was sent to IBM; a retry may get the answer."""
+    """A missing answer of Airflow's. Nothing was sent to IBM; a retry may get the answer."""
 
     retryable = True
 
@@ -28,7 +28,7 @@ class IBMQuantumTaskError(AirflowException):
 
 
 class TaskSupersededError(IBMQuantumTaskError):
-    """A try was killed while another is active: its session and jobs are left to that one."""
+    """The end of a try while another is active: session and jobs are left to that one."""
 
 
 def to_airflow_exception(message: str, *, retryable: bool) -> AirflowException:

@@ -125,7 +125,7 @@ class SessionOwner:
 
 
 class SessionRegistry(Protocol):
-    """The entries, and whether their owners are active."""
+    """Entries of open sessions, and the states of their owners."""
 
     def list_ids(self) -> list[str]:
         """Return the ids of all registered sessions; none before Airflow 3.3, which cannot list them."""
@@ -171,7 +171,7 @@ class VariableSessionRegistry:
         for delay in _WRITE_DELAYS:
             try:
                 Variable.set(PREFIX + session_id, owner.to_json(), "Open session, and its owner")
-            except Exception:
+            except Exception:  # whatever failed, the session is open: the task has to go on
                 log.warning("Could not write the variable of session %s", session_id, exc_info=True)
                 time.sleep(delay)
             else:
@@ -189,7 +189,7 @@ class VariableSessionRegistry:
 
         try:
             Variable.delete(PREFIX + session_id)
-        except Exception:
+        except Exception:  # whatever failed, the session is closed
             log.warning("The variable of session %s could not be deleted", session_id, exc_info=True)
 
     def list_ids(self) -> list[str]:

@@ -24,7 +24,6 @@ from airflow_provider_ibm_sessions.client.validation import (
 )
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
 from airflow_provider_ibm_sessions.hooks.session_registry import (
-    SessionOwner,
     VariableSessionRegistry,
     raise_if_other_connection,
 )
@@ -92,7 +91,7 @@ def open_session(
     try:
         state.save_session(session.id)
     except BaseException as error:
-        if _is_left_to_other_try(hook, context, session.id):
+        if _is_left_to_other_try(context):
             raise TaskSupersededError(f"Another try is active; session {session.id} is left to it") from error
         if not is_found:  # else another try may have found it as well
             close_quietly(hook, session.id)
@@ -331,15 +330,11 @@ def _create_session(
         raise
 
 
-def _is_left_to_other_try(hook: IBMQuantumHook, context: Context, session_id: str) -> bool:
+def _is_left_to_other_try(context: Context) -> bool:
     """Return True if another try is active and may resume the session, since it has not opened one itself."""
     try:
-        if not another_try_is_active(context):
-            return False
-        this_task = SessionOwner.of(context, hook.ibm_quantum_conn_id)
-        others = (hook.registry.get_owner(other) for other in hook.registry.list_ids() if other != session_id)
-        return not any(owner and owner.is_same_task(this_task) for owner in others)
-    except Exception:
+        return another_try_is_active(context) and not VariableSessionRegistry(context).ids_of_this_task()
+    except Exception:  # whatever failed: a session too many costs more than one that the other try reopens
         log.warning("Airflow does not answer whether another try of the task is active", exc_info=True)
         return False
 
@@ -348,7 +343,7 @@ def _close_unanswered(hook: IBMQuantumHook, context: Context, pending: PendingCr
     """Leave no session behind when ``execution_timeout`` strikes while the response is awaited."""
     try:
         found = hook.find_pending_session(pending)
-        if found and not _is_left_to_other_try(hook, context, found.id):
+        if found and not _is_left_to_other_try(context):
             hook.close_session(found.id)
     except IBMQuantumError:
         log.exception("A session on %s may be open. Look for it at %s", pending.backend, CONSOLE_URL)

@@ -187,7 +187,7 @@ class TaskState:
         """Save that no session was opened. A failure is logged: the error of the request is what matters."""
         try:
             self._save(pending_create=None)
-        except Exception:
+        except Exception:  # whatever failed, the request's own error is to be raised
             log.warning(
                 "Could not clear the create request from the task state; the next try will search for a "
                 "session that does not exist",

@@ -144,7 +144,7 @@ class JobResultCollector:
             if error.retryable:
                 report["error"] += f". Job {job_id} is completed; {_how_to_fetch(job_id)}"
                 self.retryable_errors.append(report["error"])
-        except Exception as error:
+        except Exception as error:  # a bug must not take the reports of other jobs with it
             log.exception("The results of job %s could not be decoded", job_id)
             report["error"] = (
                 f"Job {job_id} is completed, but its results could not be decoded ({type(error).__name__}); "
@@ -193,7 +193,7 @@ class JobResultCollector:
         for attempt in range(_SAVE_TRIES):
             try:
                 self._state.save_results(job_id, stored)
-            except Exception:
+            except Exception:  # whatever failed, the results are in this process only
                 log.exception("The results of private job %s could not be stored", job_id)
                 time.sleep(attempt)
             else:
@@ -207,17 +207,16 @@ class JobResultCollector:
         if self._storage.path is not None:
             try:
                 report["results_path"] = self._storage.store(job_id, report["results"])
-            except Exception as error:
-                if not self._is_private(report):
-                    report["error"] = (
-                        f"Job {job_id} is completed, but its results could not be written to results_path "
-                        f"{self._storage.path}: {error}; {_how_to_fetch(job_id)}"
-                    )
-                    self.retryable_errors.append(report["error"])
-                    del report["results"]
-                else:
-                    log.exception("XCom carries the results of private job %s", job_id)
-                return
+            except Exception as error:  # each file system has errors of its own
+                log.exception("The results of job %s could not be written to results_path", job_id)
+                if self._is_private(report):
+                    log.warning("XCom carries the results of private job %s", job_id)
+                    return
+                report["error"] = (
+                    f"Job {job_id} is completed, but its results could not be written to results_path "
+                    f"{self._storage.path}: {error}; {_how_to_fetch(job_id)}"
+                )
+                self.retryable_errors.append(report["error"])
         elif self._is_private(report):
             log.warning("XCom carries all results of private job %s: there is no results_path", job_id)
             return
