@@ -209,7 +209,7 @@ class TaskState:
         try:
             self._save(finished=True, undelivered=list(undelivered))
         except Exception:  # what was paid for is returned all the same; a retry then resumes
-            log.exception("Could not save that the task has finished; clearing it will not start again")
+            log.exception("Could not save that the task has finished; a retry will collect its results again")
 
     def mark_returned(self) -> None:
         """Let the task start again if this process executes it once more, as a user's loop does."""

@@ -212,6 +212,8 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
                 self.session_id = session_id
                 self.log.info("Resuming session %s of an earlier try", session_id)
                 self.hook.register_session(session_id, dag_run_scoped=False)
+                if state.is_lost:
+                    state.save_session(session_id)
                 break
         else:
             self.open_session(context, state, session_args)

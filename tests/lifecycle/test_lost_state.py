@@ -12,6 +12,7 @@ from airflow.sdk import Variable, task
 
 from airflow_provider_ibm_sessions.hooks.airflow_id import VARIABLE
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
@@ -137,6 +138,17 @@ class TestRunJobs:
         assert again.state_of("run") == "up_for_retry"
         assert next_try(again, dag, "run").state_of("run") == "success"
         assert statuses(ibm) == ["Failed", "Completed"]
+
+    def test_an_outcome_that_airflow_has_not_taken_is_collected_again(
+        self, ibm, dag, run, clear, monkeypatch
+    ):
+        run_jobs(deferrable=True, retries=1, **AT_ONCE)
+        first = run(dag)
+        fails_once(monkeypatch, TaskState, "mark_finished", before=False)
+        again = clear(first, dag, "run")
+        assert again.state_of("run") == "up_for_retry"
+        assert next_try(again, dag, "run").state_of("run") == "success"
+        assert len(posts(ibm)) == 3
 
     @pytest.mark.parametrize("jobs", [[sampler_job(5)], [sampler_job(cost=-1)]], ids=["other", "wrong"])
     def test_what_ran_with_other_input_is_ended(self, ibm, dag, run, monkeypatch, jobs):
