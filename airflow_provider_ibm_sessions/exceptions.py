@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class AirflowApiUnavailableError(IBMQuantumError):
-    """Airflow does not answer what is needed. Nothing was sent to IBM; a retry may get the answer."""
+    """A missing answer of Airflow's. Nothing was sent to IBM; a retry may get the answer."""
 
     retryable = True
 
@@ -30,7 +30,7 @@ class IBMQuantumTaskError(AirflowException):
 
 
 class TaskSupersededError(IBMQuantumTaskError):
-    """A try was killed while another is active: its session and jobs are left to that one."""
+    """The end of a try while another is active: session and jobs are left to that one."""
 
 
 def to_airflow_exception(message: str, *, retryable: bool) -> AirflowException:

@@ -38,6 +38,28 @@ def run_jobs(**kwargs: Any) -> IBMQuantumRunJobsOperator:
     return IBMQuantumRunJobsOperator(**{**defaults, **kwargs})
 
 
+def dies(monkeypatch: Any, owner: type, name: str, *, at: int = 1, before: bool = True) -> None:
+    """Let the worker vanish once, before or after the method's ``at``-th work: it gets to nothing else."""
+    original, clean_up, calls = getattr(owner, name), IBMQuantumRunJobsOperator._clean_up_after_error, []
+    killed = RuntimeError("as if it were killed")
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if before and len(calls) == at:
+            raise killed
+        result = original(*args, **kwargs)
+        if len(calls) == at:
+            raise killed
+        return result
+
+    def clean_up_unless_killed(self: Any, error: BaseException, state: Any) -> None:
+        if error is not killed:
+            clean_up(self, error, state)
+
+    monkeypatch.setattr(owner, name, method)
+    monkeypatch.setattr(IBMQuantumRunJobsOperator, "_clean_up_after_error", clean_up_unless_killed)
+
+
 @task
 def own(session_ids: list[str], dag_run_scoped: bool = True, conn_id: str = "ibm_quantum_default") -> None:
     """Register the sessions as opened by this task, and leave them open."""

@@ -70,4 +70,4 @@ def submit_job(ibm: FakeIBM, session_id: str) -> str:
 def share_fingerprint(monkeypatch: Any) -> None:
     """Let all tasks ask for the same max_ttl, as strangers may."""
     hook = "airflow_provider_ibm_sessions.hooks.ibm_quantum"
-    monkeypatch.setattr(f"{hook}._max_ttl_with_fingerprint", lambda _, max_ttl: (max_ttl - 7, True))
+    monkeypatch.setattr(f"{hook}.max_ttl_with_fingerprint", lambda _, max_ttl: (max_ttl - 7, True))

@@ -41,7 +41,7 @@ def hook_from_database(conn_id: str) -> IBMQuantumHook:
                 connection = backend.get_connection(conn_id=conn_id)
         except AirflowApiUnavailableError:
             raise
-        except Exception as error:
+        except Exception as error:  # each secrets backend has errors of its own
             reason = f"{type(backend).__name__} failed: {type(error).__name__}"
             raise AirflowApiUnavailableError(f"Connection '{conn_id}': {reason}") from error
         if connection:

@@ -50,7 +50,7 @@ class OnJobFailure(StrEnum):
 
 
 class ResultDetail(StrEnum):
-    """What a report holds of a job's results: counts, the bits of each shot beside them, or IBM's body."""
+    """Part of a job's results in a report: counts, the bits of each shot beside them, or IBM's body."""
 
     COUNTS = "counts"
     MEMORY = "memory"

@@ -58,7 +58,7 @@ _ERROR_KEYS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What an error response says, whatever its shape."""
+    """Content of an error response, whatever its shape."""
 
     message: str
     code: str | None = None

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """
-    How long and how often to try.
+    Limits on the time and the number of attempts.
 
     :param max_elapsed: Seconds from the first attempt during which another may start. 0: one attempt only.
     :param initial_backoff: Upper bound in seconds of the first delay; each further bound is twice the last.

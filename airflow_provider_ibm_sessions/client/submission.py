@@ -9,10 +9,11 @@ process is, its retry asks first.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.errors import (
@@ -99,23 +100,36 @@ def resume_job(client: IBMQuantumClient, tag: str) -> Job | None:
     return _keep_oldest(client, _valid_jobs(client, _validate_tag(tag)))
 
 
-def resume_jobs(client: IBMQuantumClient, tags: Sequence[str], session_id: str | None) -> dict[str, Job]:
+class ResumedJob(NamedTuple):
     """
-    Return the jobs that an earlier process has submitted under these tags, by tag.
+    The last submission of a job by earlier processes.
+
+    :param tag: The tag that it has, or that the next submission gets.
+    :param job: None if the job is to be submitted.
+    """
+
+    tag: str
+    job: Job | None
+
+
+def resume_jobs(
+    client: IBMQuantumClient,
+    tags: Sequence[str],
+    session_id: str | None = None,
+    is_repeated: Callable[[Job], bool] = lambda _: False,
+) -> dict[str, ResumedJob]:
+    """
+    Return the last submission under each of these tags.
+
+    A job that has failed can be submitted again, under its tag with a number: ``<tag>-1``, ``<tag>-2``.
 
     :param session_id: The session that most were submitted to, if it is known: one list for all of its
         jobs. Tags that it does not have are looked up one by one, as each failed try may have left some
         in a session of its own.
+    :param is_repeated: Tells of a job that has failed whether it is to be submitted again, or was already.
     """
-    by_tag: dict[str, list[Job]] = {}
-    for job in client.list_jobs(session_id=session_id) if session_id is not None else ():
-        for tag in set(job.tags or ()).intersection(tags):
-            if not job.is_void:
-                by_tag.setdefault(tag, []).append(job)
-    found = {
-        tag: _keep_oldest(client, by_tag[tag]) if tag in by_tag else resume_job(client, tag) for tag in tags
-    }
-    return {tag: job for tag, job in found.items() if job is not None}
+    jobs = _JobsByTag(client, session_id)
+    return {tag: _last_submission(jobs, tag, is_repeated) for tag in tags}
 
 
 def validate_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
@@ -173,6 +187,47 @@ def _validate_tag(tag: object) -> str:
     raise ConfigurationError(
         f"tag must be a string of 1 to {MAX_TAG_LENGTH} characters, got {short_repr(tag)}", field="tag"
     )
+
+
+class _JobsByTag:
+    """The valid jobs of a session by their tags; those of other sessions are looked up when asked for."""
+
+    def __init__(self, client: IBMQuantumClient, session_id: str | None) -> None:
+        self._client = client
+        self._by_tag: dict[str, list[Job]] = {}
+        if session_id is not None:
+            self._read_session(session_id)
+
+    def oldest(self, tag: str) -> Job | None:
+        """Return the oldest job with this tag, and cancel the others."""
+        if tag not in self._by_tag:
+            jobs = self._by_tag[tag] = _valid_jobs(self._client, _validate_tag(tag))
+            # Where one is, others are: most lie in the same session.
+            for session_id in dict.fromkeys(job.session_id for job in jobs if job.session_id):
+                self._read_session(session_id)
+        return _keep_oldest(self._client, self._by_tag[tag])
+
+    def _read_session(self, session_id: str) -> None:
+        found: dict[str, list[Job]] = {}
+        for job in self._client.list_jobs(session_id=session_id):
+            for tag in set(job.tags or ()).difference(self._by_tag):
+                if not job.is_void:
+                    found.setdefault(tag, []).append(job)
+        self._by_tag.update(found)
+
+
+def _last_submission(jobs: _JobsByTag, tag: str, is_repeated: Callable[[Job], bool]) -> ResumedJob:
+    last: ResumedJob | None = None
+    for number in itertools.count():
+        name = f"{tag}-{number}" if number else tag
+        job = jobs.oldest(name)
+        if job is None:
+            break
+        is_spent = is_repeated(job)
+        if not is_spent and (job.is_completed or not job.is_final):
+            return ResumedJob(name, job)
+        last = None if is_spent else ResumedJob(name, job)
+    return last or ResumedJob(name, None)
 
 
 def _valid_jobs(client: IBMQuantumClient, tag: str) -> list[Job]:

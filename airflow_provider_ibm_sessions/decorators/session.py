@@ -22,6 +22,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     close_if_known,
     close_quietly,
     discard_previous_run,
+    end_unrecorded_sessions,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
@@ -94,7 +95,8 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
             if state.input_has_changed(session_args):
                 discard_previous_run(self.hook, state)
             state.resume_or_start(session_args)
-            if state.is_resumed and (before := state.session_id):
+            end_unrecorded_sessions(self.hook, context, state)
+            if state.is_resumed and not state.is_finished and (before := state.session_id):
                 self.log.info("Closing session %s of the last try: the function is called again", before)
                 close_and_cancel(self.hook, before)
                 close_if_known(self.hook, before)
@@ -105,7 +107,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
                 close_quietly(self.hook, session.id)
                 raise
         self._drain(context, session.id, returned)
-        state.mark_finished(clear_collects=False)
+        state.mark_finished()
         return returned
 
     def take_session(self, context: Context, session: Session) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials from an Airflow connection, the connection test, and Airflow's masking of secrets."""
+"""Credentials from a connection or the environment, the connection test, and Airflow's masking of secrets."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,17 +12,23 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import httpx
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_ibm_sessions.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import (
     DEFAULT_API_VERSION,
     DEFAULT_IAM_URL,
     DEFAULT_TIMEOUT,
+    ENV_API_KEY,
+    ENV_CRN,
     Credentials,
 )
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError, TransportError
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY
 from airflow_provider_ibm_sessions.client.validation import validate_bool
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_connection_absent, has_secrets_backend
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -60,6 +67,32 @@ def credentials_from_connection(connection: Connection) -> Credentials:
         raise ConfigurationError(
             f"Connection '{connection.conn_id}'{hint}: {error.message}", field=error.field
         ) from None
+
+
+def credentials_without_connection(conn_id: str) -> Credentials:
+    """
+    Return the environment's credentials, where Airflow has found no connection.
+
+    They stand in for the default connection only. In an Airflow of several teams they stand in for none: all
+    teams have the same environment, and one must not pay for another.
+
+    :raises ConfigurationError: If the environment has nothing for this connection id, either.
+    :raises AirflowApiUnavailableError: If the connection may only be out of reach.
+    """
+    ensure_connection_absent(conn_id)
+    missing = f"There is no Airflow connection '{conn_id}'"
+    if conn_id == DEFAULT_CONN_ID:
+        has_env = bool(os.environ.get(ENV_API_KEY) or os.environ.get(ENV_CRN))
+        if not has_env:
+            missing += f", and neither {ENV_API_KEY} nor {ENV_CRN} is set in the environment"
+        elif conf.getboolean("core", "multi_team", fallback=False):
+            missing += f". Add it to the team: with [core] multi_team, {ENV_API_KEY} is used for no team"
+        else:
+            mask_secret(os.environ.get(ENV_API_KEY, ""))
+            return Credentials.from_env()
+    if has_secrets_backend():
+        raise AirflowApiUnavailableError(f"{missing}, or the secrets backend does not answer")
+    raise ConfigurationError(missing, field="ibm_quantum_conn_id") from None
 
 
 def check_connection(credentials: Credentials) -> tuple[bool, str]:

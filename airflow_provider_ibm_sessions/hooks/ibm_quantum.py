@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.auth import on_new_token
-from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN, Credentials
+from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.enums import PENDING_CLOSED, SessionMode
 from airflow_provider_ibm_sessions.client.errors import (
     USER_ACTION_REQUIRED,
@@ -29,12 +27,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     OutcomeUnknownError,
     ServerError,
 )
-from airflow_provider_ibm_sessions.client.recovery import (
-    PendingCreate,
-    fingerprints,
-    is_distinct,
-    with_fingerprint,
-)
+from airflow_provider_ibm_sessions.client.recovery import PendingCreate
 from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.shared import shared_client
@@ -45,15 +38,15 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_backend,
     validate_choice,
 )
-from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
-from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_connection_absent, has_secrets_backend
 from airflow_provider_ibm_sessions.hooks.connection import (
     check_connection,
     credentials_from_connection,
+    credentials_without_connection,
     mask_secret,
 )
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
+from airflow_provider_ibm_sessions.hooks.fingerprint import max_ttl_with_fingerprint
 from airflow_provider_ibm_sessions.hooks.session_registry import (
     SessionOwner,
     SessionRegistry,
@@ -74,7 +67,6 @@ if TYPE_CHECKING:
 
 on_new_token(mask_secret)
 
-_PACKAGE = __name__.partition(".")[0]
 _CLOSE_ATTEMPTS = 5
 _CLOSE_DELAY = 2.0
 _WORKER_KILL_TIMEOUT = 2.0
@@ -201,7 +193,7 @@ class IBMQuantumHook(BaseHook):
         """
         seconds, has_fingerprint = to_seconds(max_ttl, "max_ttl"), False
         if context := _current_context():
-            seconds, has_fingerprint = _max_ttl_with_fingerprint(context, seconds)
+            seconds, has_fingerprint = max_ttl_with_fingerprint(context, seconds)
         return PendingCreate(
             backend=validate_backend(backend),
             mode=validate_choice(mode, SessionMode, "mode"),
@@ -472,26 +464,7 @@ class IBMQuantumHook(BaseHook):
         try:
             return credentials_from_connection(self.get_connection(self.ibm_quantum_conn_id))
         except AirflowNotFoundException:
-            return self._credentials_from_env()
-
-    def _credentials_from_env(self) -> Credentials:
-        """
-        Return the environment's credentials, where there is no connection.
-
-        :raises ConfigurationError: If the environment has nothing for this connection id, either.
-        :raises AirflowApiUnavailableError: If the connection may only be out of reach.
-        """
-        ensure_connection_absent(self.ibm_quantum_conn_id)
-        is_default = self.ibm_quantum_conn_id == self.default_conn_name
-        if is_default and (os.environ.get(ENV_API_KEY) or os.environ.get(ENV_CRN)):
-            mask_secret(os.environ.get(ENV_API_KEY, ""))
-            return Credentials.from_env()
-        missing = f"There is no Airflow connection '{self.ibm_quantum_conn_id}'"
-        if is_default:
-            missing += f", and neither {ENV_API_KEY} nor {ENV_CRN} is set in the environment"
-        if has_secrets_backend():
-            raise AirflowApiUnavailableError(f"{missing}, or the secrets backend does not answer")
-        raise ConfigurationError(missing, field="ibm_quantum_conn_id") from None
+            return credentials_without_connection(self.ibm_quantum_conn_id)
 
 
 def _current_context() -> Context | None:
@@ -500,30 +473,3 @@ def _current_context() -> Context | None:
         return get_current_context()
     except RuntimeError:
         return None
-
-
-def _max_ttl_with_fingerprint(context: Context, max_ttl: int) -> tuple[int, bool]:
-    """
-    Return ``max_ttl`` with the running task's fingerprint, and whether the task has one of its own.
-
-    The fingerprint follows from the run and from the task's place among the tasks of its Dag that may open
-    sessions, which a user's own code may do in any task; mapped tasks have places of their own. It needs no
-    call to Airflow. The run's start is part of it, since another Airflow may have the same Dag and run on the
-    same instance.
-    """
-    ti = context["ti"]
-    openers = sorted(
-        task.task_id
-        for task in context["dag"].tasks
-        if "max_ttl" in task.template_fields
-        # Of this package's operators, the others open none.
-        or not getattr(task, "operator_class", type(task)).__module__.startswith(f"{_PACKAGE}.")
-    )
-    if ti.task_id not in openers:  # a callback of the user's, on a task that opens none by itself
-        return max_ttl, False
-    place = openers.index(ti.task_id) + max(ti.map_index or 0, 0) * len(openers)
-    if not is_distinct(max_ttl, place):
-        return max_ttl, False
-    run = f"{ti.dag_id} {ti.run_id} {context['dag_run'].start_date}"
-    start = int.from_bytes(hashlib.sha256(run.encode()).digest()[:4], "big")
-    return with_fingerprint(max_ttl, (start + place) % fingerprints(max_ttl)), True

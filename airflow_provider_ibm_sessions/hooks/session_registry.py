@@ -125,7 +125,7 @@ class SessionOwner:
 
 
 class SessionRegistry(Protocol):
-    """The entries, and whether their owners are active."""
+    """Entries of open sessions, and the states of their owners."""
 
     def list_ids(self) -> list[str]:
         """Return the ids of all registered sessions; none before Airflow 3.3, which cannot list them."""
@@ -173,7 +173,7 @@ class VariableSessionRegistry:
         for delay in _WRITE_DELAYS:
             try:
                 Variable.set(PREFIX + session_id, owner.to_json(), "Open session, and its owner")
-            except Exception:
+            except Exception:  # whatever failed, the session is open: the task has to go on
                 log.warning("Could not write the variable of session %s", session_id, exc_info=True)
                 time.sleep(delay)
             else:
@@ -191,7 +191,7 @@ class VariableSessionRegistry:
 
         try:
             Variable.delete(PREFIX + session_id)
-        except Exception:
+        except Exception:  # whatever failed, the session is closed
             log.warning("The variable of session %s could not be deleted", session_id, exc_info=True)
 
     def list_ids(self) -> list[str]:
@@ -214,6 +214,27 @@ class VariableSessionRegistry:
             ) from error
         text = text or ensure_variable_absent(key)
         return SessionOwner.parse(text) if text else None
+
+    def ids_of_this_task(self) -> list[str]:
+        """
+        Return the sessions that earlier tries of the running task have opened; none before Airflow 3.3.
+
+        :raises AirflowApiUnavailableError: If Airflow does not answer.
+        """
+        if self._context is None:
+            return []
+        this_task, found = SessionOwner.of(self._context, ""), []
+        for session_id in self.list_ids():
+            if _registered_here.get(session_id) == self._context["ti"].id:
+                continue
+            try:
+                owner = self.get_owner(session_id)
+            except ValueError:
+                log.warning("The registry's entry of session %s is unreadable", session_id, exc_info=True)
+                continue
+            if owner is not None and owner.is_same_task(this_task):
+                found.append(session_id)
+        return found
 
     def belongs_to_other_task(self, session_id: str) -> bool:
         """

@@ -152,7 +152,7 @@ def _call_with_timeout(question: Callable[[], bool], *, otherwise: bool) -> bool
     def ask() -> None:
         try:
             answers.append(question())
-        except Exception:
+        except Exception:  # whatever failed, the cleanup is to go on
             log.warning("Airflow does not answer whether another try of the task is active", exc_info=True)
         finally:
             answered.set()

@@ -8,7 +8,7 @@ Where a task ends too early, errors of the cleanup are logged: the task's own er
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,10 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_choice,
 )
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
-from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner, raise_if_other_connection
+from airflow_provider_ibm_sessions.hooks.session_registry import (
+    VariableSessionRegistry,
+    raise_if_other_connection,
+)
 from airflow_provider_ibm_sessions.lifecycle.kill import another_try_is_active
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ def open_session(
     try:
         state.save_session(session.id)
     except BaseException as error:
-        if _is_left_to_other_try(hook, context, session.id):
+        if _is_left_to_other_try(context):
             raise TaskSupersededError(f"Another try is active; session {session.id} is left to it") from error
         if not is_found:  # else another try may have found it as well
             close_quietly(hook, session.id)
@@ -104,13 +107,62 @@ def open_session(
     return session
 
 
-def discard_previous_run(
-    hook: IBMQuantumHook, state: TaskState, job_tags: Iterable[str] = (), *, dag_run_scoped: bool = False
+def unrecorded_sessions(context: Context, state: TaskState) -> list[str]:
+    """
+    Return the open sessions of this very task, where Airflow has not kept the record of an earlier try.
+
+    They are read from the registry, which Airflow can list from 3.3 on.
+
+    :raises AirflowApiUnavailableError: If Airflow does not answer.
+    """
+    if not (state.is_lost and state.is_of_whole_task):
+        return []
+    return VariableSessionRegistry(context).ids_of_this_task()
+
+
+def end_unrecorded_sessions(
+    hook: IBMQuantumHook, context: Context, state: TaskState, kept: Collection[str | None] = ()
 ) -> None:
+    """
+    End the sessions that :func:`unrecorded_sessions` finds, with their jobs.
+
+    :param kept: Sessions to be left alone: this try goes on with them.
+    :raises IBMQuantumError: If one is not ended.
+    """
+    for session_id in unrecorded_sessions(context, state):
+        if session_id not in kept:
+            log.warning(
+                "Airflow has not kept the record of an earlier try: ending its session %s", session_id
+            )
+            close_and_cancel(hook, session_id)
+            close_if_known(hook, session_id)
+
+
+def resume_session(
+    hook: IBMQuantumHook, context: Context, state: TaskState, session_args: dict[str, Any]
+) -> Session | None:
+    """
+    Return the session of an earlier try that accepts jobs, if there is one.
+
+    Where no record names it, it is one that was opened with the same arguments; others are ended.
+    """
+    if not state.is_lost:
+        return (
+            get_if_accepting_jobs(hook, state.session_id) if state.is_resumed and state.session_id else None
+        )
+    known = [get_if_accepting_jobs(hook, session_id) for session_id in unrecorded_sessions(context, state)]
+    fitting = [session for session in known if session and _has_args(session, session_args)]
+    end_unrecorded_sessions(hook, context, state, [session.id for session in fitting[:1]])
+    for session in fitting[:1]:
+        state.save_session(session.id)
+        return session
+    return None
+
+
+def discard_previous_run(hook: IBMQuantumHook, state: TaskState, *, dag_run_scoped: bool = False) -> None:
     """
     End what earlier tries with other input have started, before their record is overwritten.
 
-    :param job_tags: Tags of jobs that may have been submitted outside of a session.
     :raises IBMQuantumError: If something is not ended; the record stays then, for the next try.
     """
     session_id, pending = state.session_id, state.pending_create
@@ -129,7 +181,7 @@ def discard_previous_run(
         )
         close_and_cancel(hook, session_id)
         close_if_known(hook, session_id)
-    for tag in job_tags:
+    if tag := state.unfinished_job_tag:
         _cancel_job_by_tag(hook, tag)
 
 
@@ -219,6 +271,18 @@ def _cancel_job_by_tag(hook: IBMQuantumHook, tag: str, client: Any = None) -> No
         log.info("Cancelled job %s", job.id)
 
 
+def _has_args(session: Session, session_args: dict[str, Any]) -> bool:
+    """Return True if a session may have been opened with these arguments, as far as IBM tells."""
+    from airflow_provider_ibm_sessions.client.recovery import fingerprints
+
+    max_ttl = session_args["max_ttl"]
+    return (
+        session.backend_name in (None, session_args["backend"])
+        and session.mode in (None, session_args["mode"])
+        and (session.max_ttl is None or max_ttl - fingerprints(max_ttl) <= session.max_ttl <= max_ttl)
+    )
+
+
 def _pending_create_of_earlier_try(
     hook: IBMQuantumHook, context: Context, state: TaskState, session_args: dict[str, Any]
 ) -> PendingCreate | None:
@@ -265,15 +329,11 @@ def _create_session(
         raise
 
 
-def _is_left_to_other_try(hook: IBMQuantumHook, context: Context, session_id: str) -> bool:
+def _is_left_to_other_try(context: Context) -> bool:
     """Return True if another try is active and may resume the session, since it has not opened one itself."""
     try:
-        if not another_try_is_active(context):
-            return False
-        this_task = SessionOwner.of(context, hook.ibm_quantum_conn_id)
-        others = (hook.registry.get_owner(other) for other in hook.registry.list_ids() if other != session_id)
-        return not any(owner and owner.is_same_task(this_task) for owner in others)
-    except Exception:
+        return another_try_is_active(context) and not VariableSessionRegistry(context).ids_of_this_task()
+    except Exception:  # whatever failed: a session too many costs more than one that the other try reopens
         log.warning("Airflow does not answer whether another try of the task is active", exc_info=True)
         return False
 
@@ -282,7 +342,7 @@ def _close_unanswered(hook: IBMQuantumHook, context: Context, pending: PendingCr
     """Leave no session behind when ``execution_timeout`` strikes while the response is awaited."""
     try:
         found = hook.find_pending_session(pending)
-        if found and not _is_left_to_other_try(hook, context, found.id):
+        if found and not _is_left_to_other_try(context):
             hook.close_session(found.id)
     except IBMQuantumError:
         log.exception("A session on %s may be open. Look for it at %s", pending.backend, hook.console_url())

@@ -48,7 +48,7 @@ class SweepScope(StrEnum):
 
 
 class SweepDecision(StrEnum):
-    """What a sweep makes of a session."""
+    """Decision of a sweep on one session."""
 
     ACTIVE = "belongs to an active run"
     DRAINING = "accepts no more jobs, and closes itself"

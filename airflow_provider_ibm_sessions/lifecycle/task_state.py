@@ -2,26 +2,30 @@
 """
 The state of a task that a retry resumes from.
 
-It is one record, loaded once at the start of a try and saved at named points. All tries share one key, also
-after the task was cleared, as long as the input is the same. Airflow 3.3 and newer keep the record in the
-task state store. Older ones have none: there the key follows from the task's own ids, and nothing else is
-known to a retry. (Airflow's ``ResumableJobMixin`` keeps the id of one job once it is known. A job whose
-submission went unanswered, a session with many jobs, and deferral are outside of what it does.)
+It is one record, loaded once at the start of a try and saved at named points. Airflow 3.3 and newer keep it
+in the task state store. Older ones have no such store, and 3.4 empties it when a task is cleared. So nothing
+that must survive is in the record alone: the tags of the jobs follow from the ids of the task and from its
+input, and open sessions are registered for their task. (Airflow's ``ResumableJobMixin`` keeps the id of one
+job once it is known. A job whose submission went unanswered, a session with many jobs, and deferral are
+outside of what it does.)
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
-import secrets
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError
+from airflow_provider_ibm_sessions.hooks.airflow_id import airflow_id
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_ibm_sessions.client.models.jobs import Job
     from airflow_provider_ibm_sessions.client.recovery import PendingCreate
 
 log = logging.getLogger(__name__)
@@ -32,13 +36,13 @@ _RESULTS = "ibm_quantum_results"
 _task_instances_with_record: set[str] = set()
 """Ids of this process's task instances that had a record once."""
 
-_finished_here: set[tuple[str, int]] = set()
-"""Keys, with the number of the try, of the runs that have finished in this process."""
+_returned_here: set[tuple[str, int]] = set()
+"""Keys, with the number of the try, of what has returned in this process."""
 
 
 class TaskState:
     """
-    What one try at a task knows of the tries before, and leaves to those after it.
+    Knowledge that the tries of a task share.
 
     :param context: The task's context.
     :param name: Tells several operators apart that run inside one task.
@@ -47,10 +51,16 @@ class TaskState:
     def __init__(self, context: Context, name: str = "") -> None:
         self._ti: Any = context["ti"]
         self._dag_run: Any = context["dag_run"]
+        self._task: Any = context.get("task")
         self._store = cast("Any", context.get("task_state_store"))
-        self._record_key = _RECORD if name in ("", self._ti.task_id) else f"{_RECORD}_{name}"
+        self.is_of_whole_task = name in ("", self._ti.task_id)
+        """False for an operator that runs inside of another task."""
+        self._record_key = _RECORD if self.is_of_whole_task else f"{_RECORD}_{name}"
         self._record: dict[str, Any] = {}
         self._is_resumed = False
+        self._repeats_failed_jobs = False
+        self.is_lost = False
+        """True if a try before may have left work, and there is no record of it."""
 
     @classmethod
     def load(cls, context: Context, name: str = "") -> Self:
@@ -60,8 +70,7 @@ class TaskState:
             state._record = state._store.get(state._record_key, {})
             if state._record:
                 _task_instances_with_record.add(str(state._ti.id))
-        else:
-            state._record = {"key": state._derive_key()}
+        state.is_lost = not state._record and state._ti.try_number > 1 and not state.is_superseded
         return state
 
     @property
@@ -76,15 +85,13 @@ class TaskState:
 
     @property
     def is_resumed(self) -> bool:
-        """Return True if a try before has started with the same input, and may have left work."""
+        """Return True if a try before may have left work for the same input."""
         return self._is_resumed
 
     @property
-    def has_unfinished_run(self) -> bool:
-        """Return True if a try before has started, and none has finished."""
-        if not self.is_durable:
-            return bool(self._ti.try_number > 1)
-        return bool(self._record) and not self._record["finished"]
+    def is_finished(self) -> bool:
+        """Return True if a try before has returned, or was about to."""
+        return bool(self._record.get("finished"))
 
     @property
     def is_superseded(self) -> bool:
@@ -99,6 +106,11 @@ class TaskState:
         return self._record.get("session_id")
 
     @property
+    def unfinished_job_tag(self) -> str | None:
+        """Return the tag of a job outside of a session that may not be final, if it is known."""
+        return None if self.is_finished else self._record.get("job_tag")
+
+    @property
     def pending_create(self) -> PendingCreate | None:
         """Return the request to create a session whose outcome was not stored."""
         from airflow_provider_ibm_sessions.client.recovery import PendingCreate
@@ -108,32 +120,60 @@ class TaskState:
 
     def input_has_changed(self, inputs: Any) -> bool:
         """Return True if a try before has started with other input, and what it has opened is to be ended."""
-        return self.has_unfinished_run and self.is_durable and self._record["inputs"] != _digest(inputs)
+        return bool(self._record) and not self.is_finished and self._record["inputs"] != _digest(inputs)
 
     def resume_or_start(self, inputs: Any) -> None:
         """
-        Take the key of the tries before if their input was the same, else a new one.
+        Resume from the tries before if their input was the same.
 
-        Nothing is saved: the next save stores the key along with what it is about.
+        Nothing is saved: the next save stores the record along with what it is about.
 
         :param inputs: All that decides on the outcome, as plain JSON.
         """
-        if not self.is_durable:
-            self._is_resumed = bool(self._ti.try_number > 1)
-            return
-        digest = _digest(inputs)
-        if self._record and self._record["inputs"] == digest and not self._starts_again():
+        digest, tries = _digest(inputs), self._ti.try_number
+        # A user's loop executes an operator several times in one try: each time has a key of its own.
+        keys = (self._derive_key(digest, number) for number in itertools.count())
+        key, is_first_here = next(
+            (key, not number) for number, key in enumerate(keys) if (key, tries) not in _returned_here
+        )
+        is_recorded = is_first_here and self._record.get("inputs") == digest
+        if is_recorded:
             self._is_resumed = True
-            return
-        self._record = {"key": secrets.token_hex(10), "inputs": digest, "finished": False}
+            self._repeats_failed_jobs = self._record["clears"] != self._clears()
+        else:
+            self._is_resumed = tries > 1 and (self.is_lost or not is_first_here)
+            self._repeats_failed_jobs = self._is_first_try_since_clear()
+            self._record = {"inputs": digest, "finished": False}
+        if self._record.get("key") != key:
+            self._record.update(key=key, job_key=None)
+        if self._repeats_failed_jobs:
+            undelivered = self._record.pop("undelivered", [])
+            self._record["repeated"] = [*self._record.get("repeated", []), *undelivered]
 
     def job_tag(self, index: int = 0) -> str:
-        """Return the tag of the task's ``index``-th job: the same in each try, and of no other job."""
-        return f"airflow-{self._record['key']}-{index}"
+        """
+        Return the tag of the task's ``index``-th job: the same in each try, and of no other job.
+
+        It follows from the ids of the task and from its input, so that clearing the task does not change it.
+        """
+        if not self._record["job_key"]:
+            self._record["job_key"] = _digest([airflow_id(), self._record["key"]])[:20]
+        return f"airflow-{self._record['job_key']}-{index}"
+
+    def is_repeated(self, job: Job) -> bool:
+        """
+        Return True if a job that has failed is to be submitted again, or was already.
+
+        It is once the task was cleared. That is recorded: a retry then does not submit it once more.
+        """
+        repeated: list[str] = self._record.setdefault("repeated", [])
+        if self._repeats_failed_jobs and job.is_final and not job.is_completed and job.id not in repeated:
+            repeated.append(job.id)
+        return job.id in repeated
 
     def save_pending_create(self, pending: PendingCreate) -> None:
         """Save the request to create a session before it is sent."""
-        self._save(session_id=None, pending_create=pending.to_json())
+        self._save(session_id=None, pending_create=pending.to_json(), finished=False)
 
     def save_session(self, session_id: str) -> None:
         """
@@ -147,34 +187,34 @@ class TaskState:
         """Save that no session was opened. A failure is logged: the error of the request is what matters."""
         try:
             self._save(pending_create=None)
-        except Exception:
+        except Exception:  # whatever failed, the request's own error is to be raised
             log.warning(
                 "Could not clear the create request from the task state; the next try will search for a "
                 "session that does not exist",
                 exc_info=True,
             )
 
-    def save_started(self) -> None:
-        """Save that this try has started, before it submits."""
-        self._save()
+    def save_job_tag(self, tag: str) -> None:
+        """Save the tag of a job outside of a session, before the job is submitted."""
+        self._save(job_tag=tag, finished=False)
 
-    def mark_finished(self, *, clear_collects: bool) -> None:
+    def mark_finished(self, undelivered: Iterable[str] = ()) -> None:
         """
         Save that the outcome is about to be returned.
 
-        :param clear_collects: True if clearing the task is to collect the results of the same jobs again;
-            else clearing it starts again.
+        :param undelivered: Ids of jobs without results to return. Clearing the task submits them again, and
+            collects the results of the others again.
         """
         self.mark_returned()
         try:
-            self._save(finished=True, clear_collects=clear_collects)
+            self._save(finished=True, undelivered=list(undelivered))
         except Exception:  # what was paid for is returned all the same; a retry then resumes
-            log.exception("Could not save that the task has finished; clearing it will not start again")
+            log.exception("Could not save that the task has finished; a retry will collect its results again")
 
     def mark_returned(self) -> None:
         """Let the task start again if this process executes it once more, as a user's loop does."""
-        if self.is_durable:
-            _finished_here.add((self._record["key"], self._ti.try_number))
+        if "key" in self._record:
+            _returned_here.add((self._record["key"], self._ti.try_number))
 
     def get_results(self, job_id: str) -> Any:
         """Return the stored results of a private job, or None."""
@@ -191,14 +231,6 @@ class TaskState:
         else:
             self._ti.xcom_push(key=job_id, value=results)
 
-    def _starts_again(self) -> bool:
-        """Return True if the record is of a run that is over."""
-        record = self._record
-        # A user's loop executes the operator once more; a retry is a process of its own.
-        if (record["key"], self._ti.try_number) in _finished_here:
-            return True
-        return record["finished"] and not record["clear_collects"] and record["clears"] != self._clears()
-
     def _clears(self) -> list[int]:
         """Return what changes when somebody clears the task: it may be one of them only."""
         return [self._ti.max_tries, getattr(self._dag_run, "clear_number", None) or 0]
@@ -214,18 +246,14 @@ class TaskState:
         self._store.set(self._record_key, self._record, retention=NEVER_EXPIRE)
         _task_instances_with_record.add(str(self._ti.id))
 
-    def _derive_key(self) -> str:
+    def _is_first_try_since_clear(self) -> bool:
+        """Return True if the number of the try says so: clearing allows a task its retries once more."""
+        retries = getattr(self._task, "retries", None) or 0
+        return bool(self._ti.try_number > 1 and self._ti.try_number == self._ti.max_tries - retries + 1)
+
+    def _derive_key(self, digest: str, number: int) -> str:
         ti = self._ti
-        # With the start of the run, since another Airflow may have the same Dag on the same instance.
-        ids = [
-            ti.dag_id,
-            ti.run_id,
-            ti.task_id,
-            ti.map_index,
-            str(self._dag_run.start_date),
-            self._record_key,
-        ]
-        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:20]
+        return _digest([ti.dag_id, ti.run_id, ti.task_id, ti.map_index, self._record_key, digest, number])
 
 
 def _digest(inputs: Any) -> str:

@@ -145,7 +145,7 @@ class JobResultCollector:
             if error.retryable:
                 report["error"] += f". Job {job_id} is completed; {_how_to_fetch(job_id)}"
                 self.retryable_errors.append(report["error"])
-        except Exception as error:
+        except Exception as error:  # a bug must not take the reports of other jobs with it
             log.exception("The results of job %s could not be decoded", job_id)
             report["error"] = (
                 f"Job {job_id} is completed, but its results could not be decoded ({type(error).__name__}); "
@@ -194,7 +194,7 @@ class JobResultCollector:
         for attempt in range(_SAVE_TRIES):
             try:
                 self._state.save_results(job_id, stored)
-            except Exception:
+            except Exception:  # whatever failed, the results are in this process only
                 log.exception("The results of private job %s could not be stored", job_id)
                 time.sleep(attempt)
             else:
@@ -208,17 +208,16 @@ class JobResultCollector:
         if self._storage.path is not None:
             try:
                 report["results_path"] = self._storage.store(job_id, report["results"])
-            except Exception as error:
-                if not self._is_private(report):
-                    report["error"] = (
-                        f"Job {job_id} is completed, but its results could not be written to results_path "
-                        f"{self._storage.path}: {error}; {_how_to_fetch(job_id)}"
-                    )
-                    self.retryable_errors.append(report["error"])
-                    del report["results"]
-                else:
-                    log.exception("XCom carries the results of private job %s", job_id)
-                return
+            except Exception as error:  # each file system has errors of its own
+                log.exception("The results of job %s could not be written to results_path", job_id)
+                if self._is_private(report):
+                    log.warning("XCom carries the results of private job %s", job_id)
+                    return
+                report["error"] = (
+                    f"Job {job_id} is completed, but its results could not be written to results_path "
+                    f"{self._storage.path}: {error}; {_how_to_fetch(job_id)}"
+                )
+                self.retryable_errors.append(report["error"])
         elif self._is_private(report):
             log.warning("XCom carries all results of private job %s: there is no results_path", job_id)
             return
@@ -228,11 +227,10 @@ class JobResultCollector:
         del report["results"]
 
     def _too_large(self, job_id: str) -> str:
-        clear = " and clear the task, which does not run the job again" if self._state.is_durable else ""
         return (
-            f"Set results_path{clear}: with the results of job {job_id}, which is completed, XCom would "
-            f"carry more "
-            f"than {self._storage.threshold} bytes. Or {_how_to_fetch(job_id)}"
+            "Set results_path and clear the task, which does not run the job again: with the results of job "
+            f"{job_id}, which is completed, XCom would carry more than {self._storage.threshold} bytes. Or "
+            f"{_how_to_fetch(job_id)}"
         )
 
 

@@ -113,13 +113,7 @@ class WaitingOperator(IBMQuantumTaskMixin, BaseOperator):
         trigger = self._trigger_here(end_time)
         if not self.deferrable:
             return trigger.run_here()
-        try:
-            event = trigger.poll_once_here()
-        except IBMQuantumError as error:
-            self.log.warning("%s. Waiting on", error)
-            event = (
-                None if is_transient(error) else trigger.payload({"status": "error", "message": str(error)})
-            )
+        event = self._poll(trigger)
         if event is None:
             # No timeout here: the deadline inside of the trigger holds, and says what was awaited.
             self.defer(trigger=trigger, method_name="execute_complete", timeout=None)
@@ -138,21 +132,24 @@ class WaitingOperator(IBMQuantumTaskMixin, BaseOperator):
         event.setdefault("status", "error")
         event.setdefault("message", f"Unexpected trigger event: {event}")
         end_time = event.get("end_time", 0.0)
-        while event["status"] == "error" and time.time() < end_time:
+        while event["status"] == "error" and not event.get("is_final") and time.time() < end_time:
             self.log.warning("%s. Polling from this worker", event["message"])
-            trigger = self._trigger_here(end_time)
-            try:
-                found = trigger.poll_once_here()
-            except IBMQuantumError as error:
-                if not is_transient(error):
-                    return {**event, "message": str(error)}
-                self.log.warning("%s. Waiting on", error)
-                found = None if self.deferrable else trigger.run_here()
-            else:
-                if found is None and not event.get("retryable"):
-                    found = trigger.run_here()  # the triggerer cannot wait, and this worker can
-            event = found or self.wait(end_time)
+            if event.get("retryable"):
+                event = self.wait(end_time)
+            else:  # the triggerer cannot wait, and this worker can
+                trigger = self._trigger_here(end_time)
+                event = self._poll(trigger) or trigger.run_here()
         return event
+
+    def _poll(self, trigger: IBMQuantumTrigger) -> dict[str, Any] | None:
+        """Poll once; return the event if this was the last poll: it has succeeded, or no other will."""
+        try:
+            return trigger.poll_once_here()
+        except IBMQuantumError as error:
+            if not is_transient(error):
+                return trigger.payload({"status": "error", "message": str(error), "is_final": True})
+            self.log.warning("%s. Waiting on", error)
+            return None
 
     def _trigger_here(self, end_time: float) -> IBMQuantumTrigger:
         """Return the trigger on this task's hook, whose connection is looked up outside of the event loop."""

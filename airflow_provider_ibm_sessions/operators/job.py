@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_ibm_sessions.client.models.jobs import Job
     from airflow_provider_ibm_sessions.client.models.sessions import Session
+    from airflow_provider_ibm_sessions.client.submission import ResumedJob
     from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 
 __all__ = ["IBMQuantumRunJobsOperator", "IBMQuantumSubmitJobOperator"]
@@ -122,8 +123,8 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
             try:
                 fields = self.validate_job()
             except ConfigurationError:
-                if state.has_unfinished_run:  # what cannot be resumed, is ended
-                    cancel_job_by_tag(self.hook, state.job_tag())
+                if tag := state.unfinished_job_tag:  # what cannot be resumed, is ended
+                    cancel_job_by_tag(self.hook, tag)
                 raise
             job = self._submit(state, fields)
         self._take_job(context, job)
@@ -136,8 +137,6 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         """Report on the job when the trigger has fired."""
         event = event or {}
         self.job_id, self.session_id = (event.get("job_ids") or [None])[0], event.get("resume_data")
-        if self.cancel_on_kill:
-            self.raise_if_killed()
         return self._finish(context, TaskState.load(context, self.task_id), self.settle_event(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -147,7 +146,9 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         except AirflowException:
             state = TaskState.load(context, self.task_id)
             if next_method != "execute_complete" and state.is_last_try:
-                cancel_job_by_tag(self.hook, state.job_tag())
+                cancel_job_by_tag(
+                    self.hook, state.unfinished_job_tag or self._resume(state, self.validate_job()).tag
+                )
             raise
 
     def cleanup_on_kill(self, *, fast: bool) -> None:
@@ -201,22 +202,29 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         return fields
 
     def _submit(self, state: TaskState, fields: dict[str, Any]) -> Job:
-        from airflow_provider_ibm_sessions.client.submission import resume_job
-
         if state.input_has_changed(fields):
-            discard_previous_run(self.hook, state, [state.job_tag()])
-        state.resume_or_start(fields)
-        self._tag = state.job_tag()
-        if state.is_resumed and (found := resume_job(self.hook.get_conn(), self._tag)):
+            discard_previous_run(self.hook, state)
+        self._tag, found = self._resume(state, fields)
+        if found:
             self.log.info("Resuming with job %s, which an earlier try has submitted", found.id)
+            state.save_job_tag(self._tag)
             return found
         if self.session_id is not None:
             session = _require_accepting(self.hook.get_session(self.session_id), self.backend)
             fields.setdefault("backend", session.backend_name)
-        if not state.is_resumed:
-            state.save_started()
+        state.save_job_tag(self._tag)
         self.raise_if_killed()
         return self.hook.submit_job_once(self._tag, is_retry=state.is_resumed, **fields)
+
+    def _resume(self, state: TaskState, fields: dict[str, Any]) -> ResumedJob:
+        """Return the job that an earlier try has submitted with the same fields, and its tag."""
+        from airflow_provider_ibm_sessions.client.submission import ResumedJob, resume_jobs
+
+        state.resume_or_start(fields)
+        tag = state.job_tag()
+        if not state.is_resumed:
+            return ResumedJob(tag, None)
+        return resume_jobs(self.hook.get_conn(), [tag], is_repeated=state.is_repeated)[tag]
 
     def _take_job(self, context: Context, job: Job) -> None:
         """Link to the job, and cancel it when the task is killed."""
@@ -249,7 +257,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         self.log.info("Job %s: %s", report["id"], report["state"])
         can_retry = bool(collector.retryable_errors)
         if not can_retry and not collector.results_omitted:
-            state.mark_finished(clear_collects="error" not in report)
+            state.mark_finished([report["id"]] if "error" in report else [])
         if "error" in report:
             self.push_reports(context, report)
             raise to_airflow_exception(report["error"], retryable=can_retry)

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_ibm_sessions.client.enums import OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import (
     USER_ACTION_REQUIRED,
+    ConfigurationError,
     IBMQuantumError,
     NotFoundError,
     RequestRejectedError,
@@ -23,6 +24,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     close_quietly,
     discard_previous_run,
     drain,
+    end_unrecorded_sessions,
     get_if_accepting_jobs,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_ibm_sessions.client.models.jobs import Job
+    from airflow_provider_ibm_sessions.client.submission import ResumedJob
     from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 
 _REFUSED = "Refused"
@@ -100,8 +103,6 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         resume_data = event.get("resume_data") or {"refused": {}, "private": []}
         self.session_id = event.get("session_id")
         self._restore_submissions(event.get("job_ids", []), resume_data)
-        if self.cancel_on_kill:
-            self.raise_if_killed()
         return self._finish(context, TaskState.load(context, self.task_id), self.settle_event(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -155,18 +156,23 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
 
     def _submit_all(self, context: Context, state: TaskState) -> None:
         """Submit what no earlier try has submitted, and drain the session."""
-        session_args = self.session_args(context)
-        jobs = self.validate_jobs()
+        try:
+            session_args = self.session_args(context)
+            jobs = self.validate_jobs()
+        except ConfigurationError:
+            end_unrecorded_sessions(self.hook, context, state)
+            raise
         inputs = [jobs, session_args["backend"], session_args["mode"]]
         if state.input_has_changed(inputs):
             discard_previous_run(self.hook, state)
         state.resume_or_start(inputs)
         self.session_id = state.session_id
-        resumed = self._find_resumed_jobs(state, len(jobs)) if state.is_resumed else {}
+        earlier = self._resume_jobs(state, len(jobs))
+        resumed = [job for _, job in earlier if job]
+        end_unrecorded_sessions(self.hook, context, state, {job.session_id for job in resumed})
         self._open_or_resume_session(context, state, session_args, resumed, len(jobs))
-        for index, job in enumerate(jobs):
-            is_submitted = index in resumed
-            submission = {"id": resumed[index].id} if is_submitted else self._submit(state, index, job)
+        for index, (job, (tag, submitted)) in enumerate(zip(jobs, earlier, strict=True)):
+            submission = {"id": submitted.id} if submitted else self._submit(state, index, tag, job)
             self._submissions.append({**submission, "private": bool(job.get("private"))})
         try:
             # Accept no more jobs, so that the session closes itself with the last one.
@@ -177,42 +183,47 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             self.log.warning("%s. Session %s will be closed when its jobs are final", error, self.session_id)
         self.raise_if_killed()
 
-    def _find_resumed_jobs(self, state: TaskState, count: int) -> dict[int, Job]:
-        """Return the jobs that earlier tries have submitted, by their place."""
-        from airflow_provider_ibm_sessions.client.submission import resume_jobs
+    def _resume_jobs(self, state: TaskState, count: int) -> list[ResumedJob]:
+        """Return what earlier tries have submitted, and the tags of what is to be submitted."""
+        from airflow_provider_ibm_sessions.client.submission import ResumedJob, resume_jobs
 
-        tags = {state.job_tag(index): index for index in range(count)}
-        found = resume_jobs(self.hook.get_conn(), list(tags), self.session_id)
-        resumed = {tags[tag]: job for tag, job in found.items()}
-        self._job_ids = [job.id for job in resumed.values()]
-        self.log.info("Earlier tries have submitted %d of %d jobs: resuming with them", len(resumed), count)
-        return resumed
+        tags = [state.job_tag(index) for index in range(count)]
+        if not state.is_resumed:
+            return [ResumedJob(tag, None) for tag in tags]
+        found = resume_jobs(self.hook.get_conn(), tags, self.session_id, state.is_repeated)
+        self._job_ids = [job.id for _, job in found.values() if job]
+        self.log.info(
+            "Earlier tries have submitted %d of %d jobs: resuming with them", len(self._job_ids), count
+        )
+        return list(found.values())
 
     def _open_or_resume_session(
         self,
         context: Context,
         state: TaskState,
         session_args: dict[str, Any],
-        resumed: Mapping[int, Job],
+        resumed: Sequence[Job],
         count: int,
     ) -> None:
         """Resume the session of an earlier try; while jobs are missing, only if it accepts them."""
-        known = [self.session_id, *(job.session_id for job in resumed.values())]
+        known = [self.session_id, *(job.session_id for job in resumed)]
         for session_id in dict.fromkeys(each for each in known if each):
             if len(resumed) == count or get_if_accepting_jobs(self.hook, session_id):
                 self.session_id = session_id
                 self.log.info("Resuming session %s of an earlier try", session_id)
                 self.hook.register_session(session_id, dag_run_scoped=False)
+                if state.is_lost:
+                    state.save_session(session_id)
                 break
         else:
             self.open_session(context, state, session_args)
         IBMQuantumSessionLink.persist(context, self.hook.console_url(str(self.session_id)))
 
-    def _submit(self, state: TaskState, index: int, job: dict[str, Any]) -> dict[str, Any]:
+    def _submit(self, state: TaskState, index: int, tag: str, job: dict[str, Any]) -> dict[str, Any]:
         self.raise_if_killed()
         try:
             submitted = self.hook.submit_job_once(
-                state.job_tag(index),
+                tag,
                 is_retry=state.is_resumed,
                 backend=self.backend,
                 session_id=self.session_id,
@@ -293,7 +304,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             self.push_reports(context, ordered)
             raise to_airflow_exception("; ".join([*failures, *job_errors]), retryable=True)
         if unclosed is None and not collector.results_omitted and not collector.retryable_errors:
-            state.mark_finished(clear_collects=not (failures or job_errors))
+            state.mark_finished(report["id"] for report in ordered if report["id"] and "error" in report)
         # To collect is to live with jobs that fail, and with nothing else.
         if failures or collector.results_omitted or (job_errors and self.on_job_failure == OnJobFailure.FAIL):
             self.push_reports(context, ordered)

@@ -14,7 +14,7 @@ from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError, NotFoundError
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, validate_bool, validate_id
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
-from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run, get_if_accepting_jobs
+from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run, resume_session
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators.base import (
@@ -51,8 +51,7 @@ class IBMQuantumCreateSessionOperator(SessionOwnerOperator, IBMQuantumOperator):
             if state.input_has_changed(session_args):
                 discard_previous_run(self.hook, state, dag_run_scoped=True)
             state.resume_or_start(session_args)
-            before = state.session_id if state.is_resumed else None
-            session = get_if_accepting_jobs(self.hook, before) if before else None
+            session = resume_session(self.hook, context, state, session_args)
             if session is None:
                 self._warn_if_never_closed(context)
                 session = self.open_session(context, state, session_args)

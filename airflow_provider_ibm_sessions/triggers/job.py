@@ -129,7 +129,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         for delay in _STATE_DELAYS:
             try:
                 return await asyncio.to_thread(task_has_finished, self.task_instance)
-            except Exception:
+            except Exception:  # whatever failed, the question is asked again
                 self.log.exception(
                     "Airflow does not answer whether the task of jobs %s is active", self.job_ids
                 )

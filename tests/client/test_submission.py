@@ -476,21 +476,22 @@ def test_many_jobs_of_a_session_are_resumed_with_one_list(ibm, client):
     tags = [f"{TAG}-{number}" for number in range(5)]
     names = [client.submit_job(**JOB, tags=[tag], session_id=session).id for tag in tags]
     found = resume_jobs(client, tags, session)
-    assert {tag: job.id for tag, job in found.items()} == dict(zip(tags, names, strict=True))
+    assert {tag: each.job.id for tag, each in found.items()} == dict(zip(tags, names, strict=True))
     assert len(ibm.requests("GET", JOBS)) == 1
 
 
 def test_of_jobs_of_a_session_with_the_same_tag_the_oldest_is_resumed(ibm, client):
     session = ibm.add_session().id
     names = [client.submit_job(**JOB, tags=[TAG], session_id=session).id for _ in range(2)]
-    assert resume_jobs(client, [TAG], session)[TAG].id == names[0]
+    assert resume_jobs(client, [TAG], session)[TAG].job.id == names[0]
     assert alive(ibm) == names[:1]
 
 
 def test_jobs_without_a_known_session_are_resumed_by_their_tags(ibm, client):
     name = client.submit_job(**JOB, tags=[TAG], session_id=ibm.add_session().id).id
-    found = resume_jobs(client, [TAG, "another"], None)
-    assert {tag: job.id for tag, job in found.items()} == {TAG: name}
+    found = resume_jobs(client, [TAG, "another"])
+    assert found[TAG].job.id == name
+    assert found["another"] == ("another", None)
 
 
 def test_jobs_in_the_session_of_a_try_before_the_last_are_resumed_as_well(ibm, client):
@@ -502,7 +503,30 @@ def test_jobs_in_the_session_of_a_try_before_the_last_are_resumed_as_well(ibm, c
         for tag, session in zip(tags, (first, second), strict=True)
     ]
     found = resume_jobs(client, tags, second)
-    assert {tag: job.id for tag, job in found.items()} == dict(zip(tags, names, strict=True))
+    assert {tag: each.job.id for tag, each in found.items()} == dict(zip(tags, names, strict=True))
+
+
+def test_where_one_job_is_the_others_are_found_with_one_list(ibm, client):
+    session = ibm.add_session().id
+    tags = [f"{TAG}-{number}" for number in range(5)]
+    names = [client.submit_job(**JOB, tags=[tag], session_id=session).id for tag in tags]
+    found = resume_jobs(client, tags)
+    assert [each.job.id for each in found.values()] == names
+    assert len(ibm.requests("GET", JOBS)) == 2
+
+
+def test_a_failed_job_is_resumed_unless_it_is_to_be_repeated(ibm, client):
+    failed = ended(ibm, client, status="Failed")
+    assert resume_jobs(client, [TAG])[TAG].job.id == failed
+    assert resume_jobs(client, [TAG], is_repeated=lambda job: job.id == failed)[TAG] == (f"{TAG}-1", None)
+
+
+def test_the_last_submission_of_a_job_that_failed_is_resumed(ibm, client):
+    first = ended(ibm, client, status="Failed")
+    second = client.submit_job(**JOB, tags=[f"{TAG}-1"]).id
+    for repeated in ([first], []):
+        found = resume_jobs(client, [TAG], is_repeated=lambda job, ids=repeated: job.id in ids)
+        assert (found[TAG].tag, found[TAG].job.id) == (f"{TAG}-1", second)
 
 
 # -- what never leaves the machine ---------------------------------------------------------------------------

@@ -43,6 +43,22 @@ class TestEnvironment:
         with pytest.raises(ConfigurationError, match="no Airflow connection 'typo'"):
             _ = IBMQuantumHook("typo").credentials
 
+    def test_serves_no_team(self, monkeypatch):
+        """All teams of an Airflow have the same environment: one would pay for another."""
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "true")
+        with pytest.raises(ConfigurationError, match="Add it to the team"):
+            _ = IBMQuantumHook().credentials
+
+    def test_serves_no_team_in_the_triggerer_either(self, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "true")
+        with pytest.raises(ConfigurationError, match="Add it to the team"):
+            asyncio.run(IBMQuantumHook().aget_credentials())
+
+    def test_a_team_uses_its_connection(self, ibm, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "true")
+        monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm))
+        assert IBMQuantumHook().credentials.crn == ibm.crn
+
     def test_a_connection_comes_first(self, ibm, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm))
         assert IBMQuantumHook().credentials.crn == ibm.crn

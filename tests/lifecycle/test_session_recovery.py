@@ -14,7 +14,7 @@ import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import task
 
-from airflow_provider_ibm_sessions.hooks import ibm_quantum
+from airflow_provider_ibm_sessions.hooks.fingerprint import max_ttl_with_fingerprint
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
 from airflow_provider_ibm_sessions.operators.job import (
@@ -166,7 +166,7 @@ def asked_for(started):
         "dag": SimpleNamespace(tasks=[SimpleNamespace(task_id="create", template_fields=())]),
         "dag_run": SimpleNamespace(start_date=datetime(2026, 11, 22, 0, 0, started, tzinfo=UTC)),
     }
-    seconds, _ = ibm_quantum._max_ttl_with_fingerprint(context, 28800)
+    seconds, _ = max_ttl_with_fingerprint(context, 28800)
     return seconds
 
 

@@ -24,7 +24,7 @@ from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumSubmitJobOperator,
 )
 from testing.airflow_runs import cleared, fails_once
-from testing.dag_tasks import AT_ONCE, run_jobs
+from testing.dag_tasks import AT_ONCE, dies, run_jobs
 from testing.dag_tasks import sampler_job as job
 from testing.fake_ibm import Fault, Outcome
 from testing.retry_policies import single_attempt
@@ -70,28 +70,6 @@ def posts(ibm):
 
 def tries(result):
     return result.tasks["run"].try_number
-
-
-def dies(monkeypatch, owner, name, *, at=1, before=True):
-    """The worker vanishes once, before or after the method's ``at``-th work: it gets to nothing else."""
-    original, leave, calls = getattr(owner, name), IBMQuantumRunJobsOperator._clean_up_after_error, []
-    killed = RuntimeError("as if it were killed")
-
-    def method(*args, **kwargs):
-        calls.append(args)
-        if before and len(calls) == at:
-            raise killed
-        result = original(*args, **kwargs)
-        if len(calls) == at:
-            raise killed
-        return result
-
-    def leave_unless_killed(self, error, state):
-        if error is not killed:
-            leave(self, error, state)
-
-    monkeypatch.setattr(owner, name, method)
-    monkeypatch.setattr(IBMQuantumRunJobsOperator, "_clean_up_after_error", leave_unless_killed)
 
 
 class TestChangedInput:
@@ -617,14 +595,16 @@ class TestAirflowThatFailsOnce:
         assert len(posts(ibm)) == 3
         assert again.xcom("run") == first.xcom("run")
 
-    def test_clearing_a_failure_runs_the_jobs_again(self, ibm, dag, run):
+    def test_clearing_a_failure_runs_the_failed_job_again(self, ibm, dag, run):
         ibm.next_jobs([Outcome(status="Failed")])
         run_jobs()
         first = run(dag)
         assert first.state == "failed"
         again = cleared(first, dag, "run")
         assert again.state_of("run") == "success"
-        assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)[3:]
+        _, second, third, repeated = ibm.jobs
+        assert [report["id"] for report in again.xcom("run")] == [repeated, second, third]
+        assert states(ibm) == ["closed", "closed"]
 
 
 class TestTriggerThatBreaks:

@@ -30,7 +30,7 @@ CONNECTIONS_PER_SHARD: Final = 10
 
 @dataclass(slots=True)
 class _Threads:
-    """What one process uses of an :class:`ExclusivePool`."""
+    """The part of an :class:`ExclusivePool` that one process uses."""
 
     pid: int = field(default_factory=os.getpid)
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_THREADS))

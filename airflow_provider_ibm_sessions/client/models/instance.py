@@ -28,7 +28,7 @@ _MAX_CURSOR = 1000
 
 
 class Usage(ResponsePart):
-    """What a workload cost: seconds of QPU time, provisional until ``status`` is ``complete``."""
+    """Cost of a workload: seconds of QPU time, provisional until ``status`` is ``complete``."""
 
     qpu_charge_time_seconds: float | None = None
     status: Line | None = None

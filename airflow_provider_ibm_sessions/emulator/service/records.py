@@ -15,7 +15,7 @@ FINAL = frozenset({"Completed", "Cancelled", "Failed"})
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ends."""
+    """The end of a job."""
 
     status: Literal["Completed", "Failed", "Cancelled"] = "Completed"
     reason: str | None = None

@@ -26,6 +26,7 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time.context import set_current_context
 
 from airflow_provider_ibm_sessions.client import auth
+from airflow_provider_ibm_sessions.hooks.airflow_id import VARIABLE as AIRFLOW_ID
 
 RETRIES = 1
 Build = Callable[[], Any]
@@ -53,6 +54,7 @@ def install() -> None:
 def reset() -> None:
     """Start with an Airflow in which nothing has run yet."""
     variables.clear()
+    variables[AIRFLOW_ID] = "stub"  # as after the first task of all: creating it takes a second
     runs.clear()
 
 
