@@ -125,7 +125,13 @@ class TaskState:
         if self._record and self._record["inputs"] == digest and not self._starts_again():
             self._is_resumed = True
             return
-        self._record = {"key": secrets.token_hex(10), "inputs": digest, "finished": False}
+        self.start(inputs)
+
+    def start(self, inputs: Any) -> None:
+        """Take a new key, when the tries before have left no work."""
+        if self.is_durable:
+            self._record = {"key": secrets.token_hex(10), "inputs": _digest(inputs), "finished": False}
+            self._is_resumed = False
 
     def job_tag(self, index: int = 0) -> str:
         """Return the tag of the task's ``index``-th job: the same in each try, and of no other job."""
@@ -175,6 +181,27 @@ class TaskState:
         """Let the task start again if this process executes it once more, as a user's loop does."""
         if self.is_durable:
             _finished_here.add((self._record["key"], self._ti.try_number))
+
+    @property
+    def recorded_jobs(self) -> dict[str, Any] | None:
+        """Return the summary that was saved with the jobs that a function has made."""
+        return self._record.get("recorded_jobs")
+
+    def get_recorded_content(self) -> str | None:
+        """Return the content that was saved with :attr:`recorded_jobs`, unless Airflow has removed it."""
+        stored = self._store.get(f"{self._record_key}_jobs") if self.is_durable else None
+        return stored["content"] if stored and stored["key"] == self._record["key"] else None
+
+    def save_recorded_jobs(self, summary: dict[str, Any], content: str) -> None:
+        """
+        Save the jobs that a function has made, before the first is submitted.
+
+        :param summary: What is kept for as long as the record.
+        :param content: What is kept for as long as Airflow keeps task state.
+        """
+        if self.is_durable:
+            self._store.set(f"{self._record_key}_jobs", {"key": self._record["key"], "content": content})
+            self._save(recorded_jobs=summary)
 
     def get_results(self, job_id: str) -> Any:
         """Return the stored results of a private job, or None."""
