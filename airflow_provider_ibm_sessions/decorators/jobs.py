@@ -135,7 +135,7 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
             json.dumps(plain, allow_nan=False)
         except (TypeError, ValueError, ConfigurationError) as error:
             raise ConfigurationError(
-                f"{name} must return plain JSON for the XCom 'returned' (numbers, strings, lists, dicts), got "
+                f"{name} must return plain JSON (numbers, strings, lists, dicts) for the XCom returned, not "
                 f"{type(returned).__name__}: {error}. No job was submitted. The results of the jobs are the "
                 "return value of the task",
                 field="returned",
