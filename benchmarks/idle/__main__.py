@@ -160,7 +160,7 @@ _NOTES = f"""
 Paid idle: what the service billed, less the time in which a job ran, by the service's own clock.
 Worker slot: from each "running" in Airflow's event log to the end or deferral after it, all tasks and tries.
 Memory: of the process that waits, looked at 4 times a second. The first three wait in the triggerer, which
-all triggers share and which is there anyway; the others in a task's own process. Its own: shared with no other.
+all triggers share and which is there anyway; the others in a task's own process. Its own: shared with none.
 Requests: all that the service received, for tokens as well. Those with several tasks read no results.
 Polls: Qiskit's every 0.1 s, ours every 10 s, HttpSensor's here every {HTTP_POLL_SECONDS} s (its default: 60).
 Its idle time is up to one interval, as chance has it, and the start of one more task.
