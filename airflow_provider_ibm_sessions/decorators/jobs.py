@@ -80,23 +80,17 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         inputs = [call_digest(self.python_callable, arguments), target, session_args["mode"]]
         self.resume_or_start(state, inputs)
         recorded = RecordedJobs.load(state) if state.is_resumed else None
-        if recorded and not recorded.is_complete:
-            submitted = self.find_submitted_jobs(state, len(recorded.jobs))
-            if len(submitted) < len(recorded.jobs):
-                self.log.info("Some jobs were not submitted, and not stored: calling the function again")
-                again = self._record_jobs(context, target)
-                if again.digest != recorded.digest:
-                    self.log.warning("The function made other jobs than before: ending what was submitted")
-                    discard_previous_run(self.hook, state)
-                    state.start(inputs)
-                    self.session_id = None
-                    again.save(state)
-                recorded = again
-        elif not recorded:
-            recorded = self._record_jobs(context, target)
-            recorded.save(state)
+        count = len(recorded.jobs) if recorded else 0
+        if recorded and (recorded.has_params or len(self.find_submitted_jobs(state, count)) == count):
+            self.log.info("Resuming with %d recorded jobs: the function is not called again", count)
         else:
-            self.log.info("Resuming with %d recorded jobs: the function is not called", len(recorded.jobs))
+            earlier, recorded = recorded, self._record_jobs(context, target)
+            if earlier and earlier.digest != recorded.digest:
+                self.log.warning("The function made other jobs than in the last try: ending those")
+                discard_previous_run(self.hook, state)
+                state.start(inputs)
+                self.session_id = None
+            recorded.save(state)
         if recorded.returned is not None and self.do_xcom_push:
             context["ti"].xcom_push(key="returned", value=recorded.returned)
         return recorded.jobs

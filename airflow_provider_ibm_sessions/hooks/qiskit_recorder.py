@@ -22,7 +22,7 @@ try:
     from qiskit_ibm_runtime.quantum_program.params_converters import QUANTUM_PROGRAM_PARAMS_CONVERTERS
     from qiskit_ibm_runtime.utils.validations import validate_isa_circuits
 except ImportError as error:
-    raise incompatible(str(error)) from error
+    raise incompatible("params_converters or validate_isa_circuits") from error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,13 +26,13 @@ class RecordedJobs:
     :param jobs: Their fields, as they are submitted; without ``params`` if those are not stored.
     :param returned: What the function returned, as plain JSON.
     :param digest: Of the jobs; None: to be computed.
-    :param is_complete: False if the jobs are without ``params``.
+    :param has_params: False if the jobs are without ``params``.
     """
 
     jobs: Sequence[Mapping[str, Any]]
     returned: Any
     digest: str = ""
-    is_complete: bool = True
+    has_params: bool = True
 
     def __post_init__(self) -> None:
         """Compute the digest, if it is not known."""
@@ -56,7 +56,7 @@ class RecordedJobs:
         if jobs := content.get("jobs"):
             return cls(jobs, content["returned"], summary["digest"])
         bare = [{"private": private} for private in summary["private"]]
-        return cls(bare, content.get("returned"), summary["digest"], is_complete=False)
+        return cls(bare, content.get("returned"), summary["digest"], has_params=False)
 
     def save(self, state: TaskState) -> None:
         """Save the jobs before the first is submitted; those that are too large by their digest only."""
