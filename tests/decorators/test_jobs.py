@@ -94,7 +94,6 @@ class TestResults:
                 circuit = bell(backend)
                 sampler = Sampler(mode=backend)
                 sampler.options.environment.job_tags = ["bell"]
-                sampler.options.environment.log_level = "DEBUG"
                 sampler.options.max_execution_time = 60
                 sampler.options.twirling.enable_measure = True
                 sampler.run([circuit], shots=64)
@@ -112,8 +111,7 @@ class TestResults:
         assert executed["format"] == "executor"
         assert len(executed["results"]["data"][0]["results"]["meas"]) == 32
         assert "bell" in sampled["tags"]
-        job = qpu.service.scheduler.jobs[sampled["id"]]
-        assert (job.cost, job.log_level) == (60, "debug")
+        assert qpu.service.scheduler.jobs[sampled["id"]].cost == 60
 
     def test_the_batch_guide(self, qpu, dag, run):
         """Circuits are spread over the jobs of a batch."""
@@ -148,7 +146,7 @@ class TestResults:
                 circuit.cx(0, 1)
                 circuit.ry(Parameter("angle"), 0)
                 compiled = transpile(circuit, backend, optimization_level=1)
-                terms = [("ZZ", 1), ("ZX", -1), ("XZ", 1), ("XX", 1)]
+                terms = [("ZZ", 1), ("ZX", 1), ("XZ", -1), ("XX", 1)]
                 chsh = SparsePauliOp.from_list(terms).apply_layout(compiled.layout)
                 angles = [[0.0], [0.7853981633974483], [3.141592653589793]]
                 Estimator(mode=backend).run([(compiled, chsh, angles)])
@@ -157,25 +155,6 @@ class TestResults:
         [report] = run(dag).xcom("work")
         found = report["results"][0]["evs"]
         assert found == [pytest.approx(value, abs=0.2) for value in (2, 8**0.5, -2)]
-
-    def test_fractional_gates(self, qpu, dag, run):
-        with dag:
-
-            @task.ibm_quantum_jobs(**BATCH, use_fractional_gates=True)
-            def work(backend):
-                from qiskit import QuantumCircuit
-                from qiskit_ibm_runtime.executor_sampler import Sampler
-
-                circuit = QuantumCircuit(backend.num_qubits, 1)
-                circuit.rx(3.141592653589793, 0)
-                circuit.measure(0, 0)
-                Sampler(mode=backend).run([circuit], shots=10)
-                return sorted({"rx", "rzz"} & set(backend.target.operation_names))
-
-            work()
-        result = run(dag)
-        assert result.xcom("work", "returned") == ["rx", "rzz"]
-        assert result.xcom("work")[0]["results"][0]["counts"]["c"] == {"1": 10}
 
     def test_it_can_be_mapped(self, qpu, run):
         with DAG("mapped_jobs", schedule=None, params={"backend": "ibm_fez"}) as dag:
@@ -237,12 +216,14 @@ class TestSubmission:
                 circuit.measure(0, 0)
                 sampler = SamplerV2(mode=backend)
                 sampler.options.environment.private = True
+                sampler.options.environment.log_level = "DEBUG"
                 sampler.run([circuit], shots=10)
 
             work()
         assert run(dag).state == "success"
         [sent] = ibm.requests("POST", "/v1/jobs")
-        assert (sent.json["private"], sent.json["calibration_id"]) == (True, "night")
+        assert (sent.json["private"], sent.json["log_level"]) == (True, "debug")
+        assert sent.json["calibration_id"] == "night"
         assert len(ibm.requests("GET", "/v1/jobs/*/results")) == 1
 
 
@@ -432,6 +413,14 @@ def test_a_job_that_is_too_large_opens_no_session(ibm, connection, dag, run, mon
         work()
     [error] = failures_of(dag, run).values()
     assert_matches(r"run 1 \(sampler\): params: must be at most 1 MB of JSON, got \d MB", error)
+    assert ibm.sessions == {}
+
+
+def test_a_qpu_without_fractional_gates_opens_no_session(ibm, connection, dag, run):
+    with dag:
+        task.ibm_quantum_jobs(**ARGUMENTS, use_fractional_gates=True)(sample)()
+    [error] = failures_of(dag, run).values()
+    assert_matches("'ibm_fez' does not support fractional gates", error)
     assert ibm.sessions == {}
 
 
