@@ -43,7 +43,11 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "name": "ibm_quantum_session",
                 "class-name": f"{PACKAGE}.decorators.session.ibm_quantum_session_task",
-            }
+            },
+            {
+                "name": "ibm_quantum_jobs",
+                "class-name": f"{PACKAGE}.decorators.jobs.ibm_quantum_jobs_task",
+            },
         ],
         "cli": [f"{PACKAGE}.cli.airflow.commands"],
         "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A nightly batch: experiments are mapped over tasks, all of them in one session of mode ``batch``.
+A nightly batch: all experiments of a night are jobs of one batch, and no worker waits for it.
 
-Tasks submit and end; the waiting is done in the triggerer, and no worker is held while the jobs are queued.
-Needs the extra ``qiskit``.
+IBM bills a batch for QPU time only, and runs its jobs one after the other. What the function returns is the
+XCom ``returned``, which the next task reads beside the reports on the jobs. Needs the extra ``qiskit``.
 """
 
 from __future__ import annotations
@@ -11,62 +11,52 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, task
 
-from airflow_provider_ibm_sessions.operators.session import (
-    IBMQuantumCloseSessionOperator,
-    IBMQuantumCreateSessionOperator,
-    IBMQuantumUpdateSessionOperator,
+
+@task.ibm_quantum_jobs(
+    backend="{{ params.backend }}",
+    mode="batch",
+    on_job_failure="collect",
+    timeout=timedelta(hours=7),
+    deferrable=True,
 )
-from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
-
-
-@task
-def experiments(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """List what to run tonight: entangled states of growing size."""
-    sizes = (params or {})["sizes"]
-    return [{"name": f"ghz-{size}", "qubits": size} for size in sizes]
-
-
-@task
-def submit(
-    experiment: dict[str, Any], session_id: str, params: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Compile one experiment for the QPU and put it into the batch; its result is fetched later."""
+def experiments(backend: Any, params: dict[str, Any] | None = None) -> list[str]:
+    """Make a job for each experiment of this night, and return their names."""
     from qiskit import QuantumCircuit
     from qiskit.transpiler import generate_preset_pass_manager
     from qiskit_ibm_runtime.executor_sampler import Sampler
 
-    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-
     params = params or {}
-    batch = IBMQuantumHook().qiskit_session(session_id, backend=params["backend"])
+    compiler = generate_preset_pass_manager(backend=backend, optimization_level=1)
+    sampler = Sampler(mode=backend)
+    sampler.options.environment.job_tags = ["nightly"]
+    names = []
+    for size in params["sizes"]:
+        circuit = QuantumCircuit(size)
+        circuit.h(0)
+        for qubit in range(1, size):
+            circuit.cx(qubit - 1, qubit)
+        circuit.measure_all()
+        sampler.run([compiler.run(circuit)], shots=params["shots"])
+        names.append(f"ghz-{size}")
+    return names
 
-    qubits = experiment["qubits"]
-    circuit = QuantumCircuit(qubits)
-    circuit.h(0)
-    for qubit in range(1, qubits):
-        circuit.cx(qubit - 1, qubit)
-    circuit.measure_all()
-    compiled = generate_preset_pass_manager(
-        backend=batch.service.backend(params["backend"]), optimization_level=1
-    ).run(circuit)
-    return {**experiment, "job_id": Sampler(mode=batch).run([compiled], shots=params["shots"]).job_id()}
 
-
-@task(execution_timeout=timedelta(minutes=30))
-def collect(job: dict[str, Any]) -> dict[str, Any]:
-    """Fetch the counts of one experiment."""
-    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-
-    result = IBMQuantumHook().qiskit_service().job(job["job_id"]).result()
-    return {**job, "counts": result[0].data.meas.get_counts()}
+@task
+def collect(names: list[str], reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return name and counts of each experiment, or why it has none."""
+    return [
+        {"name": name, "job_id": report["id"], "error": report["error"]}
+        if "error" in report
+        else {"name": name, "job_id": report["id"], "counts": report["results"][0]["counts"]["meas"]}
+        for name, report in zip(names, reports, strict=True)
+    ]
 
 
 with DAG(
     dag_id="ibm_quantum_scheduled_batch",
-    description="Experiments mapped over tasks, in one IBM Quantum batch each night",
+    description="Experiments of one night, in one IBM Quantum batch",
     doc_md=__doc__,
     schedule="@daily",
     catchup=False,
@@ -79,26 +69,5 @@ with DAG(
     },
     tags=["ibm-quantum", "example", "qiskit"],
 ):
-    create = IBMQuantumCreateSessionOperator(
-        task_id="create_batch",
-        backend="{{ params.backend }}",
-        mode="batch",
-    )
-    jobs = submit.partial(session_id=create.output).expand(experiment=experiments())
-    drain = IBMQuantumUpdateSessionOperator(
-        task_id="drain_batch", session_id=create.output, accepting_jobs=False
-    )
-    done = IBMQuantumSessionSensor(
-        task_id="batch_has_closed", session_id=create.output, deferrable=True, timeout=timedelta(hours=7)
-    )
-    close = IBMQuantumCloseSessionOperator(task_id="close_batch", session_id=create.output, retries=3)
-
-    (
-        jobs
-        >> drain
-        >> done
-        >> collect.expand(job=jobs)
-        # A teardown that fails does not fail the run by itself; what comes after it does.
-        >> close.as_teardown(setups=create)
-        >> EmptyOperator(task_id="closed")
-    )
+    reports = experiments()
+    collect(reports["returned"], reports)

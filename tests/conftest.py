@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -129,6 +130,25 @@ def localqpu(emulator, monkeypatch):
     """The same, with the connection ``ibm_quantum_default`` to it."""
     monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", emulator.connection)
     return emulator
+
+
+@pytest.fixture(scope="module")
+def simulated_qpu(airflow_db):
+    """This package's emulator, for all tests of a file: it loads Qiskit, which takes seconds."""
+    from airflow_provider_ibm_sessions.emulator.emulator import Emulator
+    from airflow_provider_ibm_sessions.emulator.service.settings import Settings
+
+    with Emulator(port=0, settings=Settings(), speed=100, seed=7) as running:
+        yield running
+
+
+@pytest.fixture
+def qpu(simulated_qpu, monkeypatch):
+    """The same, with the connection ``ibm_quantum_default`` to it."""
+    from airflow_provider_ibm_sessions.emulator.emulator import connection
+
+    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", json.dumps(connection(simulated_qpu.port)))
+    return simulated_qpu
 
 
 @pytest.fixture

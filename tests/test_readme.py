@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_ibm_sessions.decorators.jobs import IBMQuantumJobsDecoratedOperator
 from airflow_provider_ibm_sessions.decorators.session import IBMQuantumSessionDecoratedOperator
 from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
@@ -46,9 +47,12 @@ CLASSES = {
         IBMQuantumSweepSessionsOperator,
     ],
     "sensors.md": [IBMQuantumSessionSensor, IBMQuantumJobSensor],
-    "decorators.md": [IBMQuantumSessionDecoratedOperator],
+    "decorators.md": [IBMQuantumJobsDecoratedOperator, IBMQuantumSessionDecoratedOperator],
 }
-SECTIONS = {IBMQuantumSessionDecoratedOperator: "@task.ibm_quantum_session"}
+SECTIONS = {
+    IBMQuantumJobsDecoratedOperator: "@task.ibm_quantum_jobs",
+    IBMQuantumSessionDecoratedOperator: "@task.ibm_quantum_session",
+}
 """Headings that are not the name of the class."""
 
 
@@ -128,18 +132,15 @@ def test_each_block_is_a_dag_or_a_marked_excerpt(block):
         assert dag_in(block).tasks
 
 
-def test_the_first_dag_runs(ibm, connection, run):
-    ibm.settings.job_seconds = 0.2
-    dag = dag_in(
-        BLOCKS["README.md: quantum_coin"], **{"deferrable=True": "deferrable=True, poll_interval=0.2"}
-    )
+def test_the_first_dag_runs(qpu, run):
+    dag = dag_in(BLOCKS["README.md: bell_pair"], **{"deferrable=True": "deferrable=True, poll_interval=0.2"})
     result = run(dag)
     assert result.state == "success"
-    [report] = result.xcom("toss")
-    counts = report["results"][0]["counts"]["side"]
+    [report] = result.xcom("entangle")
+    counts = report["results"][0]["counts"]["meas"]
     assert sum(counts.values()) == 1000
-    assert set(counts) == {"0", "1"}
-    assert [session.state for session in ibm.sessions.values()] == ["closed"]
+    assert set(counts) == {"00", "11"}
+    assert result.xcom("entangle", "session")["state"] == "closed"
 
 
 def test_the_tasks_that_share_a_session_run(ibm, connection, run):

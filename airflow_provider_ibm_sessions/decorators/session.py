@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,8 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.decorators._function import reserve_argument
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.lifecycle.session import (
@@ -63,26 +63,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        parameters = list(inspect.signature(python_callable).parameters)
-        if _ARGUMENT not in parameters:
-            raise ConfigurationError(
-                f"{python_callable.__name__} must have an argument '{_ARGUMENT}'", field=_ARGUMENT
-            )
-        if _ARGUMENT in (op_kwargs or {}) or _ARGUMENT in parameters[: len(kwargs.get("op_args") or ())]:
-            raise ConfigurationError(
-                f"'{_ARGUMENT}' of {python_callable.__name__} is set by the task: give other arguments by "
-                f"keyword",
-                field=_ARGUMENT,
-            )
-        kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-        if any(is_kind(python_callable) for is_kind in kinds):
-            raise ConfigurationError(
-                f"{python_callable.__name__} must be a plain function: neither 'async def' nor one that "
-                f"yields",
-                field="python_callable",
-            )
-        # Airflow checks, when it reads the Dag, that the function can be called; the session comes later.
-        op_kwargs = {**(op_kwargs or {}), _ARGUMENT: None}
+        op_kwargs = reserve_argument(python_callable, _ARGUMENT, kwargs.get("op_args"), op_kwargs)
         super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
 

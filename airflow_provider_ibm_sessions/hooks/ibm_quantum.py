@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.instance import Workload
     from airflow_provider_ibm_sessions.client.models.jobs import Job
     from airflow_provider_ibm_sessions.client.models.sessions import Session
+    from airflow_provider_ibm_sessions.hooks.qiskit_recorder import RecordingRuntimeService
 
 on_new_token(mask_secret)
 
@@ -415,6 +416,28 @@ class IBMQuantumHook(BaseHook):
         from airflow_provider_ibm_sessions.hooks.qiskit import service
 
         return service(self.credentials)
+
+    def qiskit_recorder(
+        self, backend: str, *, use_fractional_gates: bool | None = False, calibration_id: str | None = None
+    ) -> RecordingRuntimeService:
+        """
+        Return a ``QiskitRuntimeService`` that records the runs of primitives, and sends none.
+
+        Its ``live_backend`` is what primitives take as ``mode``; its ``recorded_jobs`` are the jobs. Needs
+        the extra ``qiskit``.
+
+        :param backend: Name of the QPU that the jobs are for.
+        :param use_fractional_gates: As for ``QiskitRuntimeService.backend``.
+        :param calibration_id: As for ``QiskitRuntimeService.backend``.
+        """
+        from airflow_provider_ibm_sessions.hooks.qiskit_recorder import RecordingRuntimeService
+
+        return RecordingRuntimeService(
+            self.credentials,
+            backend,
+            use_fractional_gates=use_fractional_gates,
+            calibration_id=calibration_id,
+        )
 
     def require_qiskit(self) -> None:
         """

@@ -7,7 +7,7 @@ sends the raw API key to the API when IAM does not answer; and logs to stderr. H
 key nor a connection: each of its requests is sent by this package's client, whose token, timeouts, limits
 and retries hold for it too.
 
-This is the only module that uses private parts of Qiskit. They are checked when a service is made.
+Only this module and ``qiskit_recorder`` use private parts of Qiskit. They are checked when a service is made.
 """
 
 from __future__ import annotations
@@ -90,10 +90,13 @@ class ClientAdapter(BaseAdapter):
     What holds for the client's own requests holds for Qiskit's: the bearer token and its refresh, the timeout
     of each exchange, proxy and certificates, limits on the size of responses, no redirects, and the retry
     policy. A POST is sent again only if it was surely not carried out.
+
+    :param read_only: Refuse requests that change something at IBM.
     """
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, *, read_only: bool = False) -> None:
         super().__init__()
+        self._read_only = read_only
         self._client = IBMQuantumClient(credentials)
         self._base_url = credentials.url
         self._crn = credentials.crn
@@ -111,6 +114,12 @@ class ClientAdapter(BaseAdapter):
         :raises IBMQuantumError: If there is no complete response, or one that can only be tried again.
         """
         method, url = request.method or "GET", request.url or ""
+        if self._read_only and _SAFETY.get(method) is not Safety.SAFE:
+            raise ConfigurationError(
+                "Nothing is sent while a function of @task.ibm_quantum_jobs runs: give primitives "
+                "mode=backend. The task itself opens the session or batch, and submits the jobs "
+                f"(Qiskit's {method} {httpx.URL(url).path})"
+            )
         if not url.startswith(f"{self._base_url}/"):
             raise ConfigurationError(
                 f"Qiskit's request to {httpx.URL(url).host} is not sent: the connection is for "
@@ -166,6 +175,8 @@ class ClientAdapter(BaseAdapter):
 class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
     """A ``QiskitRuntimeService`` for one instance, whose requests this package sends."""
 
+    read_only = False
+
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         super().__init__(
@@ -177,7 +188,7 @@ class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
         )
         for part in ("_client_params", "_active_api_client"):
             if part not in self.__dict__:
-                raise _incompatible(f"QiskitRuntimeService.{part}")
+                raise incompatible(f"QiskitRuntimeService.{part}")
 
     def instances(self) -> Sequence[dict[str, Any]]:
         """Return the connection's instance; there is nothing to search for."""
@@ -192,7 +203,7 @@ class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
     @_client_params.setter
     def _client_params(self, parameters: Any) -> None:
         if not hasattr(parameters, "get_auth_handler"):
-            raise _incompatible("ClientParameters.get_auth_handler")
+            raise incompatible("ClientParameters.get_auth_handler")
         parameters.get_auth_handler = lambda: _unchanged
         self.__dict__["_client_params"] = parameters
 
@@ -206,10 +217,10 @@ class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
         # Qiskit sets each client that it makes here before it uses it.
         session: Any = getattr(client, "_session", None)
         if not hasattr(session, "mount") or not hasattr(session, "adapters"):
-            raise _incompatible("RuntimeClient._session")
+            raise incompatible("RuntimeClient._session")
         if not isinstance(session.adapters.get(""), ClientAdapter):
             session.adapters.clear()
-            session.mount("", ClientAdapter(self._credentials))
+            session.mount("", ClientAdapter(self._credentials, read_only=self.read_only))
         self.__dict__["_active_api_client"] = client
 
 
@@ -236,7 +247,7 @@ def session(runtime: QiskitRuntimeService, details: IBMSession, backend: str | N
     bound = kind(runtime.backend(name), create_new=False)
     for part in ("_session_id", "_active"):
         if not hasattr(bound, part):
-            raise _incompatible(f"Session.{part}")
+            raise incompatible(f"Session.{part}")
     bound._session_id = details.id
     bound._active = not details.is_closed
     return bound
@@ -255,7 +266,8 @@ def _unchanged(request: PreparedRequest) -> PreparedRequest:
     return request
 
 
-def _incompatible(part: str) -> AirflowOptionalProviderFeatureException:
+def incompatible(part: str) -> AirflowOptionalProviderFeatureException:
+    """Return the error for a release of Qiskit without a part that is used here."""
     return AirflowOptionalProviderFeatureException(
         f"qiskit-ibm-runtime {version('qiskit-ibm-runtime')} has no {part}: this release of "
         "airflow-provider-ibm-sessions does not work with it. Upgrade the provider, or downgrade Qiskit"

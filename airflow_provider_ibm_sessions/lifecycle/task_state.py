@@ -150,14 +150,21 @@ class TaskState:
             undelivered = self._record.pop("undelivered", [])
             self._record["repeated"] = [*self._record.get("repeated", []), *undelivered]
 
+    def start_again(self) -> None:
+        """Keep nothing of the tries before, whose work has been ended."""
+        self._record = {"inputs": self._record["inputs"], "key": self._record["key"], "finished": False}
+        self._is_resumed = False
+
     def job_tag(self, index: int = 0) -> str:
         """
         Return the tag of the task's ``index``-th job: the same in each try, and of no other job.
 
         It follows from the ids of the task and from its input, so that clearing the task does not change it.
+        Jobs that a function has made are part of the input: it may make others when it is called again.
         """
-        if not self._record["job_key"]:
-            self._record["job_key"] = _digest([airflow_id(), self._record["key"]])[:20]
+        if not self._record.get("job_key"):
+            made = self.recorded_jobs["digest"] if self.recorded_jobs else None
+            self._record["job_key"] = _digest([airflow_id(), self._record["key"], made])[:20]
         return f"airflow-{self._record['job_key']}-{index}"
 
     def is_repeated(self, job: Job) -> bool:
@@ -215,6 +222,29 @@ class TaskState:
         """Let the task start again if this process executes it once more, as a user's loop does."""
         if "key" in self._record:
             _returned_here.add((self._record["key"], self._ti.try_number))
+
+    @property
+    def recorded_jobs(self) -> dict[str, Any] | None:
+        """Return the summary that was saved with the jobs that a function has made."""
+        return self._record.get("recorded_jobs")
+
+    def get_recorded_content(self) -> str | None:
+        """Return the content that was saved with :attr:`recorded_jobs`, unless Airflow has removed it."""
+        stored = self._store.get(f"{self._record_key}_jobs") if self.is_durable else None
+        summary = self.recorded_jobs
+        return stored["content"] if stored and summary and stored["digest"] == summary["digest"] else None
+
+    def save_recorded_jobs(self, summary: dict[str, Any], content: str) -> None:
+        """
+        Save the jobs that a function has made, before the first is submitted.
+
+        :param summary: What is kept for as long as the record, with the jobs' ``digest``.
+        :param content: What is kept for as long as Airflow keeps task state.
+        """
+        if self.is_durable:
+            self._store.set(f"{self._record_key}_jobs", {"digest": summary["digest"], "content": content})
+        self._record.update(recorded_jobs=summary, job_key=None)
+        self._save()
 
     def get_results(self, job_id: str) -> Any:
         """Return the stored results of a private job, or None."""

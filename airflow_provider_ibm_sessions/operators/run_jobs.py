@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,21 +48,18 @@ _REFUSED = "Refused"
 """State of a job that IBM has not accepted: our word, where IBM has none."""
 
 
-class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOperator):
+class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOperator):
     """
-    Run jobs in a session of their own, which closes itself with the last of them.
+    Base of the tasks that run jobs in a session of their own, which closes itself with the last of them.
 
-    Opens the session, submits every job exactly once, drains at once, so that no second of an idle QPU is
-    paid for, and waits until all are final. Returns a report for each job, in the order of ``jobs``. The
-    XCom ``session`` holds the session's details.
+    They open the session, submit every job exactly once, drain at once, so that no second of an idle QPU is
+    paid for, and wait until all are final. They return a report for each job, in their order. The XCom
+    ``session`` holds the session's details.
 
     A retry, and clearing the task, resume: in the same session if that still accepts jobs, and with the
     jobs that were submitted, if the input is the same. So clearing collects results, and runs nothing
     again, unless jobs have failed.
 
-    :param jobs: The jobs: mappings with ``program_id``, ``params`` (``{"pubs": [...]}``, circuits as
-        OpenQASM 3 text or as Qiskit encodes them, compiled for the backend), and optionally ``tags`` (7 at
-        most), ``cost`` (seconds), ``private``, ``log_level``, ``calibration_id``. (templated)
     :param on_job_failure: When a job fails: ``fail``: the task fails, without retries, when all jobs are
         final; the reports are in its XCom all the same. ``collect``: it succeeds, and the failed job's report
         has an ``error`` in place of ``results``.
@@ -71,17 +69,31 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
     jobs are ended and the task fails, without retries.
     """
 
-    template_fields: Sequence[str] = (*SessionOwnerOperator.template_fields, "jobs", "results_path")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"jobs": "json"}
+    template_fields: Sequence[str] = (*SessionOwnerOperator.template_fields, "results_path")
 
-    def __init__(
-        self, *, jobs: Sequence[Mapping[str, Any]], on_job_failure: str = "fail", **kwargs: Any
-    ) -> None:
+    def __init__(self, *, on_job_failure: str = "fail", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.jobs = jobs
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
         self._submissions: list[dict[str, Any]] = []
         self._job_ids: list[str] = []
+
+    @abstractmethod
+    def jobs_to_run(
+        self, context: Context, state: TaskState, session_args: Mapping[str, Any]
+    ) -> Sequence[Mapping[str, Any]]:
+        """
+        Return the validated jobs, after :meth:`resume_or_start` with all that decides on them.
+
+        :param session_args: What :meth:`session_args` returns.
+        :raises ConfigurationError: Naming the job and the field that is wrong, before a session is opened.
+        """
+
+    def resume_or_start(self, state: TaskState, inputs: Any) -> None:
+        """Resume what earlier tries have started with the same input; end what they have with other input."""
+        if state.input_has_changed(inputs):
+            discard_previous_run(self.hook, state)
+        state.resume_or_start(inputs)
+        self.session_id = state.session_id
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Submit what no earlier try has, drain, and wait."""
@@ -143,31 +155,16 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
 
     # -- submitting ----------------------------------------------------------------------------------
 
-    def validate_jobs(self) -> list[dict[str, Any]]:
-        """
-        Return the jobs' fields as they are submitted.
-
-        :raises ConfigurationError: Naming the job and the field that is wrong, before anything is sent.
-        """
-        from airflow_provider_ibm_sessions.client.submission import validate_job
-
-        self.result_storage.validate()
-        return [validate_job(job, f"jobs[{index}]") for index, job in enumerate(validate_jobs(self.jobs))]
-
     def _submit_all(self, context: Context, state: TaskState) -> None:
         """Submit what no earlier try has submitted, and drain the session."""
         try:
             session_args = self.session_args(context)
-            jobs = self.validate_jobs()
+            self.result_storage.validate()
+            jobs = self.jobs_to_run(context, state, session_args)
         except ConfigurationError:
             end_unrecorded_sessions(self.hook, context, state)
             raise
-        inputs = [jobs, session_args["backend"], session_args["mode"]]
-        if state.input_has_changed(inputs):
-            discard_previous_run(self.hook, state)
-        state.resume_or_start(inputs)
-        self.session_id = state.session_id
-        earlier = self._resume_jobs(state, len(jobs))
+        earlier = self.find_submitted_jobs(state, len(jobs))
         resumed = [job for _, job in earlier if job]
         end_unrecorded_sessions(self.hook, context, state, {job.session_id for job in resumed})
         self._open_or_resume_session(context, state, session_args, resumed, len(jobs))
@@ -183,7 +180,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             self.log.warning("%s. Session %s will be closed when its jobs are final", error, self.session_id)
         self.raise_if_killed()
 
-    def _resume_jobs(self, state: TaskState, count: int) -> list[ResumedJob]:
+    def find_submitted_jobs(self, state: TaskState, count: int) -> list[ResumedJob]:
         """Return what earlier tries have submitted, and the tags of what is to be submitted."""
         from airflow_provider_ibm_sessions.client.submission import ResumedJob, resume_jobs
 
@@ -219,7 +216,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             self.open_session(context, state, session_args)
         IBMQuantumSessionLink.persist(context, self.hook.console_url(str(self.session_id)))
 
-    def _submit(self, state: TaskState, index: int, tag: str, job: dict[str, Any]) -> dict[str, Any]:
+    def _submit(self, state: TaskState, index: int, tag: str, job: Mapping[str, Any]) -> dict[str, Any]:
         self.raise_if_killed()
         try:
             submitted = self.hook.submit_job_once(
@@ -333,3 +330,32 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
 
         poll = JobSet(tuple(self._job_ids), self.session_id).poll()
         return [job.to_json() for job in self.hook.get_conn().run_flow(poll).jobs]
+
+
+class IBMQuantumRunJobsOperator(SessionJobsOperator):
+    """
+    Run jobs that are ready before the session opens.
+
+    :param jobs: The jobs: mappings with ``program_id``, ``params`` (``{"pubs": [...]}``, circuits as
+        OpenQASM 3 text or as Qiskit encodes them, compiled for the backend), and optionally ``tags`` (7 at
+        most), ``cost`` (seconds), ``private``, ``log_level``, ``calibration_id``. (templated)
+
+    Further arguments are those of :class:`SessionJobsOperator`.
+    """
+
+    template_fields: Sequence[str] = (*SessionJobsOperator.template_fields, "jobs")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"jobs": "json"}
+
+    def __init__(self, *, jobs: Sequence[Mapping[str, Any]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.jobs = jobs
+
+    def jobs_to_run(
+        self, context: Context, state: TaskState, session_args: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Return the fields of each job as they are submitted."""
+        from airflow_provider_ibm_sessions.client.submission import validate_job
+
+        jobs = [validate_job(job, f"jobs[{index}]") for index, job in enumerate(validate_jobs(self.jobs))]
+        self.resume_or_start(state, [jobs, session_args["backend"], session_args["mode"]])
+        return jobs

@@ -21,9 +21,11 @@ class Candidate:
 
 
 OURS = Candidate("run_jobs", "run-jobs operator")
+DECORATOR = Candidate("jobs_decorator", "@task.ibm_quantum_jobs")
 PYTHON = Candidate("qiskit_session", "Qiskit's Session in a PythonOperator", waits="experiment")
 ALL = (
     OURS,
+    DECORATOR,
     Candidate("four_operators", "create, submit x 10, drain, sensor, close"),
     PYTHON,
     Candidate("http_provider", "HttpOperators and an HttpSensor", waits="wait"),

@@ -25,6 +25,7 @@ def test_a_plain_airflow_loads_them_all(dagbag):
         "ibm_quantum_qiskit_sweep",
         "ibm_quantum_scheduled_batch",
         "ibm_quantum_run_jobs",
+        "ibm_quantum_dynamic_circuit",
         "ibm_quantum_sweep_sessions",
         "ibm_quantum_variational_loop",
     }
@@ -68,15 +69,17 @@ def test_sweep_runs_real_circuits(dagbag, run, localqpu):
     assert submitted == {point["job_id"] for point in points}
 
 
-def test_scheduled_batch_maps_experiments(dagbag, run, localqpu):
+def test_scheduled_batch_runs_all_experiments_in_one_batch(dagbag, run, localqpu):
     dag = dagbag.dags["ibm_quantum_scheduled_batch"]
     result = run(dag, backend=localqpu.backend, sizes=[2, 3], shots=500)
     assert result.state == "success"
-    session_id = result.xcom("create_batch")
-    jobs = [job for job in localqpu.jobs() if job["session_id"] == session_id]
+    session = result.xcom("experiments", "session")
+    assert (session["mode"], session["state"]) == ("batch", "closed")
+    jobs = [job for job in localqpu.jobs() if job["session_id"] == session["id"]]
     assert [job["status"] for job in jobs] == ["Completed", "Completed"]
-    counts = result.xcom_of_each("collect")
-    assert [set(item["counts"]) for item in counts] == [{"00", "11"}, {"000", "111"}]
+    found = result.xcom("collect")
+    assert [each["name"] for each in found] == ["ghz-2", "ghz-3"]
+    assert [set(each["counts"]) for each in found] == [{"00", "11"}, {"000", "111"}]
 
 
 @pytest.mark.parametrize("mode", ["dedicated", "batch"])
@@ -84,17 +87,25 @@ def test_run_jobs_runs_real_circuits(dagbag, run, localqpu, mode):
     dag = dagbag.dags["ibm_quantum_run_jobs"]
     result = run(dag, backend=localqpu.backend, mode=mode, sizes=[2, 3], shots=200)
     assert result.state == "success"
-    reports = result.xcom("run_jobs")
+    reports = result.xcom("entangle")
     assert [report["state"] for report in reports] == ["Completed", "Completed"]
     assert [set(report["results"][0]["counts"]["meas"]) for report in reports] == [
         {"00", "11"},
         {"000", "111"},
     ]
     assert result.xcom("fidelities") == [1, 1]
-    session = result.xcom("run_jobs", "session")
+    session = result.xcom("entangle", "session")
     assert session["state"] == "closed"
     jobs = [job for job in localqpu.jobs() if job["session_id"] == session["id"]]
     assert {job["id"] for job in jobs} == {report["id"] for report in reports}
+
+
+def test_a_dynamic_circuit_teleports(dagbag, run, qpu):
+    result = run(dagbag.dags["ibm_quantum_dynamic_circuit"], angle=2.0)
+    assert result.state == "success"
+    found = result.xcom("received_by_outcome")
+    assert set(found) == {"00", "01", "10", "11"}
+    assert list(found.values()) == [pytest.approx(sin(1.0) ** 2, abs=0.08)] * 4
 
 
 def test_a_variational_loop_finds_the_lowest_energy(dagbag, run, localqpu):

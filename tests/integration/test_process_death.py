@@ -13,6 +13,7 @@ import itertools
 import os
 
 import pytest
+from airflow.sdk import task as airflow_task
 
 from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumRunJobsOperator,
@@ -129,6 +130,95 @@ class TestRunJobs:
         assert number > 8
         assert_each_ran_once(run.jobs, 3)
         assert_results(run.result())
+        assert run.left_open == []
+
+
+class TestJobsOfAFunction:
+    """``@task.ibm_quantum_jobs``: killed between the recording of its jobs and the last submission."""
+
+    pytestmark = pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated")
+
+    @pytest.fixture
+    def calls(self, tmp_path):
+        """A file with a line for each call of the function, in whatever process."""
+        path = tmp_path / "calls"
+        path.touch()
+        return path
+
+    @pytest.fixture
+    def task(self, ibm, dag, calls):
+        import airflow_provider_ibm_sessions.hooks.qiskit_recorder  # noqa: F401  once, in the parent
+
+        ibm.settings.job_seconds = 0.05
+        with dag:
+
+            @airflow_task.ibm_quantum_jobs(backend="ibm_fez", max_ttl="10m", poll_interval=0.05, retries=20)
+            def work(widths, backend):
+                from qiskit import QuantumCircuit
+                from qiskit_ibm_runtime import SamplerV2
+
+                with calls.open("a") as file:
+                    file.write(f"{widths}\n")
+                for width in widths:
+                    circuit = QuantumCircuit(backend.num_qubits, width, name="one")
+                    circuit.measure(range(width), range(width))
+                    SamplerV2(mode=backend).run([circuit], shots=10)
+
+            task = work([2, 3, 4]).operator
+        serialize(dag)
+        return task
+
+    def submissions(self, ibm, task):
+        """Run the task once; return the numbers of its requests from the session's to the last job's."""
+        before = len(ibm.journal)
+        run = WorkerRun(ibm, task, "not-killed")
+        assert run.worker.attempt() is None
+        operations = [entry.operation for entry in ibm.journal[before:]]
+        last = len(operations) - operations[::-1].index("create_job")
+        return range(operations.index("create_session") + 1, last + 1)
+
+    @pytest.mark.parametrize("point", ["before", "after"])
+    def test_each_runs_once_and_the_function_is_called_once(self, ibm, task, calls, point):
+        for number in self.submissions(ibm, task):
+            calls.write_text("")
+            run = WorkerRun(ibm, task, f"{point}-{number}")
+            assert run.killed_once(point, number)
+            assert_each_ran_once(run.jobs, 3)
+            assert [report["id"] for report in run.result()] == [job.id for job in run.jobs]
+            assert run.left_open == []
+            assert calls.read_text() == "[2, 3, 4]\n"
+        assert ibm.state()["duplicates"] == []
+
+    def test_killed_before_its_jobs_are_recorded(self, ibm, task, calls):
+        first = self.submissions(ibm, task)[0]
+        calls.write_text("")
+        run = WorkerRun(ibm, task, "early")
+        assert run.killed_once("before", first - 1)
+        assert_each_ran_once(run.jobs, 3)
+
+    def test_jobs_too_large_to_be_stored_are_made_again(self, ibm, task, calls, monkeypatch):
+        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.recorded_jobs.MAX_STORED_BYTES", 1)
+        numbers = self.submissions(ibm, task)
+        calls.write_text("")
+        run = WorkerRun(ibm, task, "large")
+        assert run.killed_once("after", numbers[2])
+        assert_each_ran_once(run.jobs, 3)
+        assert calls.read_text() == "[2, 3, 4]\n" * 2
+
+    def test_other_input_ends_what_was_submitted(self, ibm, task, calls):
+        numbers = self.submissions(ibm, task)
+        ibm.settings.job_seconds = 600
+        run = WorkerRun(ibm, task, "changed")
+        assert run.worker.attempt(("after", numbers[2]))
+        run.worker.report_lost()
+        ibm.settings.job_seconds = 0.05
+        before = run.jobs
+        task.op_args = ([5],)
+        assert run.worker.attempt() is None
+        assert len(before) == 2
+        assert [ibm.jobs[job.id].status for job in before] == ["Cancelled"] * 2
+        [report] = run.result()
+        assert report["state"] == "Completed"
         assert run.left_open == []
 
 

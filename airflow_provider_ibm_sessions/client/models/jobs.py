@@ -50,6 +50,9 @@ _PUB_SHAPES = {
 _SESSION_CLOSED = "1217"
 _RAN_TOO_LONG = "1305"
 
+MAX_JOB_BYTES = 300_000_000
+"""Since 2026. IBM's documentation named 50 MB before, and names no number any more."""
+
 Tag = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_TAG_LENGTH)]
 
 
@@ -73,13 +76,18 @@ class SubmitJob(RequestModel):
         if program_id in _PUB_SHAPES:
             _check_pubs(params.get("pubs"), program_id)
         try:
-            json.dumps(params, allow_nan=False, ensure_ascii=False).encode()
+            size = len(json.dumps(params, allow_nan=False, ensure_ascii=False).encode())
             to_jsonable_python([params])  # pydantic, which writes the request, allows less depth than json
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"must be JSON ({error}): give circuits as OpenQASM 3 strings, or encode them with Qiskit's "
                 "RuntimeEncoder"
             ) from error
+        if size > MAX_JOB_BYTES:
+            raise ValueError(
+                f"must be at most {MAX_JOB_BYTES / 1e6:g} MB of JSON, got {size / 1e6:.0f} MB: IBM refuses "
+                "larger jobs. Spread its pubs over several jobs"
+            )
         return params
 
 
