@@ -26,6 +26,7 @@ from airflow_provider_ibm_sessions.client._results.primitives import (
     is_primitive_result,
     plain_noise,
     plain_object,
+    plain_program,
     read_array,
     read_bits,
     read_fields,
@@ -144,9 +145,10 @@ def to_plain_result(value: Any) -> Any:
     """
     Return one of Qiskit's results in the form of :func:`decode_results`; other values as they are.
 
-    A ``PrimitiveResult`` becomes a mapping of ``format``, ``results`` and ``metadata``; a ``PubResult`` the
-    mapping of one pub; a ``DataBin`` the same without ``metadata``; a ``BitArray`` its counts; an array of
-    NumPy's nested lists; a number of NumPy's, or a complex one, plain numbers.
+    A ``PrimitiveResult`` becomes a mapping of ``format``, ``results`` and ``metadata``, the result of an
+    executor or of a noise learner (the third) one of ``format`` and ``results``; a ``PubResult`` the mapping
+    of one pub; a ``DataBin`` the same without ``metadata``; a ``BitArray`` its counts; an array of NumPy's
+    nested lists; a number of NumPy's, or a complex one, plain numbers.
 
     :raises ConfigurationError: If Qiskit is not installed.
     :raises BadResponseError: If an array holds what is neither number nor string, or too much.
@@ -157,6 +159,10 @@ def to_plain_result(value: Any) -> Any:
     kind = result_type(value)
     if kind == "PrimitiveResult":
         return _plain_primitive_result(value, "counts", budget).to_json()
+    if kind == "QuantumProgramResult":
+        return DecodedResults("executor", plain_program(value, budget)).to_json()
+    if kind == "NoiseLearnerV3Results":
+        return DecodedResults("noise-learner", plain_noise(value, budget)).to_json()
     if kind in ("PubResult", "DataBin"):
         data, metadata = (value.data, value.metadata) if kind == "PubResult" else (value, {})
         pub = _plain_pub(data, metadata, budget)

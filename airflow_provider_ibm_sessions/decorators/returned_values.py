@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import XCom
 
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.results import to_plain_result, to_strict_json
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ _INTEGERS: Final = range(-(2**63), 2**64)
 _MAX_DEPTH: Final = 100
 
 
+class XComValueError(TypeError):
+    """A value that XCom cannot hold; names the type, and where it stands."""
+
+
 def to_xcom(value: Any, task: BaseOperator, ti: Any) -> Any:
     """
     Return a value in which Qiskit's results and NumPy's arrays are plain, as :func:`to_plain_result` has it.
@@ -29,7 +33,7 @@ def to_xcom(value: Any, task: BaseOperator, ti: Any) -> Any:
 
     :param task: The task that returns it, which says if XCom is to hold it at all.
     :param ti: The running task instance.
-    :raises ConfigurationError: If XCom cannot hold it; names the type, and where it stands.
+    :raises XComValueError: If XCom cannot hold it.
     """
     if not task.do_xcom_push:
         return value
@@ -45,7 +49,7 @@ def to_xcom(value: Any, task: BaseOperator, ti: Any) -> Any:
 
 def _plain(value: Any, place: str, depth: int, write: Callable[[Any], Any]) -> Any:
     if depth > _MAX_DEPTH:
-        raise ConfigurationError(f"it is nested more than {_MAX_DEPTH} levels deep")
+        raise XComValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, dict):
         return {key: _plain(item, f"{place}[{key!r:.60}]", depth + 1, write) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -68,7 +72,7 @@ def _plain(value: Any, place: str, depth: int, write: Callable[[Any], Any]) -> A
     return plain
 
 
-def _refusal(place: str, value: Any, reason: str) -> ConfigurationError:
+def _refusal(place: str, value: Any, reason: str) -> XComValueError:
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    return ConfigurationError(f"{place + ' of it' if place else 'it'} is of the type {name} ({reason:.200})")
+    return XComValueError(f"{place + ' of it' if place else 'it'} is of the type {name} ({reason:.200})")

@@ -104,7 +104,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
 
     def execute(self, context: Context) -> Any:
         """Call the function in a session of its own."""
-        from airflow_provider_ibm_sessions.decorators.returned_values import to_xcom
+        from airflow_provider_ibm_sessions.decorators.returned_values import XComValueError, to_xcom
 
         state = TaskState.load(context)
         with raise_as_airflow_errors():
@@ -120,20 +120,21 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
                 close_and_cancel(self.hook, before)
                 close_if_known(self.hook, before)
             session = self.open_session(context, state, session_args)
+            unfit = None
             try:
                 returned = self._call(context, session, session_args["backend"])
+                try:
+                    returned = to_xcom(returned, self, context["ti"])
+                except XComValueError as error:
+                    unfit, returned = error, None
+                    self.log.error("XCom cannot hold what the function returned: %s", error)  # noqa: TRY400
             except BaseException:  # a timeout as well: raised again
                 close_quietly(self.hook, session.id)
                 raise
-        try:
-            returned = to_xcom(returned, self, context["ti"])
-        except ConfigurationError as error:
-            refused = self._refusal(session.id, error)
-            self.log.error("%s", refused)  # noqa: TRY400
-            self._drain(context, session.id, None)  # all jobs are paid for: those that are queued run
-            raise refused from error
-        self._drain(context, session.id, returned)
+        self._drain(context, session.id, returned)  # all jobs are paid for: those that are queued run
         state.mark_finished(clear_collects=False)
+        if unfit:
+            raise self._refusal(session.id, unfit) from unfit
         return returned
 
     def take_session(self, context: Context, session: Session) -> None:
@@ -154,7 +155,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, arguments)
         )
 
-    def _refusal(self, session_id: str, error: ConfigurationError) -> AirflowFailException:
+    def _refusal(self, session_id: str, error: Exception) -> AirflowFailException:
         """Say how to get the results of a session whose function has returned what XCom cannot hold."""
         try:
             job_ids = [job.id for job in self.hook.list_jobs(session_id=session_id)]
@@ -163,7 +164,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
             job_ids = []
         jobs = f"jobs {', '.join(job_ids)}" if job_ids else "jobs"
         return AirflowFailException(
-            f"XCom cannot hold what {self.python_callable.__name__} returned: {error.message}. Return plain "
+            f"XCom cannot hold what {self.python_callable.__name__} returned: {error}. Return plain "
             f"values or Qiskit's results. The {jobs} of session {session_id} are paid for: fetch their "
             f"results with IBMQuantumHook('{self.ibm_quantum_conn_id}').job_results(job_id), or of all with "
             "IBMQuantumJobResultsOperator"

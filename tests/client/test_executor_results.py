@@ -10,7 +10,11 @@ import sys
 import pytest
 
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
-from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
+from airflow_provider_ibm_sessions.client.results import (
+    decode_results,
+    raw_to_primitive_result,
+    to_plain_result,
+)
 from testing.result_payloads import EXECUTOR_VERSIONS, assert_as_qiskit, by_qiskit, executed, pairs, strict
 
 
@@ -164,7 +168,11 @@ def test_arrays_in_every_version_of_the_schema(version, shape):
     decoded = decode_results(raw)
     assert (decoded.format, decoded.results["schema_version"]) == ("executor", version)
     arrays = [item["results"]["meas"] for item in decoded.results["data"]]
-    assert arrays == [item["meas"].tolist() for item in by_qiskit(raw)]
+    own = by_qiskit(raw)
+    assert arrays == [item["meas"].tolist() for item in own]
+    made = strict(to_plain_result(own))
+    assert made["format"] == "executor"
+    assert [item["results"]["meas"] for item in made["results"]["data"]] == arrays
 
 
 @pytest.mark.parametrize(
@@ -233,6 +241,7 @@ def test_the_third_noise_learner(qiskit, version):
     assert [(paulis, list(qubits), rate) for paulis, qubits, rate in learned] == [
         (paulis, qubits, rate) for generator, rate in terms for paulis, qubits in generator
     ]
+    assert to_plain_result(NoiseLearnerV3ResultDecoder.decode(json.dumps(raw)))["format"] == "noise-learner"
     assert made["rates"] == [0.1, 0.2]
     assert made["rates_std"] == [0.01, 0.02]
     assert made["generators_sparse"] == [[["XX", [0, 1]]], [["Z", [0]], ["Z", [1]]]]

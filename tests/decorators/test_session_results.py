@@ -135,6 +135,25 @@ def test_the_flow_of_a_variational_eigensolver(service, dag, run):
     assert len(jobs_of(service, result)[0]) == 3
 
 
+def test_the_flow_of_the_executor_guide(service, dag, run):
+    def work(session):
+        from qiskit_ibm_runtime import Executor
+        from qiskit_ibm_runtime.quantum_program import QuantumProgram
+
+        program = QuantumProgram(shots=20)
+        program.append_circuit_item(bell(session))
+        return Executor(mode=session).run(program).result()
+
+    with dag:
+        in_session(work)
+    result = run(dag)
+    found = result.xcom("work")
+    assert found["format"] == "executor"
+    [item] = found["results"]["data"]
+    assert {tuple(bits) for bits in item["results"]["meas"]} == {(False, False), (True, True)}
+    assert [job.program_id for job in jobs_of(service, result)[0]] == ["executor"]
+
+
 def test_fractional_gates_and_a_calibration(service, dag, run, monkeypatch):
     from airflow_provider_ibm_sessions.emulator.service import snapshots
 

@@ -126,11 +126,12 @@ def result_type(value: Any) -> str | None:
     try:
         import numpy
         from qiskit.primitives import BitArray, DataBin, PrimitiveResult, PubResult
+        from qiskit_ibm_runtime.results import NoiseLearnerV3Results, QuantumProgramResult
     except ImportError as error:
         raise _missing(error) from error
     if isinstance(value, numpy.ndarray | numpy.generic):
         return "array"
-    kinds = (PrimitiveResult, PubResult, DataBin, BitArray)
+    kinds = (PrimitiveResult, PubResult, DataBin, BitArray, QuantumProgramResult, NoiseLearnerV3Results)
     return next((kind.__name__ for kind in kinds if isinstance(value, kind)), None)
 
 
@@ -183,6 +184,19 @@ def plain_object(value: Any, budget: MemoryBudget) -> Any:
         return to_plain(json.loads(json.dumps(value, cls=RuntimeEncoder)), budget)
     except (TypeError, ValueError):
         return str(value)
+
+
+def plain_program(result: Any, budget: MemoryBudget) -> dict[str, Any]:
+    """Return Qiskit's ``QuantumProgramResult`` under the names of IBM's schema of the executor."""
+    data = [
+        {
+            "results": {name: read_array(values, budget).to_json(budget) for name, values in item.items()},
+            "metadata": plain_object(item.metadata, budget),
+        }
+        for item in result
+    ]
+    outer = {name: plain_object(getattr(result, name), budget) for name in ("metadata", "passthrough_data")}
+    return {"data": data, **outer}
 
 
 def plain_noise(layers: Any, budget: MemoryBudget) -> dict[str, Any]:
