@@ -165,7 +165,7 @@ class ClientAdapter(BaseAdapter):
         Submit a job exactly once, under one more tag, by which it is found if the response is lost.
 
         :returns: IBM's response if the job is refused, since Qiskit has errors of its own for that; else one
-            with what IBM says of the job.
+            with the fields that the response to a submission has.
         """
         fields, tag = json.loads(message.content), f"airflow-{secrets.token_hex(10)}-qiskit"
         fields["tags"] = add_tag(fields.get("tags"), tag, "job_tags")
@@ -190,7 +190,8 @@ class ClientAdapter(BaseAdapter):
             if not received:  # it was IAM that refused
                 raise
             return received[-1]
-        return httpx.Response(httpx.codes.OK, json=job.model_dump(mode="json", exclude_none=True))
+        fields = job.model_dump(mode="json", include={"id", "backend", "session_id", "private"})
+        return httpx.Response(httpx.codes.OK, json=fields)
 
     def close(self) -> None:
         """Close the connections."""
