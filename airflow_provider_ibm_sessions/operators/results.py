@@ -81,7 +81,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(cancel_on_kill=False, **kwargs)
-        if [job_ids, session_id, tags].count(None) != 2:
+        if sum(each is not None for each in (job_ids, session_id, tags)) != 1:
             raise ConfigurationError(
                 "exactly one of job_ids, session_id and tags must be given", field="job_ids"
             )
