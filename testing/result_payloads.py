@@ -134,20 +134,29 @@ def encoded(*pubs, **metadata):
     return json.loads(json.dumps(PrimitiveResult(list(pubs), metadata=metadata), cls=RuntimeEncoder))
 
 
+EXECUTOR_VERSIONS = ("v0.1", "v0.2", "v1.0", "v1.1", "v2.0")
+"""The schemas of the executor that Qiskit's table of decoders has."""
+
+
 def executed(items, passthrough=None, role=None, version="v2.0"):
     """What IBM sends for a ``QuantumProgramResult``; the versions differ in how tensors are packed."""
-    from ibm_quantum_schemas.common import CompressedTensorModel, TensorModel
-    from ibm_quantum_schemas.executor.version_1_0 import models as v1
-    from ibm_quantum_schemas.executor.version_2_0 import models as v2
+    from importlib import import_module
 
-    models, tensor = (v2, CompressedTensorModel) if version == "v2.0" else (v1, TensorModel)
+    from ibm_quantum_schemas.common import CompressedTensorModel, TensorModel
+
+    models = import_module(f"ibm_quantum_schemas.executor.version_{version[1:].replace('.', '_')}.models")
+    tensor = CompressedTensorModel if version == "v2.0" else TensorModel
+    # The first versions have neither, and those that came after them no metadata of an item.
+    optional = {"passthrough_data": passthrough, "semantic_role": role}
     result = models.QuantumProgramResultModel(
         data=[
-            {"results": {name: tensor.from_numpy(array) for name, array in item.items()}, "metadata": {}}
+            {
+                "results": {name: tensor.from_numpy(array) for name, array in item.items()},
+                "metadata": None if version == "v0.1" else {},
+            }
             for item in items
         ],
         metadata={"chunk_timing": []},
-        passthrough_data=passthrough,
-        semantic_role=role,
+        **{name: value for name, value in optional.items() if value is not None},
     )
     return json.loads(result.model_dump_json())

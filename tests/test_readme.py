@@ -18,7 +18,11 @@ import pytest
 from airflow_provider_ibm_sessions.decorators.jobs import IBMQuantumJobsDecoratedOperator
 from airflow_provider_ibm_sessions.decorators.session import IBMQuantumSessionDecoratedOperator
 from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS
-from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
+from airflow_provider_ibm_sessions.operators.job import (
+    IBMQuantumJobResultsOperator,
+    IBMQuantumRunJobsOperator,
+    IBMQuantumSubmitJobOperator,
+)
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
@@ -41,6 +45,7 @@ CLASSES = {
     "operators.md": [
         IBMQuantumRunJobsOperator,
         IBMQuantumSubmitJobOperator,
+        IBMQuantumJobResultsOperator,
         IBMQuantumCreateSessionOperator,
         IBMQuantumUpdateSessionOperator,
         IBMQuantumCloseSessionOperator,
@@ -54,6 +59,8 @@ SECTIONS = {
     IBMQuantumSessionDecoratedOperator: "@task.ibm_quantum_session",
 }
 """Headings that are not the name of the class."""
+FIXED = {IBMQuantumJobResultsOperator: {"cancel_on_kill"}}
+"""Arguments of a base class that a class sets itself."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def arguments_of(operator):
     for base in reversed(operator.__mro__):
         if base.__module__.startswith("airflow_provider_ibm_sessions.") and "__init__" in vars(base):
             found |= inspect.signature(base.__init__).parameters
-    internal = {"self", "python_callable", "op_kwargs"}
+    internal = {"self", "python_callable", "op_kwargs", *FIXED.get(operator, ())}
     internal |= {"retries", "retry_delay", "retry_exponential_backoff", "max_retry_delay"}  # Airflow's own
     return {
         name: parameter

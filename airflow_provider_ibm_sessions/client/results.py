@@ -26,7 +26,11 @@ from airflow_provider_ibm_sessions.client._results.primitives import (
     is_primitive_result,
     plain_noise,
     plain_object,
+    plain_program,
+    read_array,
+    read_bits,
     read_fields,
+    result_type,
 )
 from airflow_provider_ibm_sessions.client._results.registers import Register, joint_counts
 from airflow_provider_ibm_sessions.client.enums import ResultDetail
@@ -135,6 +139,38 @@ def raw_to_primitive_result(raw: Any) -> PrimitiveResult:
             return result
         raise BadResponseError(f"these results are no PrimitiveResult, but {type(result).__name__}")
     return decode_primitive_result(raw)
+
+
+def to_plain_result(value: Any) -> Any:
+    """
+    Return one of Qiskit's results in the form of :func:`decode_results`; other values as they are.
+
+    A ``PrimitiveResult`` becomes a mapping of ``format``, ``results`` and ``metadata``, the result of an
+    executor or of a noise learner (the third) one of ``format`` and ``results``; a ``PubResult`` the mapping
+    of one pub; a ``DataBin`` the same without ``metadata``; a ``BitArray`` its counts; an array of NumPy's
+    nested lists; a number of NumPy's, or a complex one, plain numbers.
+
+    :raises ConfigurationError: If Qiskit is not installed.
+    :raises BadResponseError: If an array holds what is neither number nor string, or too much.
+    """
+    budget = MemoryBudget()
+    if isinstance(value, complex):
+        return plain_object(complex(value), budget)
+    kind = result_type(value)
+    if kind == "PrimitiveResult":
+        return _plain_primitive_result(value, "counts", budget).to_json()
+    if kind == "QuantumProgramResult":
+        return DecodedResults("executor", plain_program(value, budget)).to_json()
+    if kind == "NoiseLearnerV3Results":
+        return DecodedResults("noise-learner", plain_noise(value, budget)).to_json()
+    if kind in ("PubResult", "DataBin"):
+        data, metadata = (value.data, value.metadata) if kind == "PubResult" else (value, {})
+        pub = _plain_pub(data, metadata, budget)
+        report = pub.report("estimator" if "evs" in pub.values else "sampler", "counts", budget)
+        return report if kind == "PubResult" else {k: v for k, v in report.items() if k != "metadata"}
+    if kind == "BitArray":
+        return read_bits(value, budget).counts(budget)
+    return read_array(value, budget).to_json(budget) if kind == "array" else value
 
 
 def to_strict_json(value: Any) -> Any:
@@ -302,15 +338,23 @@ def _decode_executor(raw: Mapping[str, Any], detail: str, budget: MemoryBudget) 
         return DecodedResults("noise-learner", plain_noise(result, budget))
     if not is_primitive_result(result):  # of a role that this Qiskit does not know
         return DecodedResults("executor", to_plain(raw, budget))
-    pubs = []
-    for pub in result:
-        registers, arrays = read_fields(pub.data, budget)
-        values = {name: array.to_json(budget) for name, array in arrays.items()}
-        shots = _shots(registers, arrays, len(pub.data.shape))
-        pubs.append(_Pub(registers, values, plain_object(pub.metadata, budget), shots))
+    return _plain_primitive_result(result, detail, budget)
+
+
+def _plain_primitive_result(result: Any, detail: str, budget: MemoryBudget) -> DecodedResults:
+    """Return Qiskit's ``PrimitiveResult`` as strict JSON."""
+    pubs = [_plain_pub(pub.data, pub.metadata, budget) for pub in result]
     kind: Format = "estimator" if any("evs" in pub.values for pub in pubs) else "sampler"
     reports = [pub.report(kind, detail, budget) for pub in pubs]
     return DecodedResults(kind, reports, plain_object(result.metadata, budget))
+
+
+def _plain_pub(data: Any, metadata: Any, budget: MemoryBudget) -> _Pub:
+    """Read Qiskit's ``DataBin``."""
+    registers, arrays = read_fields(data, budget)
+    values = {name: array.to_json(budget) for name, array in arrays.items()}
+    shots = _shots(registers, arrays, len(data.shape))
+    return _Pub(registers, values, plain_object(metadata, budget), shots)
 
 
 def _format_of_document(raw: Mapping[str, Any]) -> Format | None:

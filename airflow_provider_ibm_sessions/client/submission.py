@@ -47,18 +47,29 @@ def submit_once(client: IBMQuantumClient, tag: str, *, is_retry: bool = False, *
     Submit a job that no earlier call has submitted; a retry calls :func:`resume_job` first.
 
     :param tag: A tag that no other job ever has.
+    :param is_retry: See :func:`post_once`.
+    :param job: Arguments of ``client.submit_job``.
+    :raises OutcomeUnknownError: See :func:`post_once`.
+    """
+    fields = {**job, "tags": add_tag(job.get("tags"), _validate_tag(tag))}
+    return post_once(client, tag, lambda: client.submit_job(**fields), is_retry=is_retry)
+
+
+def post_once(client: IBMQuantumClient, tag: str, post: Callable[[], Job], *, is_retry: bool = False) -> Job:
+    """
+    Post a job that carries this tag, again only if IBM lists no job with it.
+
+    :param post: Sends the request, whose outcome is unknown if it raises ``OutcomeUnknownError``.
     :param is_retry: Look for a duplicate afterwards as well: what the try before has submitted in its last
         moment may be listed only now.
-    :param job: Arguments of ``client.submit_job``.
     :raises OutcomeUnknownError: If IBM leaves submissions unanswered and lists none of them. ``retryable``:
         a later :func:`resume_job` may find one.
     """
-    fields = {**job, "tags": [*validate_tags(job.get("tags"), "tags", _MAX_OWN_TAGS), _validate_tag(tag)]}
     unknown = OutcomeUnknownError("Submit a job: not sent")
     for request in range(1, _SUBMIT_REQUESTS + 1):
         may_have_duplicate = is_retry or request > 1
         try:
-            submitted = client.submit_job(**fields)
+            submitted = post()
         except OutcomeUnknownError as error:
             unknown = error
             log.warning("%s. Looking for a job with the tag %s", error, tag)
@@ -79,6 +90,16 @@ def submit_once(client: IBMQuantumClient, tag: str, *, is_retry: bool = False, *
             return _keep_oldest(client, jobs) or submitted
     unknown.retryable = True
     raise unknown
+
+
+def add_tag(tags: object, tag: str, field: str = "tags") -> list[str]:
+    """
+    Return a job's own tags with the one that marks the job.
+
+    :param field: What to call them in errors.
+    :raises ConfigurationError: If they are more than 7, or no tags.
+    """
+    return [*validate_tags(tags, field, _MAX_OWN_TAGS), tag]
 
 
 def find_job(client: IBMQuantumClient, tag: str) -> Job | None:

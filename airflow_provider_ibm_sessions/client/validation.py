@@ -77,6 +77,19 @@ def validate_id(value: object, field: str = "session_id") -> str:
     raise _refusal(field, PATTERN_HINTS["id"], value)
 
 
+def validate_ids(value: object, field: str = "job_ids") -> list[str]:
+    """
+    Return a list of at least one id, without repetitions.
+
+    :param value: A list of ids, or the JSON of such a list.
+    """
+    kind = "a list of at least one id"
+    ids = _from_numpy(_parse_json(value, field, kind), field)
+    if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | Set) or not ids:
+        raise _refusal(field, f"must be {kind}", value)
+    return list(dict.fromkeys(validate_id(each, f"{field}[{index}]") for index, each in enumerate(ids)))
+
+
 def validate_backend(value: object, field: str = "backend") -> str:
     """Return the name of a QPU, such as ``ibm_fez``, or raise ``ConfigurationError``."""
     return _validate_name(value, field, BACKEND_PATTERN, PATTERN_HINTS["backend"])

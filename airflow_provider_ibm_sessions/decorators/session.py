@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_string
 from airflow_provider_ibm_sessions.decorators._function import reserve_argument
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -42,8 +43,15 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
 
     The function's argument ``session`` is a live ``qiskit_ibm_runtime.Session`` (or ``Batch``). For work that
     needs Python between jobs: the QPU is paid for while that thinks. A killed task closes its session. A
-    retry calls the function again, in a new session, and pays again: so there is none by default.
+    retry calls the function again, in a new session, and pays again: so there is none by default. Jobs are
+    submitted exactly once.
 
+    What the function returns is the XCom. Qiskit's results and NumPy's arrays in it become plain values, see
+    :func:`to_plain_result`; a value that XCom cannot hold fails the task without a retry.
+
+    :param use_fractional_gates: True: compile for fractional gates (``rzz``, ``rx``) in place of control
+        flow; None: for both. As in ``QiskitRuntimeService.backend``.
+    :param calibration_id: The calibration that jobs run with. (templated)
     :param ibm_quantum_conn_id: The Airflow connection. (templated)
 
     Further arguments are those of :class:`SessionOwnerOperator`.
@@ -53,25 +61,38 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
         *SessionOwnerOperator.template_fields,
+        "calibration_id",
     )
 
     def __init__(
         self,
         *,
         python_callable: Callable[..., Any],
+        use_fractional_gates: bool | None = False,
+        calibration_id: str | None = None,
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         op_kwargs = reserve_argument(python_callable, _ARGUMENT, kwargs.get("op_args"), op_kwargs)
         super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)
+        self.use_fractional_gates = (
+            None
+            if use_fractional_gates is None
+            else validate_bool(use_fractional_gates, "use_fractional_gates")
+        )
+        self.calibration_id = calibration_id
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
 
     def execute(self, context: Context) -> Any:
         """Call the function in a session of its own."""
+        from airflow_provider_ibm_sessions.decorators.returned_values import XComValueError, to_xcom
+
         state = TaskState.load(context)
         with raise_as_airflow_errors():
             session_args = self.session_args(context)
+            if self.calibration_id is not None:
+                self.calibration_id = validate_string(self.calibration_id, "calibration_id")
             self.hook.require_qiskit()
             if state.input_has_changed(session_args):
                 discard_previous_run(self.hook, state)
@@ -82,13 +103,21 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
                 close_and_cancel(self.hook, before)
                 close_if_known(self.hook, before)
             session = self.open_session(context, state, session_args)
+            unfit = None
             try:
                 returned = self._call(context, session, session_args["backend"])
+                try:
+                    returned = to_xcom(returned, self, context["ti"])
+                except XComValueError as error:
+                    unfit, returned = error, None
+                    self.log.error("XCom cannot hold what the function returned: %s", error)  # noqa: TRY400
             except BaseException:  # a timeout as well: raised again
                 close_quietly(self.hook, session.id)
                 raise
-        self._drain(context, session.id, returned)
+        self._drain(context, session.id, returned)  # all jobs are paid for: those that are queued run
         state.mark_finished()
+        if unfit:
+            raise self._refusal(session.id, unfit) from unfit
         return returned
 
     def take_session(self, context: Context, session: Session) -> None:
@@ -97,11 +126,31 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         super().take_session(context, session)
 
     def _call(self, context: Context, session: Session, backend: str) -> Any:
-        live = self.hook.qiskit_session(session.id, backend=backend)
+        live = self.hook.qiskit_session(
+            session.id,
+            backend=backend,
+            use_fractional_gates=self.use_fractional_gates,
+            calibration_id=self.calibration_id,
+        )
         self.raise_if_killed()
         arguments = {**context, **self.op_kwargs, _ARGUMENT: live}
         return self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, arguments)
+        )
+
+    def _refusal(self, session_id: str, error: Exception) -> AirflowFailException:
+        """Say how to get the results of a session whose function has returned what XCom cannot hold."""
+        try:
+            job_ids = [job.id for job in self.hook.list_jobs(session_id=session_id)]
+        except IBMQuantumError as unlisted:
+            self.log.warning("%s", unlisted)
+            job_ids = []
+        jobs = f"jobs {', '.join(job_ids)}" if job_ids else "jobs"
+        return AirflowFailException(
+            f"XCom cannot hold what {self.python_callable.__name__} returned: {error}. Return plain "
+            f"values or Qiskit's results. The {jobs} of session {session_id} are paid for: fetch their "
+            f"results with IBMQuantumHook('{self.ibm_quantum_conn_id}').job_results(job_id), or of all with "
+            "IBMQuantumJobResultsOperator"
         )
 
     def _drain(self, context: Context, session_id: str, returned: Any) -> None:
@@ -115,7 +164,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         try:
             self.hook.close_session(session_id)
         except IBMQuantumError as error:
-            if self.do_xcom_push:
+            if self.do_xcom_push and returned is not None:
                 context["ti"].xcom_push(key="return_value", value=returned)
             raise AirflowFailException(f"{error}. Close it at {self.hook.console_url(session_id)}") from error
 

@@ -411,7 +411,8 @@ class IBMQuantumHook(BaseHook):
         """
         Return a ``QiskitRuntimeService`` on this connection. Needs the extra ``qiskit``.
 
-        It gets its tokens from this package: the API key is not given to it.
+        It gets its tokens from this package: the API key is not given to it. Jobs that are submitted by it
+        are submitted exactly once.
         """
         from airflow_provider_ibm_sessions.hooks.qiskit import service
 
@@ -447,7 +448,14 @@ class IBMQuantumHook(BaseHook):
         """
         from airflow_provider_ibm_sessions.hooks import qiskit  # noqa: F401
 
-    def qiskit_session(self, session_id: str, backend: str | None = None) -> QiskitSession:
+    def qiskit_session(
+        self,
+        session_id: str,
+        backend: str | None = None,
+        *,
+        use_fractional_gates: bool | None = False,
+        calibration_id: str | None = None,
+    ) -> QiskitSession:
         """
         Return a ``qiskit_ibm_runtime.Session`` (or ``Batch``) bound to an existing session. Needs
         ``[qiskit]``.
@@ -456,10 +464,16 @@ class IBMQuantumHook(BaseHook):
 
         :param session_id: A session that accepts jobs.
         :param backend: The session's QPU; needed only while IBM does not name it, before the first job.
+        :param use_fractional_gates: As in ``QiskitRuntimeService.backend``; also the default of the session's
+            own ``service.backend()``.
+        :param calibration_id: The same; the session's jobs run with it.
         """
-        from airflow_provider_ibm_sessions.hooks.qiskit import session
+        from airflow_provider_ibm_sessions.hooks.qiskit import service, session
 
-        return session(self.qiskit_service(), self.get_session(session_id), backend)
+        runtime = service(
+            self.credentials, use_fractional_gates=use_fractional_gates, calibration_id=calibration_id
+        )
+        return session(runtime, self.get_session(session_id), backend)
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:

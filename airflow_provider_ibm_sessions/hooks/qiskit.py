@@ -5,7 +5,7 @@ Qiskit on an Airflow connection.
 Qiskit's own client repeats POSTs after errors of the server, which runs a job twice; waits without a timeout;
 sends the raw API key to the API when IAM does not answer; and logs to stderr. Here it is given neither the
 key nor a connection: each of its requests is sent by this package's client, whose token, timeouts, limits
-and retries hold for it too.
+and retries hold for it too. Its jobs are submitted exactly once, each under a tag of its own.
 
 Only this module and ``qiskit_recorder`` use private parts of Qiskit. They are checked when a service is made.
 """
@@ -13,25 +13,35 @@ Only this module and ``qiskit_recorder`` use private parts of Qiskit. They are c
 from __future__ import annotations
 
 import io
+import json
 import logging
+import secrets
+from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 from airflow_provider_ibm_sessions.client import IBMQuantumClient, SessionMode, responses
 from airflow_provider_ibm_sessions.client.credentials import Credentials
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.errors import (
+    ConfigurationError,
+    RateLimitedError,
+    RequestRejectedError,
+)
 from airflow_provider_ibm_sessions.client.exchange import MAX_PAYLOAD_BYTES
-from airflow_provider_ibm_sessions.client.operations import Operation, Safety
+from airflow_provider_ibm_sessions.client.operations import SUBMIT_JOB, Operation, Safety
+from airflow_provider_ibm_sessions.client.submission import add_tag, post_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qiskit_ibm_runtime import IBMBackend
     from requests import PreparedRequest, Response
 
     from airflow_provider_ibm_sessions.client import Session as IBMSession
+    from airflow_provider_ibm_sessions.client.models.jobs import Job
 
 COMPILER_LOGGER: Final = "qiskit.passmanager"
 """Writes a line at INFO for each pass over each circuit: a thousand in a task's log."""
@@ -89,7 +99,7 @@ class ClientAdapter(BaseAdapter):
 
     What holds for the client's own requests holds for Qiskit's: the bearer token and its refresh, the timeout
     of each exchange, proxy and certificates, limits on the size of responses, no redirects, and the retry
-    policy. A POST is sent again only if it was surely not carried out.
+    policy. A POST is sent again only if it was surely not carried out; a job is submitted exactly once.
 
     :param read_only: Refuse requests that change something at IBM.
     """
@@ -110,7 +120,8 @@ class ClientAdapter(BaseAdapter):
         """
         Send one of Qiskit's requests. Timeout, certificates and proxies are the connection's, not Qiskit's.
 
-        :raises OutcomeUnknownError: If it is a POST that may have been carried out.
+        :raises OutcomeUnknownError: If it is a POST that may have been carried out, and, of a job, that IBM
+            does not list.
         :raises IBMQuantumError: If there is no complete response, or one that can only be tried again.
         """
         method, url = request.method or "GET", request.url or ""
@@ -142,16 +153,13 @@ class ClientAdapter(BaseAdapter):
         }
         if request.headers.get("Accept", "*/*") == "*/*":
             headers["Accept"] = "application/json"
-        body: Any = request.body
-        response = self._client.send(
-            operation,
-            httpx.Request(
-                method,
-                url,
-                headers={**headers, "Service-CRN": self._crn, "Accept-Encoding": "identity"},
-                content=body,
-            ),
-        )
+        headers |= {"Service-CRN": self._crn, "Accept-Encoding": "identity"}
+
+        message = httpx.Request(method, url, headers=headers, content=cast("Any", request.body))
+        if (method, path) == (SUBMIT_JOB.method, SUBMIT_JOB.path):
+            response = self._submit_once(operation, message)
+        else:
+            response = self._client.send(operation, message)
         answer: Response = self._responses.build_response(
             request,
             HTTPResponse(
@@ -164,8 +172,40 @@ class ClientAdapter(BaseAdapter):
                 request_method=method,
             ),
         )
-        answer.elapsed = response.elapsed
         return answer
+
+    def _submit_once(self, operation: Operation[Any], message: httpx.Request) -> httpx.Response:
+        """
+        Submit a job exactly once, under one more tag, by which it is found if the response is lost.
+
+        :returns: IBM's response if the job is refused, since Qiskit has errors of its own for that; else one
+            with the fields that the response to a submission has.
+        """
+        fields, tag = json.loads(message.content), f"airflow-{secrets.token_hex(10)}-qiskit"
+        fields["tags"] = add_tag(fields.get("tags"), tag, "job_tags")
+        headers = {name: value for name, value in message.headers.items() if name != "content-length"}
+        content, received = json.dumps(fields).encode(), list[httpx.Response]()
+
+        def read(response: httpx.Response, action: str) -> Job:
+            received.append(response)
+            return replace(SUBMIT_JOB, summary=action).read(response)
+
+        def post() -> Job:
+            received.clear()
+            request = httpx.Request(message.method, message.url, headers=headers, content=content)
+            job: Job = self._client.send(replace(operation, reader=read), request)
+            return job
+
+        try:
+            job = post_once(self._client, tag, post)
+        except RateLimitedError:
+            raise
+        except RequestRejectedError:
+            if not received:  # it was IAM that refused
+                raise
+            return received[-1]
+        fields = job.model_dump(mode="json", include={"id", "backend", "session_id", "private"})
+        return httpx.Response(httpx.codes.OK, json=fields)
 
     def close(self) -> None:
         """Close the connections."""
@@ -173,12 +213,17 @@ class ClientAdapter(BaseAdapter):
 
 
 class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
-    """A ``QiskitRuntimeService`` for one instance, whose requests this package sends."""
+    """
+    A ``QiskitRuntimeService`` for one instance, whose requests this package sends.
+
+    :param backend_options: Defaults of :meth:`backend`.
+    """
 
     read_only = False
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, **backend_options: Any) -> None:
         self._credentials = credentials
+        self._backend_options = backend_options
         super().__init__(
             channel="ibm_quantum_platform",
             token=PLACEHOLDER_API_KEY,
@@ -189,6 +234,10 @@ class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
         for part in ("_client_params", "_active_api_client"):
             if part not in self.__dict__:
                 raise incompatible(f"QiskitRuntimeService.{part}")
+
+    def backend(self, name: str, instance: str | None = None, **options: Any) -> IBMBackend:
+        """Return the backend as every primitive of this service's session uses it."""
+        return super().backend(name, instance, **{**self._backend_options, **options})
 
     def instances(self) -> Sequence[dict[str, Any]]:
         """Return the connection's instance; there is nothing to search for."""
@@ -224,9 +273,13 @@ class AirflowRuntimeService(QiskitRuntimeService):  # type: ignore[misc]
         self.__dict__["_active_api_client"] = client
 
 
-def service(credentials: Credentials) -> QiskitRuntimeService:
-    """Return Qiskit's service for the instance of these credentials."""
-    return AirflowRuntimeService(credentials)
+def service(credentials: Credentials, **backend_options: Any) -> QiskitRuntimeService:
+    """
+    Return Qiskit's service for the instance of these credentials.
+
+    :param backend_options: Defaults of its ``backend()``: ``use_fractional_gates``, ``calibration_id``.
+    """
+    return AirflowRuntimeService(credentials, **backend_options)
 
 
 def session(runtime: QiskitRuntimeService, details: IBMSession, backend: str | None = None) -> Session:

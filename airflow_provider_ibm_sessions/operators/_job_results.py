@@ -185,8 +185,8 @@ class JobResultCollector:
                 self._save(job_id, stored)
                 return stored
         raise JobFailedError(
-            f"Job {job_id}: its results have been read before, or were lost on their way. Those of a "
-            "private job can be read once only"
+            f"Job {job_id} is private, and its results were read elsewhere or lost on their way: IBM gives "
+            "those of a private job out once only"
         )
 
     def _save(self, job_id: str, stored: dict[str, Any]) -> None:

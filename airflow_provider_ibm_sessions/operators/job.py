@@ -32,6 +32,7 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
+from airflow_provider_ibm_sessions.operators.results import IBMQuantumJobResultsOperator
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.submission import ResumedJob
     from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 
-__all__ = ["IBMQuantumRunJobsOperator", "IBMQuantumSubmitJobOperator"]
+__all__ = ["IBMQuantumJobResultsOperator", "IBMQuantumRunJobsOperator", "IBMQuantumSubmitJobOperator"]
 
 
 class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):

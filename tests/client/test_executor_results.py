@@ -10,8 +10,12 @@ import sys
 import pytest
 
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
-from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
-from testing.result_payloads import assert_as_qiskit, by_qiskit, executed, pairs, strict
+from airflow_provider_ibm_sessions.client.results import (
+    decode_results,
+    raw_to_primitive_result,
+    to_plain_result,
+)
+from testing.result_payloads import EXECUTOR_VERSIONS, assert_as_qiskit, by_qiskit, executed, pairs, strict
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -154,6 +158,23 @@ def test_arrays_of_the_executor(version, role):
         raw_to_primitive_result(raw)
 
 
+@pytest.mark.parametrize("version", EXECUTOR_VERSIONS)
+@pytest.mark.parametrize("shape", [(7,), (3, 9), (2, 3, 4, 127)], ids=str)
+def test_arrays_in_every_version_of_the_schema(version, shape):
+    import numpy
+
+    bits = numpy.random.default_rng(3).integers(0, 2, shape).astype(bool)
+    raw = executed([{"meas": bits}, {"meas": ~bits}], version=version)
+    decoded = decode_results(raw)
+    assert (decoded.format, decoded.results["schema_version"]) == ("executor", version)
+    arrays = [item["results"]["meas"] for item in decoded.results["data"]]
+    own = by_qiskit(raw)
+    assert arrays == [item["meas"].tolist() for item in own]
+    made = strict(to_plain_result(own))
+    assert made["format"] == "executor"
+    assert [item["results"]["meas"] for item in made["results"]["data"]] == arrays
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
@@ -193,10 +214,12 @@ def test_the_noise_learner(qiskit):
     assert first["circuit"]["__type__"] == "QuantumCircuit"
 
 
-def test_the_third_noise_learner(qiskit):
-    models = pytest.importorskip("ibm_quantum_schemas.noise_learner_v3.version_0_3.models")
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_the_third_noise_learner(qiskit, version):
+    models = pytest.importorskip(f"ibm_quantum_schemas.noise_learner_v3.version_0_{version}.models")
     import numpy
     from ibm_quantum_schemas.common.tensor import F64TensorModel
+    from qiskit_ibm_runtime.decoders.noise_learner_v3.decoder import NoiseLearnerV3ResultDecoder
 
     layer = {
         "generators_sparse": [[("XX", [0, 1])], [("Z", [0]), ("Z", [1])]],
@@ -212,9 +235,34 @@ def test_the_third_noise_learner(qiskit):
     decoded = decode_results(raw)
     assert decoded.format == "noise-learner"
     (made,) = strict(decoded.results["data"])
+    [own] = NoiseLearnerV3ResultDecoder.decode(json.dumps(raw))
+    learned = own.to_pauli_lindblad_map().to_sparse_list()
+    terms = zip(made["generators_sparse"], made["rates"], strict=True)
+    assert [(paulis, list(qubits), rate) for paulis, qubits, rate in learned] == [
+        (paulis, qubits, rate) for generator, rate in terms for paulis, qubits in generator
+    ]
+    assert to_plain_result(NoiseLearnerV3ResultDecoder.decode(json.dumps(raw)))["format"] == "noise-learner"
     assert made["rates"] == [0.1, 0.2]
     assert made["rates_std"] == [0.01, 0.02]
     assert made["generators_sparse"] == [[["XX", [0, 1]]], [["Z", [0]], ["Z", [1]]]]
+
+
+def test_a_calibration_is_what_qiskit_says(qiskit):
+    from qiskit_ibm_runtime.decoders.defaults import DEFAULT_DECODERS
+
+    raw = {
+        "schema_version": "v0.1",
+        "start": "2026-11-01T10:00:00+00:00",
+        "stop": "2026-11-01T11:00:00+00:00",
+    }
+    decoded = decode_results(raw)
+    [decoder] = DEFAULT_DECODERS["calibrate"]
+    own = decoder.decode(json.dumps(raw))
+    assert decoded.format == "calibrator"
+    assert (decoded.results["start"], decoded.results["stop"]) == (
+        own.start.isoformat(),
+        own.stop.isoformat(),
+    )
 
 
 def test_noise_that_is_learned_on_the_executor(qiskit):

@@ -13,7 +13,11 @@ from contextlib import suppress
 import pytest
 
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
-from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
+from airflow_provider_ibm_sessions.client.results import (
+    decode_results,
+    raw_to_primitive_result,
+    to_plain_result,
+)
 from testing.result_payloads import (
     GOOD,
     assert_as_qiskit,
@@ -113,6 +117,70 @@ def test_expectation_values_of_qiskit(qiskit, shape, kind):
         decoded = decode_results(encoded(pub_type(data, metadata={"shots": 5}), version=2))
         assert (decoded.format, decoded.metadata) == ("estimator", {"version": 2})
         assert decoded.results == [dict.fromkeys(names, values.tolist()) | {"metadata": {"shots": 5}}]
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (2, 1, 4)], ids=str)
+@pytest.mark.parametrize("extra", [(), ("ensemble_standard_error",)], ids=["two", "three"])
+def test_expectation_values_in_plain_json(qiskit, shape, extra):
+    """As IBM's REST form has them; Qiskit's object made of them has the same ``evs``."""
+    import numpy
+
+    values = numpy.linspace(-1, 1, math.prod(shape)).reshape(shape)
+    data = {name: (values / scale).tolist() for scale, name in enumerate(("evs", "stds", *extra), 1)}
+    raw = {"results": [{"data": data, "metadata": {"shots": 5}}], "metadata": {"version": 2}}
+    decoded = decode_results(raw)
+    assert (decoded.format, decoded.metadata) == ("estimator", {"version": 2})
+    assert decoded.results == [data | {"metadata": {"shots": 5}}]
+    made = raw_to_primitive_result(raw)[0].data
+    for name, value in data.items():
+        assert made[name].tolist() == decoded.results[0][name] == value
+
+
+# -- Qiskit's own objects, as a function returns them --------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [(1,), (5, 3), (127, 2, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1, 4)], ids=str)
+def test_a_result_of_qiskits_is_as_plain_as_what_ibm_sends(qiskit, widths, shape):
+    registers = {f"r{index}": bit_array(width, shape=shape) for index, width in enumerate(widths)}
+    pub = qiskit.SamplerPubResult(qiskit.DataBin(**registers, shape=shape), metadata={"a": 1 + 2j})
+    made = to_plain_result(qiskit.PrimitiveResult([pub], metadata={"version": 2}))
+    assert made == decode_results(encoded(pub, version=2)).to_json()
+    (report,) = made["results"]
+    assert to_plain_result(pub) == report
+    assert to_plain_result(pub.data) == {name: value for name, value in report.items() if name != "metadata"}
+    assert {name: to_plain_result(bits) for name, bits in registers.items()} == report["counts"]
+    strict(made)
+
+
+def test_estimates_of_qiskits_are_plain(qiskit):
+    import numpy
+
+    data = qiskit.DataBin(evs=numpy.array([0.5, numpy.nan]), stds=numpy.array([1, 2]), shape=(2,))
+    pub = qiskit.PubResult(data, metadata={"shots": 7})
+    plain_data = {"evs": [0.5, "NaN"], "stds": [1, 2]}
+    assert to_plain_result(data) == plain_data
+    assert to_plain_result(pub) == plain_data | {"metadata": {"shots": 7}}
+    assert to_plain_result(qiskit.PrimitiveResult([pub]))["format"] == "estimator"
+
+
+def test_arrays_and_numbers_are_plain(qiskit):
+    import numpy
+
+    for value, plain_value in (
+        (numpy.arange(6).reshape(2, 3), [[0, 1, 2], [3, 4, 5]]),
+        (numpy.array([True, False]), [True, False]),
+        (numpy.array(["a", "bc"]), ["a", "bc"]),
+        (numpy.array(1.5), 1.5),
+        (numpy.float32(0.5), 0.5),
+        (numpy.complex128(1 - 1j), [1.0, -1.0]),
+        (2j, [0.0, 2.0]),
+        ([1, 2], [1, 2]),
+        (None, None),
+    ):
+        assert strict(to_plain_result(value)) == plain_value
+    with pytest.raises(BadResponseError, match="unknown type 'O"):
+        to_plain_result(numpy.array([object()]))
 
 
 def test_expectation_values_that_are_no_numbers(qiskit):

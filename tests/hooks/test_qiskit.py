@@ -56,9 +56,11 @@ def backends(service):
     return [backend["name"] for backend in service._active_api_client.list_backends()]
 
 
-def run_job(service):
+def run_job(service, tags=None):
     """What a primitive's ``run`` calls."""
-    return service._active_api_client.program_run("sampler", "ibm_fez", PARAMS, None, None, None)
+    return service._active_api_client.program_run(
+        "sampler", "ibm_fez", PARAMS, None, None, None, job_tags=tags
+    )
 
 
 def test_speaks_with_our_token(ibm, service):
@@ -97,21 +99,59 @@ def test_a_token_that_is_refused_for_ever_is_an_error(ibm, service):
 # -- kind: work sent twice by a library ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 521, 522, 524])
-@pytest.mark.parametrize("phase", ["before", "after"])
-def test_a_job_is_never_posted_twice(ibm, service, status, phase):
-    ibm.script(Fault(method="POST", path="/v1/jobs", status=status, phase=phase, times=3))
+lost = pytest.mark.parametrize(
+    "fault",
+    [{"status": status} for status in (500, 502, 503, 504, 520, 521, 522, 524)] + [{"drop": True}],
+    ids=str,
+)
+
+
+@lost
+def test_a_job_whose_response_is_lost_is_found_and_not_posted_again(ibm, service, fault):
+    ibm.script(Fault(method="POST", path="/v1/jobs", phase="after", **fault))
+    found = run_job(service)
+    assert [found["id"]] == list(ibm.jobs)
+    assert found["backend"] == "ibm_fez"
+    assert len(ibm.requests("POST", "/v1/jobs")) == 1
+
+
+@lost
+def test_a_job_that_never_arrived_is_posted_again_once_it_was_looked_for(ibm, service, fault):
+    ibm.script(Fault(method="POST", path="/v1/jobs", phase="before", **fault))
+    assert [run_job(service)["id"]] == list(ibm.jobs)
+    kinds = [entry.operation for entry in ibm.journal if entry.operation in ("create_job", "list_jobs")]
+    assert kinds[0] == "create_job"
+    assert set(kinds[1 : kinds.index("create_job", 1)]) == {"list_jobs"}
+    assert ibm.state()["duplicate_submits"] == []
+
+
+def test_a_job_that_ibm_never_answers_is_of_unknown_outcome(ibm, service):
+    ibm.script(Fault(method="POST", path="/v1/jobs", status=504, phase="before", times=None))
     with pytest.raises(OutcomeUnknownError, match=r"Qiskit's POST /v1/jobs: .*may have been carried out"):
         run_job(service)
+    assert ibm.jobs == {}
+
+
+def test_each_job_has_a_tag_of_its_own_beside_the_users(ibm, service):
+    run_job(service)
+    run_job(service, ["mine", "too"])
+    first, second = (job.tags for job in ibm.jobs.values())
+    assert [tag for tag in first + second if tag not in ("mine", "too")] == [*first, second[-1]]
+    assert second[:-1] == ["mine", "too"]
+    assert first[0] != second[-1]
+
+
+def test_an_eighth_tag_of_the_users_is_refused_before_anything_is_sent(ibm, service):
+    with pytest.raises(ConfigurationError, match="job_tags must be a list of at most 7 strings"):
+        run_job(service, list("abcdefgh"))
+    assert ibm.requests("POST", "/v1/jobs") == []
+
+
+def test_a_job_that_ibm_refuses_is_an_error_of_qiskits(ibm, service):
+    with pytest.raises(RequestsApiError, match="Program not found") as caught:
+        service._active_api_client.program_run("nosuch", "ibm_fez", {}, None, None, None)
+    assert caught.value.status_code == 404
     assert len(ibm.requests("POST", "/v1/jobs")) == 1
-    assert len(ibm.jobs) == (phase == "after")
-
-
-def test_a_job_whose_response_is_lost_is_not_posted_again(ibm, service):
-    ibm.script(Fault(method="POST", path="/v1/jobs", drop=True, phase="after", times=3))
-    with pytest.raises(OutcomeUnknownError):
-        run_job(service)
-    assert len(ibm.requests("POST", "/v1/jobs")) == len(ibm.jobs) == 1
 
 
 def test_nor_is_a_session(ibm, service):

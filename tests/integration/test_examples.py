@@ -26,6 +26,7 @@ def test_a_plain_airflow_loads_them_all(dagbag):
         "ibm_quantum_scheduled_batch",
         "ibm_quantum_run_jobs",
         "ibm_quantum_dynamic_circuit",
+        "ibm_quantum_results_of_last_month",
         "ibm_quantum_sweep_sessions",
         "ibm_quantum_variational_loop",
     }
@@ -106,6 +107,23 @@ def test_a_dynamic_circuit_teleports(dagbag, run, qpu):
     found = result.xcom("received_by_outcome")
     assert set(found) == {"00", "01", "10", "11"}
     assert list(found.values()) == [pytest.approx(sin(1.0) ** 2, abs=0.08)] * 4
+
+
+def test_results_of_last_month(dagbag, run, ibm, connection):
+    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+    ibm.settings.job_seconds = 0.0
+    pub = ["OPENQASM 3.0; bit[1] a; bit[2] b;", None, 40]
+    hook = IBMQuantumHook()
+    ids = [
+        hook.submit_job("sampler", backend="ibm_fez", params={"pubs": [pub]}, tags=[tag]).id
+        for tag in ("mine", "another", "mine")
+    ]
+    result = run(dagbag.dags["ibm_quantum_results_of_last_month"], tag="mine")
+    assert result.state == "success"
+    lines = result.xcom("summarise")
+    assert [line["job"] for line in lines] == [ids[0], ids[2]]
+    assert all(0 <= line["agreeing"] <= 1 for line in lines)
 
 
 def test_a_variational_loop_finds_the_lowest_energy(dagbag, run, localqpu):

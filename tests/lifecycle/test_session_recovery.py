@@ -172,9 +172,7 @@ def asked_for(started):
 
 class TestFunction:
     def test_it_gets_the_session_whose_reply_was_lost(self, ibm, dag, run, monkeypatch):
-        monkeypatch.setattr(
-            IBMQuantumHook, "qiskit_session", lambda self, session_id, backend=None: session_id
-        )
+        monkeypatch.setattr(IBMQuantumHook, "qiskit_session", lambda self, session_id, **_: session_id)
         ibm.script(lost_response())
         with dag:
 

@@ -398,14 +398,14 @@ class TestOnce:
         result = run(dag)
         assert result.state == "failed"
         assert result.tasks["submit"].try_number == 1
-        assert "its results have been read before" in output()
+        assert "its results were read elsewhere" in output()
         assert len(posts(ibm)) == 1
 
     def test_a_private_job_whose_results_were_lost_on_their_way(self, ibm, dag, run, quick, output):
         submit(private=True, retries=2, **AT_ONCE)
         ibm.script(Fault(method="GET", path="/v1/jobs/*/results", drop=True, phase="after"))
         assert run(dag).state == "failed"
-        assert "its results have been read before" in output()
+        assert "its results were read elsewhere" in output()
         assert len(posts(ibm)) == 1
 
     def test_clearing_a_success_collects_and_runs_nothing_again(self, ibm, dag, run):

@@ -361,7 +361,7 @@ class TestPrivateResults:
 def test_a_function_is_not_called_whose_task_was_killed_while_the_session_was_opened(
     ibm, dag, run, terminate, monkeypatch, phase
 ):
-    monkeypatch.setattr(IBMQuantumHook, "qiskit_session", lambda self, session_id, backend=None: session_id)
+    monkeypatch.setattr(IBMQuantumHook, "qiskit_session", lambda self, session_id, **_: session_id)
     ibm.script(Fault("POST", "/v1/sessions", delay=2, phase=phase))
     called = []
     with dag:

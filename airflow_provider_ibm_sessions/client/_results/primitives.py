@@ -117,22 +117,48 @@ def build_primitive_result(
     return PrimitiveResult(built, metadata=metadata)
 
 
+def result_type(value: Any) -> str | None:
+    """
+    Return which of Qiskit's results a value is, ``array`` for NumPy's arrays and numbers, or None.
+
+    :raises ConfigurationError: If Qiskit is not installed.
+    """
+    try:
+        import numpy
+        from qiskit.primitives import BitArray, DataBin, PrimitiveResult, PubResult
+        from qiskit_ibm_runtime.results import NoiseLearnerV3Results, QuantumProgramResult
+    except ImportError as error:
+        raise _missing(error) from error
+    if isinstance(value, numpy.ndarray | numpy.generic):
+        return "array"
+    kinds = (PrimitiveResult, PubResult, DataBin, BitArray, QuantumProgramResult, NoiseLearnerV3Results)
+    return next((kind.__name__ for kind in kinds if isinstance(value, kind)), None)
+
+
+def read_array(values: Any, budget: MemoryBudget) -> Array:
+    """Return an array of NumPy's."""
+    import numpy
+
+    values = numpy.asarray(values)
+    budget.take(values.nbytes)
+    return Array(values.dtype.str, values.shape, values.tobytes())
+
+
+def read_bits(bits: Any, budget: MemoryBudget) -> Register:
+    """Return the shots of Qiskit's ``BitArray``."""
+    return Register.from_bit_array(read_array(bits.array, budget), bits.num_bits)
+
+
 def read_fields(data: Any, budget: MemoryBudget) -> tuple[dict[str, Register], dict[str, Array]]:
     """Return the registers and the arrays of Qiskit's ``DataBin``."""
-    import numpy
     from qiskit.primitives import BitArray
 
-    def array(values: Any) -> Array:
-        values = numpy.asarray(values)
-        budget.take(values.nbytes)
-        return Array(values.dtype.str, values.shape, values.tobytes())
-
     registers = {
-        name: Register.from_bit_array(array(field.array), field.num_bits)
-        for name, field in data.items()
-        if isinstance(field, BitArray)
+        name: read_bits(field, budget) for name, field in data.items() if isinstance(field, BitArray)
     }
-    return registers, {name: array(field) for name, field in data.items() if name not in registers}
+    return registers, {
+        name: read_array(field, budget) for name, field in data.items() if name not in registers
+    }
 
 
 def plain_object(value: Any, budget: MemoryBudget) -> Any:
@@ -158,6 +184,19 @@ def plain_object(value: Any, budget: MemoryBudget) -> Any:
         return to_plain(json.loads(json.dumps(value, cls=RuntimeEncoder)), budget)
     except (TypeError, ValueError):
         return str(value)
+
+
+def plain_program(result: Any, budget: MemoryBudget) -> dict[str, Any]:
+    """Return Qiskit's ``QuantumProgramResult`` under the names of IBM's schema of the executor."""
+    data = [
+        {
+            "results": {name: read_array(values, budget).to_json(budget) for name, values in item.items()},
+            "metadata": plain_object(item.metadata, budget),
+        }
+        for item in result
+    ]
+    outer = {name: plain_object(getattr(result, name), budget) for name in ("metadata", "passthrough_data")}
+    return {"data": data, **outer}
 
 
 def plain_noise(layers: Any, budget: MemoryBudget) -> dict[str, Any]:
