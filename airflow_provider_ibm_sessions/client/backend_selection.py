@@ -170,6 +170,8 @@ class BackendRequirements:
         """Say why the QPU will not do later, either."""
         if backend.name.startswith(_MOCK_PREFIX):
             yield "a device for dry runs, which runs nothing"
+        if backend.is_simulator:
+            yield "a simulator"
         if backend.name in (self.exclude or ()):
             yield "excluded"
         if self.min_qubits is not None and (backend.qubits or 0) < self.min_qubits:

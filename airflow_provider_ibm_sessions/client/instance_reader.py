@@ -72,9 +72,12 @@ class SharedRead(Generic[ResponseT]):
             if is_mine:
                 with self._settling(response):
                     response.set_result(await client.run_flow(self._flow()))
+            waiting = asyncio.wrap_future(response)
+            # Once this caller is cancelled, an error is for the others: asyncio would log it as unseen.
+            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
-                # Shielded: who is cancelled stops to wait, and the others do not.
-                return await asyncio.shield(asyncio.wrap_future(response))
+                # Shielded: a caller that is cancelled leaves, and the others wait on.
+                return await asyncio.shield(waiting)
             except _AbandonedError:
                 continue
 

@@ -164,6 +164,7 @@ class Backend(ResponseModel):
     clops: Speed | None = None
     performance_metrics: PerformanceMetrics | None = None
     wait_time_seconds: WaitTime | None = None
+    is_simulator: bool | None = None
 
     @property
     def state(self) -> str | None:
