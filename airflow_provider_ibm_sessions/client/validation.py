@@ -290,6 +290,7 @@ def validate_backends(value: object, field: str, *, allow_empty: bool = False) -
     :raises ConfigurationError: If one is no name of a QPU, or there is none where there must be one.
     """
     kind = "a list of names of QPUs, such as ['ibm_fez']"
+    _refuse_rendered_nothing(value, field)
     if isinstance(value, str) and re.fullmatch(BACKEND_PATTERN, value):
         value = [value]
     names = _from_numpy(_parse_json(value, field, kind), field)

@@ -196,7 +196,7 @@ def test_an_instance_without_qpus_says_so():
         ("max_readout_error", "nan", "must be a number from 0 to 1"),
         ("among", [], "must be a list of names of QPUs"),
         ("among", ["a/b"], "among[0] must be the name of a QPU"),
-        ("among", "None", "is empty"),
+        ("among", "None", "among is empty"),
         ("exclude", {"ibm_fez": 1}, "must be a list of names of QPUs"),
         ("processor_family", "", "must be a string of 1 to"),
         ("backend", "ibm_fez", "is no requirement of a QPU: there are min_qubits, among"),
