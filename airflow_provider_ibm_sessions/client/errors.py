@@ -145,10 +145,12 @@ class NoBackendError(IBMQuantumError):
     :param reasons: By the name of the QPU, why not.
     """
 
-    def __init__(self, message: str, *, retryable: bool, reasons: dict[str, str]) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool = False, reasons: dict[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
-        self.reasons = reasons
+        self.reasons = reasons or {}
 
 
 class OutcomeUnknownError(IBMQuantumError):

@@ -304,6 +304,7 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
                 self.defer(trigger=trigger, method_name="execute_after_wait", timeout=None)
             trigger.hook = self.hook
             trigger.run_here()  # whatever it reports: the usage is read again
+            self.raise_if_killed()
 
     def execute_after_wait(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Start again when the trigger has seen enough usage left; Airflow resumes the task here."""
