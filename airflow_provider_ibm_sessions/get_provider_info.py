@@ -36,9 +36,13 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks.ibm_quantum")],
-        "operators": [_modules("operators.job", "operators.session", "operators.sweep")],
-        "sensors": [_modules("sensors.job", "sensors.session")],
-        "triggers": [_modules("triggers.job", "triggers.session")],
+        "operators": [_modules("operators.backend", "operators.job", "operators.session", "operators.sweep")],
+        "sensors": [_modules("sensors.backend", "sensors.job", "sensors.session")],
+        "triggers": [
+            _modules(
+                "triggers.backend", "triggers.event", "triggers.job", "triggers.session", "triggers.usage"
+            )
+        ],
         "task-decorators": [
             {
                 "name": "ibm_quantum_session",

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,10 @@ def triggerer_comms() -> Iterator[Any]:
         set_supervisor_comms,
     )
 
+    class _AsyncComms(InProcessSupervisorComms):
+        async def asend(self, msg: Any) -> Any:
+            return self.send(msg)
+
     supervisor = InProcessTestSupervisor(
         id="01a203ea-2cbf-73db-980b-594ae699f543",
         pid=os.getpid(),
@@ -31,7 +36,7 @@ def triggerer_comms() -> Iterator[Any]:
         process_log=structlog.get_logger(),
         client=InProcessTestSupervisor._api_client(),
     )
-    supervisor.comms = InProcessSupervisorComms(supervisor=supervisor)
+    supervisor.comms = _AsyncComms(supervisor=supervisor)
     with set_supervisor_comms(supervisor.comms):
         yield supervisor
 
@@ -66,3 +71,36 @@ def cancel_trigger(trigger: Any) -> None:
         raise AssertionError("the trigger was not cancelled")
 
     asyncio.run(triggerer())
+
+
+async def watch(watchers: list[tuple[Any, Any]], done: Callable[[list[Any]], bool]) -> list[Any]:
+    """
+    Run triggers of assets as a triggerer does, until ``done(payloads)``, and stop as it does at its end.
+
+    :param watchers: Triggers, each with its asset.
+    :returns: The payloads of all events, as far as they were sent.
+    """
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+    from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+    runner = TriggerRunner()
+    tasks = []
+    for number, (trigger, asset) in enumerate(watchers):
+        trigger.asset_state_store = AssetStateStoreAccessors(inlets=[asset])
+        runner.triggers[number] = {"name": f"watcher {number}", "events": 0, "is_watcher": True}
+        tasks.append(asyncio.create_task(runner.run_trigger(number, trigger)))
+
+    def payloads() -> list[Any]:
+        return [entry.event.payload for entry in list(runner.events)]
+
+    def wait() -> None:
+        deadline = time.monotonic() + 120
+        while not done(payloads()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    await asyncio.to_thread(wait)
+    for task in tasks:
+        task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(error) for error in ended} == {asyncio.CancelledError}, ended
+    return payloads()

@@ -27,7 +27,13 @@ from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import ConflictError, IBMQuantumError, NotFoundError
 from airflow_provider_ibm_sessions.client.exchange import Exchange
-from airflow_provider_ibm_sessions.client.models.instance import Backend, Version, Workload, WorkloadFilter
+from airflow_provider_ibm_sessions.client.models.instance import (
+    Backend,
+    InstanceUsage,
+    Version,
+    Workload,
+    WorkloadFilter,
+)
 from airflow_provider_ibm_sessions.client.models.jobs import Job, JobFilter, JobMetrics
 from airflow_provider_ibm_sessions.client.models.paging import JobPaging, WorkloadPaging
 from airflow_provider_ibm_sessions.client.models.sessions import Session
@@ -87,6 +93,10 @@ def _advance_flow(step: Callable[[Any], OperationCall], value: Any) -> tuple[Ope
         return step(value), None
     except StopIteration as end:
         return None, end.value
+
+
+def _backend_fields(wait_times: bool) -> dict[str, str]:
+    return {"fields": "wait_time_seconds"} if wait_times else {}
 
 
 class IBMQuantumClient(_BaseClient):
@@ -197,9 +207,17 @@ class IBMQuantumClient(_BaseClient):
         """List the API versions that IBM serves. Needs no token."""
         return self._call(operations.LIST_VERSIONS).versions
 
-    def list_backends(self) -> list[Backend]:
-        """List the QPUs of the instance."""
-        return self._call(operations.LIST_BACKENDS).devices
+    def list_backends(self, *, wait_times: bool = False) -> list[Backend]:
+        """
+        List the QPUs of the instance.
+
+        :param wait_times: Ask for wait times as well. The Open plan has none.
+        """
+        return self._call(operations.LIST_BACKENDS, **_backend_fields(wait_times)).devices
+
+    def instance_usage(self) -> InstanceUsage:
+        """Read what the instance has used of its limit."""
+        return self._call(operations.INSTANCE_USAGE)
 
     def run_flow(self, flow: Flow[ResponseT]) -> ResponseT:
         """Make the calls of a flow one after another, and return its result."""
@@ -375,9 +393,13 @@ class AsyncIBMQuantumClient(_BaseClient):
         """See :meth:`IBMQuantumClient.list_versions`."""
         return (await self._call(operations.LIST_VERSIONS)).versions
 
-    async def list_backends(self) -> list[Backend]:
+    async def list_backends(self, *, wait_times: bool = False) -> list[Backend]:
         """See :meth:`IBMQuantumClient.list_backends`."""
-        return (await self._call(operations.LIST_BACKENDS)).devices
+        return (await self._call(operations.LIST_BACKENDS, **_backend_fields(wait_times))).devices
+
+    async def instance_usage(self) -> InstanceUsage:
+        """See :meth:`IBMQuantumClient.instance_usage`."""
+        return await self._call(operations.INSTANCE_USAGE)
 
     async def run_flow(self, flow: Flow[ResponseT]) -> ResponseT:
         """See :meth:`IBMQuantumClient.run_flow`."""

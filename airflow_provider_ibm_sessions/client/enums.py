@@ -57,5 +57,21 @@ class ResultDetail(StrEnum):
     RAW = "raw"
 
 
+class BackendOrder(StrEnum):
+    """The figure by which the best of several QPUs is chosen: the lowest wins."""
+
+    WAIT_TIME = "wait_time"
+    QUEUE_LENGTH = "queue_length"
+    TWO_Q_ERROR = "two_q_error"
+
+
+class OnLowUsage(StrEnum):
+    """A task's reaction to a usage limit that leaves too little: fail, be skipped, or wait for more."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    WAIT = "wait"
+
+
 PENDING_CLOSED = "pending_closed"
 """An undocumented state that Qiskit's client knows: closed, while a running job finishes."""

@@ -17,6 +17,7 @@ The tree of errors that this package raises.
     ├── ServerError                 IBM failed (5xx)
     ├── TransportError              no complete response: connection, timeout, TLS, proxy
     ├── BadResponseError            a response that is not what IBM documents
+    ├── NoBackendError              no QPU meets the requirements
     ├── OutcomeUnknownError         a request that must not be repeated may have been carried out
     └── JobFailedError              a job failed or was cancelled
 
@@ -134,6 +135,22 @@ class TransportError(IBMQuantumError):
 
 class BadResponseError(IBMQuantumError):
     """A response that IBM does not document: a web page, another shape, too large, or broken on its way."""
+
+
+class NoBackendError(IBMQuantumError):
+    """
+    No QPU that meets the requirements.
+
+    :param retryable: True if one may meet them later: it may come back online, or its queue get shorter.
+    :param reasons: By the name of the QPU, why not.
+    """
+
+    def __init__(
+        self, message: str, *, retryable: bool = False, reasons: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.reasons = reasons or {}
 
 
 class OutcomeUnknownError(IBMQuantumError):

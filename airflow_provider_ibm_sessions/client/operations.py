@@ -19,7 +19,11 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from airflow_provider_ibm_sessions.client import responses
-from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
+from airflow_provider_ibm_sessions.client.errors import (
+    BadResponseError,
+    ConfigurationError,
+    PermissionDeniedError,
+)
 from airflow_provider_ibm_sessions.client.exchange import (
     MAX_LIST_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -27,7 +31,9 @@ from airflow_provider_ibm_sessions.client.exchange import (
 )
 from airflow_provider_ibm_sessions.client.models.base import PathId, RequestModel
 from airflow_provider_ibm_sessions.client.models.instance import (
+    BackendQuery,
     Backends,
+    InstanceUsage,
     Versions,
     WorkloadFilter,
     WorkloadPage,
@@ -72,6 +78,7 @@ class Operation(Generic[ResponseT]):
     :param authenticated: False for the one operation that needs no token.
     :param large_payload: True if the request or the response carries a user's data, which may take long.
     :param max_bytes: Most bytes that a response may have.
+    :param iam_action: The IAM action behind it, if a key that may do the rest often lacks that.
     """
 
     name: str
@@ -88,6 +95,7 @@ class Operation(Generic[ResponseT]):
     authenticated: bool = True
     large_payload: bool = False
     max_bytes: int = MAX_RESPONSE_BYTES
+    iam_action: str | None = None
 
     @property
     def has_id(self) -> bool:
@@ -162,7 +170,15 @@ class Operation(Generic[ResponseT]):
             return self.reader(response, self.summary)
         if self.response_model is None:
             return cast("ResponseT", responses.read_empty(response, self.summary))
-        body = responses.read_json(response, self.summary)
+        try:
+            body = responses.read_json(response, self.summary)
+        except PermissionDeniedError as error:
+            if self.iam_action:
+                error.message = (
+                    f"{self.summary}: the API key lacks the IAM action {self.iam_action}. Grant it on the "
+                    f"instance. {error.message}"
+                )
+            raise
         try:
             model = self.response_model.model_validate(body)
         except ValidationError as error:
@@ -265,7 +281,11 @@ LIST_VERSIONS: Final = Operation[Versions](
 )
 LIST_BACKENDS: Final = Operation[Backends](
     "list-backends", "GET", "/v1/backends", "List backends", SAFE,
-    response_model=Backends, max_bytes=MAX_LIST_BYTES,
+    query=BackendQuery, response_model=Backends, max_bytes=MAX_LIST_BYTES,
+)
+INSTANCE_USAGE: Final = Operation[InstanceUsage](
+    "get-instance-usage", "GET", "/v1/instances/usage", "Read the instance's usage", SAFE,
+    response_model=InstanceUsage, iam_action="quantum-computing.instance-usage.read",
 )
 SUBMIT_JOB: Final = Operation[Job](
     "create-job", "POST", "/v1/jobs", "Submit a job", NON_IDEMPOTENT,

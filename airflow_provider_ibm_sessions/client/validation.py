@@ -156,6 +156,22 @@ def validate_int(value: object, field: str, *, at_least: int = 0, at_most: int =
     raise _refusal(field, f"must be a whole number from {at_least} to {at_most}", value)
 
 
+def validate_number(value: object, field: str, *, at_most: float) -> float:
+    """Return a number from 0 to ``at_most`` as a float; also reads ``"0.01"``, which a template renders."""
+    number = _number(number_in(value))
+    if number is not None and 0 <= number <= at_most:
+        return number
+    raise _refusal(field, f"must be a number from 0 to {at_most:g}", value)
+
+
+def number_in(value: object) -> object:
+    """Return the number that a string holds, as a template renders it; other values as they are."""
+    try:
+        return float(value) if isinstance(value, str) and len(value) <= _MAX_SHOWN else value
+    except ValueError:
+        return value
+
+
 def validate_seconds(value: object, field: str, at_most: float = _TEN_YEARS) -> float:
     """
     Return a number of seconds as a float; a ``timedelta`` is read as well.
@@ -277,6 +293,33 @@ def validate_jobs(value: object, field: str = "jobs") -> list[dict[str, Any]]:
             )
         found.append(to_plain(job, f"{field}[{index}]"))
     return found
+
+
+def validate_backends(value: object, field: str, *, allow_empty: bool = False) -> tuple[str, ...]:
+    """
+    Return names of QPUs as a tuple.
+
+    :param value: A list of names, one name, or the JSON of a list, which is what a template renders.
+    :raises ConfigurationError: If one is no name of a QPU, or there is none where there must be one.
+    """
+    kind = "a list of names of QPUs, such as ['ibm_fez']"
+    _refuse_rendered_nothing(value, field)
+    if isinstance(value, str) and re.fullmatch(BACKEND_PATTERN, value):
+        value = [value]
+    names = _from_numpy(_parse_json(value, field, kind), field)
+    if isinstance(names, str | bytes) or not isinstance(names, Sequence | Set) or not (names or allow_empty):
+        raise _refusal(field, f"must be {kind}", value)
+    found = [validate_backend(name, f"{field}[{index}]") for index, name in enumerate(names)]
+    return tuple(dict.fromkeys(found))
+
+
+def is_template(value: object) -> bool:
+    """Return True if only the running task knows the value: a Jinja template, or another task's output."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    return hasattr(value, "resolve") or (
+        isinstance(value, Sequence | Set) and any(is_template(item) for item in value)
+    )
 
 
 def validate_path(value: object, field: str = "results_path") -> str:

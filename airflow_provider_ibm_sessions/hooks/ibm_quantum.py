@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.auth import on_new_token
+from airflow_provider_ibm_sessions.client.backend_selection import BackendRequirements
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.enums import PENDING_CLOSED, SessionMode
 from airflow_provider_ibm_sessions.client.errors import (
@@ -27,6 +28,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     OutcomeUnknownError,
     ServerError,
 )
+from airflow_provider_ibm_sessions.client.instance_reader import instance_reader
 from airflow_provider_ibm_sessions.client.recovery import PendingCreate
 from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
@@ -61,7 +63,7 @@ if TYPE_CHECKING:
     from qiskit_ibm_runtime import QiskitRuntimeService
     from qiskit_ibm_runtime import Session as QiskitSession
 
-    from airflow_provider_ibm_sessions.client.models.instance import Workload
+    from airflow_provider_ibm_sessions.client.models.instance import Backend, InstanceUsage, Workload
     from airflow_provider_ibm_sessions.client.models.jobs import Job
     from airflow_provider_ibm_sessions.client.models.sessions import Session
     from airflow_provider_ibm_sessions.hooks.qiskit_recorder import RecordingRuntimeService
@@ -339,6 +341,38 @@ class IBMQuantumHook(BaseHook):
     def _is_taken(self, session_id: str) -> bool:
         registry = self.registry
         return isinstance(registry, VariableSessionRegistry) and registry.belongs_to_other_task(session_id)
+
+    # -- the instance ----------------------------------------------------------------------------
+
+    def list_backends(self, max_age: float | None = None) -> list[Backend]:
+        """
+        List the QPUs of the instance, with wait times where the plan has them.
+
+        All who ask in this process share one request.
+
+        :param max_age: Seconds that the response may be old; by default 30.
+        """
+        return instance_reader(self.credentials).backends(self._client, max_age)
+
+    def select_backend(self, **requirements: Any) -> str:
+        """
+        Return the name of the best QPU that meets the requirements, and log what it was chosen by.
+
+        :param requirements: See :class:`BackendRequirements`: ``min_qubits``, ``order_by``, ...
+        :raises NoBackendError: If none meets them; it names each, and why not.
+        """
+        selection = BackendRequirements.validate(**requirements).select(self.list_backends())
+        self.log.info("%s", selection)
+        return selection.backend.name
+
+    def instance_usage(self, max_age: float | None = None) -> InstanceUsage:
+        """
+        Return what the instance has used of its limit. All who ask in this process share one request.
+
+        :param max_age: Seconds that the response may be old; by default 30.
+        :raises PermissionDeniedError: Naming the IAM action, if the key may not read it.
+        """
+        return instance_reader(self.credentials).usage(self._client, max_age)
 
     # -- jobs ------------------------------------------------------------------------------------
 

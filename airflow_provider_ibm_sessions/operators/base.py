@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
-from airflow_provider_ibm_sessions.client.enums import ResultDetail
+from airflow_provider_ibm_sessions.client.enums import OnLowUsage, ResultDetail
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.polling import is_transient
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_WAIT_TIMEOUT,
+    is_template,
+    to_seconds,
     validate_bool,
     validate_choice,
     validate_seconds,
@@ -219,9 +221,20 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         ``"2h 30m"``. It bounds the bill even if Airflow dies. Left out: the Dag's ``dagrun_timeout``, at
         most and else IBM's default of 8 hours. IBM lowers it to the plan's limit; the log then warns.
         (templated)
+    :param min_usage_remaining: What the instance's usage limit must leave before a session is opened:
+        seconds, a timedelta, or text such as ``"10m"``. An instance without a limit passes. (templated)
+    :param on_low_usage: If it leaves less: ``fail`` without retries, ``skip`` the task, or ``wait`` until
+        the period ends or the limit is raised; without a worker slot if the task is deferrable.
     """
 
-    template_fields: Sequence[str] = ("backend", "mode", "max_ttl", "ibm_quantum_conn_id")
+    template_fields: Sequence[str] = (
+        "backend",
+        "mode",
+        "max_ttl",
+        "min_usage_remaining",
+        "ibm_quantum_conn_id",
+    )
+    deferrable: bool = False
     dag_run_scoped: ClassVar[bool] = False
     """
     True if the session is for the whole Dag run; else the sweep may close it once the task has finished.
@@ -233,13 +246,20 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         backend: str,
         mode: str = "dedicated",
         max_ttl: int | str | timedelta | None = None,
+        min_usage_remaining: int | str | timedelta | None = None,
+        on_low_usage: str = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.backend = backend
         self.mode = mode
         self.max_ttl = max_ttl
+        if min_usage_remaining is not None and not is_template(min_usage_remaining):
+            to_seconds(min_usage_remaining, "min_usage_remaining")
+        self.min_usage_remaining = min_usage_remaining
+        self.on_low_usage = validate_choice(on_low_usage, OnLowUsage, "on_low_usage")
         self.session_id: str | None = None
+        self._waits_here = False
 
     def session_args(self, context: Context) -> dict[str, Any]:
         """Return the validated arguments that a session is opened with."""
@@ -247,6 +267,8 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
 
     def open_session(self, context: Context, state: TaskState, session_args: dict[str, Any]) -> Session:
         """Open a session and take hold of it; if that fails or the task was killed, close it again."""
+        if not state.pending_create:  # else an earlier try may have opened one, which is to be found first
+            self.check_budget()
         session = open_session(self.hook, context, state, session_args, dag_run_scoped=self.dag_run_scoped)
         try:
             self.take_session(context, session)
@@ -256,6 +278,37 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
             close_quietly(self.hook, session.id)
             raise
         return session
+
+    def check_budget(self) -> None:
+        """
+        Open no session if the instance's usage limit leaves too little: fail, skip or wait, as asked.
+
+        :raises TaskDeferred: To wait without a worker slot, if the task is deferrable.
+        """
+        if self.min_usage_remaining is None:
+            return
+        least = to_seconds(self.min_usage_remaining, "min_usage_remaining")
+        while shortage := (usage := self.hook.instance_usage()).shortage(least):
+            if self.on_low_usage == OnLowUsage.FAIL:
+                raise AirflowFailException(shortage)
+            if self.on_low_usage == OnLowUsage.SKIP:
+                raise AirflowSkipException(shortage)
+            self.log.warning("%s. No session is opened before", shortage)
+            from airflow_provider_ibm_sessions.triggers.usage import IBMQuantumUsageTrigger
+
+            trigger = IBMQuantumUsageTrigger.until_period_ends(usage, least, self.ibm_quantum_conn_id)
+            if self.deferrable and not self._waits_here:
+                self.defer(trigger=trigger, method_name="execute_after_wait", timeout=None)
+            trigger.hook = self.hook
+            trigger.run_here()  # whatever it reports: the usage is read again
+            self.raise_if_killed()
+
+    def execute_after_wait(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Start again when the trigger has seen enough usage left; Airflow resumes the task here."""
+        if (event or {}).get("status", "error") == "error":
+            self.log.warning("%s. Waiting in this worker", (event or {}).get("message", event))
+            self._waits_here = True
+        return self.execute(context)
 
     def take_session(self, context: Context, session: Session) -> None:
         """Link to an open session, show its details, and close it when the task is killed."""

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_ibm_sessions.client.enums import OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import (
@@ -102,6 +102,8 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
         try:
             with raise_as_airflow_errors():
                 self._submit_all(context, state)
+        except TaskDeferred:  # waits for usage, and has opened nothing
+            raise
         except BaseException as error:  # a timeout or a kill as well: raised again
             self._clean_up_after_error(error, state)
             self.raise_if_killed()  # what failed since is the kill's doing

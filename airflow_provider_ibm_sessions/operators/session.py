@@ -15,6 +15,7 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQ
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, validate_bool, validate_id
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run, resume_session
+from airflow_provider_ibm_sessions.lifecycle.task_mixin import DEFAULT_DEFERRABLE
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators.base import (
@@ -39,9 +40,15 @@ class IBMQuantumCreateSessionOperator(SessionOwnerOperator, IBMQuantumOperator):
 
     A retry, and clearing the task, resume the session as long as it accepts jobs. Arguments are those of
     :class:`SessionOwnerOperator` and :class:`IBMQuantumOperator`.
+
+    :param deferrable: Wait for usage (``on_low_usage="wait"``) in the triggerer, without a worker slot.
     """
 
     dag_run_scoped = True
+
+    def __init__(self, *, deferrable: bool = DEFAULT_DEFERRABLE, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = validate_bool(deferrable, "deferrable")
 
     def execute(self, context: Context) -> str:
         """Open the session, or resume that of an earlier try."""

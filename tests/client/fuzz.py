@@ -66,7 +66,22 @@ JOB = {
 WORKLOAD = {"id": "x", "mode": "session", "status": "pending", "created": "2026-11-01T12:00:00Z", "tags": []}
 METRICS = {"timestamps": {"created": "2026-11-01T12:00:00Z"}, "usage": USAGE, "circuits_execution_time_ns": 7}
 RESULTS = {"results": [{"data": {"c": {"samples": ["0x0", "0x3"], "num_bits": 2}}}], "metadata": {}}
-BACKEND = {"name": "ibm_fez", "status": {"name": "online"}, "qubits": 156, "queue_length": 3}
+BACKEND = {
+    "name": "ibm_fez",
+    "status": {"name": "online"},
+    "qubits": 156,
+    "queue_length": 3,
+    "processor_type": {"family": "Heron", "revision": "2"},
+    "clops": {"type": "hardware", "value": 195000},
+    "performance_metrics": {"two_q_error_median": {"value": 0.002}, "readout_error_median": {"value": 0.01}},
+    "wait_time_seconds": {"average": 60, "p50": 50, "p95": 90},
+}
+INSTANCE_USAGE = {
+    "usage_consumed_seconds": 30,
+    "usage_limit_seconds": 600,
+    "usage_limit_reached": False,
+    "usage_period": {"start_time": "2026-11-01T00:00:00Z", "end_time": "2026-11-29T00:00:00Z"},
+}
 PUBS = {"pubs": [["OPENQASM 3.0;"]]}
 
 ERROR = {"errors": [{"code": 1217, "message": "closed", "solution": "open another"}], "trace": "t"}
@@ -79,6 +94,7 @@ READS: dict[str, tuple[Any, Callable[[IBMQuantumClient], Any]]] = {
     "close-session": ({}, lambda api: api.close_session("x")),
     "list-versions": ({"versions": [{"version": "2026-04-15"}]}, lambda api: api.list_versions()),
     "list-backends": ({"devices": [BACKEND]}, lambda api: api.list_backends()),
+    "get-instance-usage": (INSTANCE_USAGE, lambda api: api.instance_usage()),
     "create-job": (JOB, lambda api: api.submit_job("sampler", backend="ibm_fez", params=PUBS)),
     "get-job": (JOB, lambda api: api.get_job("x")),
     "get-job-results": (RESULTS, lambda api: api.job_results("x")),

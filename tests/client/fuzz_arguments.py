@@ -27,6 +27,7 @@ KEY = "k" * 44
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "backend": v.validate_backend,
+    "backends": lambda value: v.validate_backends(value, "backends"),
     "bool": lambda value: v.validate_bool(value, "bool"),
     "choice": lambda value: v.validate_choice(value, SessionMode, "choice"),
     "conn_id": lambda value: v.validate_conn_id(value, "conn_id"),
@@ -35,6 +36,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "int": lambda value: v.validate_int(value, "int"),
     "jobs": v.validate_jobs,
     "max_ttl": v.to_seconds,
+    "number": lambda value: v.validate_number(value, "number", at_most=1),
     "params": lambda value: v.validate_params(value, "params"),
     "path": lambda value: v.validate_path(value, "path"),
     "program_id": v.validate_program_id,

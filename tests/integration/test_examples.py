@@ -22,6 +22,8 @@ def test_a_plain_airflow_loads_them_all(dagbag):
     assert dagbag.import_errors == {}
     assert set(dagbag.dags) == {
         "ibm_quantum_session_lifecycle",
+        "ibm_quantum_on_job_final",
+        "ibm_quantum_on_qpu_ready",
         "ibm_quantum_qiskit_sweep",
         "ibm_quantum_scheduled_batch",
         "ibm_quantum_run_jobs",

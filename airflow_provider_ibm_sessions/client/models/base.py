@@ -75,6 +75,10 @@ Number: TypeAlias = Annotated[int | float, BeforeValidator(_refuse_bool)]
 """A number that IBM documents as whole, but which is worth reading with a fraction too."""
 
 
+Measure: TypeAlias = Annotated[float, BeforeValidator(_refuse_bool)]
+"""A number to compute with: seconds, rates. Never infinite."""
+
+
 class RequestModel(BaseModel):
     """Body or query of a request."""
 

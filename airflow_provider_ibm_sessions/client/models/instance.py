@@ -7,7 +7,8 @@ Times are UTC, durations are seconds.
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, StrictInt
@@ -16,6 +17,7 @@ from airflow_provider_ibm_sessions.client.errors import BadResponseError
 from airflow_provider_ibm_sessions.client.models.base import (
     MAX_ROWS_PER_PAGE,
     Line,
+    Measure,
     Number,
     RequestModel,
     ResponseModel,
@@ -113,19 +115,172 @@ class BackendStatus(ResponsePart):
     reason: Line | None = None
 
 
+class ProcessorType(ResponsePart):
+    """Generation of a QPU, such as the family ``Heron`` in revision 2."""
+
+    family: Line | None = None
+    revision: Number | Line | None = None
+    segment: Line | None = None
+
+
+class Speed(ResponsePart):
+    """CLOPS of a QPU: circuit layers that it runs per second."""
+
+    type: Line | None = None
+    value: Measure | None = None
+
+
+class Metric(ResponsePart):
+    """One figure of a calibration; an error rate is a probability."""
+
+    value: Measure | None = None
+
+
+class PerformanceMetrics(ResponsePart):
+    """Error rates of a QPU, as of its last calibration."""
+
+    two_q_error_best: Metric | None = None
+    two_q_error_layered: Metric | None = None
+    two_q_error_median: Metric | None = None
+    readout_error_median: Metric | None = None
+
+
+class WaitTime(ResponsePart):
+    """Seconds that jobs wait in a QPU's queue."""
+
+    average: Measure | None = None
+    p50: Measure | None = None
+    p95: Measure | None = None
+
+
 class Backend(ResponseModel):
-    """A QPU of the instance."""
+    """A QPU of the instance. The wait time is null on the Open plan, and where it was not asked for."""
 
     name: Line
     status: BackendStatus | Line | None = None
     qubits: Number | None = None
     queue_length: Number | None = None
+    processor_type: ProcessorType | None = None
+    clops: Speed | None = None
+    performance_metrics: PerformanceMetrics | None = None
+    wait_time_seconds: WaitTime | None = None
+    is_simulator: bool | None = None
+
+    @property
+    def state(self) -> str | None:
+        """Return ``online``, ``paused`` or ``offline``, or None if IBM names no state."""
+        return self.status.name if isinstance(self.status, BackendStatus) else self.status
+
+    @property
+    def processor_family(self) -> str | None:
+        """Return the family of the processor, such as ``Heron``."""
+        return self.processor_type.family if self.processor_type else None
+
+    @property
+    def wait_time(self) -> float | None:
+        """Return the seconds that half of the jobs wait at most; where IBM leaves it out, the average."""
+        wait = self.wait_time_seconds or WaitTime()
+        return wait.average if wait.p50 is None else wait.p50
+
+    @property
+    def two_q_error(self) -> float | None:
+        """Return the median error rate of the two-qubit gates."""
+        return self._metric("two_q_error_median")
+
+    @property
+    def readout_error(self) -> float | None:
+        """Return the median error rate of reading a qubit out."""
+        return self._metric("readout_error_median")
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures that a QPU is chosen by, as plain JSON. Wait times are seconds."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "qubits": self.qubits,
+            "processor_family": self.processor_family,
+            "queue_length": self.queue_length,
+            "wait_time": self.wait_time,
+            "two_q_error": self.two_q_error,
+            "readout_error": self.readout_error,
+        }
+
+    def _metric(self, name: str) -> float | None:
+        metric: Metric | None = getattr(self.performance_metrics, name, None)
+        return metric.value if metric else None
 
 
 class Backends(ResponseModel):
     """Response of ``GET /v1/backends`` from API version 2025-01-01 on."""
 
     devices: list[Backend] = Field(max_length=MAX_ROWS_PER_PAGE)
+
+
+class BackendQuery(RequestModel):
+    """Query of ``GET /v1/backends``. IBM computes wait times only if it is asked for them."""
+
+    fields: Literal["wait_time_seconds"] | None = None
+
+
+class UsagePeriod(ResponsePart):
+    """The time for which a usage limit holds."""
+
+    start_time: Time | None = None
+    end_time: Time | None = None
+
+
+class InstanceUsage(ResponseModel):
+    """
+    What an instance has used of its limit in the current period, in seconds. The limit may be absent.
+
+    :param usage_limit_seconds: The limit that the instance's owner has set.
+    :param usage_allocation_seconds: The share that the plan gives the instance; the limit if none is set.
+    """
+
+    strict_fields = frozenset(  # an unreadable limit must not pass for an absent one
+        {"usage_limit_seconds", "usage_allocation_seconds", "usage_limit_reached"}
+    )
+
+    usage_consumed_seconds: Measure
+    usage_limit_seconds: Measure | None = None
+    usage_allocation_seconds: Measure | None = None
+    usage_limit_reached: bool | None = None
+    usage_period: UsagePeriod | None = None
+    instance_id: Text | None = None
+    plan_id: Line | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """Return the limit in seconds, or None if the instance has none."""
+        return self.usage_allocation_seconds if self.usage_limit_seconds is None else self.usage_limit_seconds
+
+    @property
+    def remaining(self) -> float | None:
+        """Return the seconds that are left, or None if the instance has no limit."""
+        if self.usage_limit_reached:
+            return 0.0
+        return None if self.limit is None else max(0.0, self.limit - self.usage_consumed_seconds)
+
+    @property
+    def period_end(self) -> datetime | None:
+        """Return when the period ends, if IBM names a time."""
+        return self.usage_period.end_time if self.usage_period else None
+
+    def shortage(self, least: float) -> str | None:
+        """
+        Say that less than ``least`` seconds are left, or return None if they are.
+
+        An instance without a limit is never short.
+        """
+        if self.remaining is None or self.remaining >= least:
+            return None
+        limit = "unknown" if self.limit is None else f"{self.limit:g} s"
+        end = self.period_end.isoformat(timespec="seconds") if self.period_end else "an unknown time"
+        return (
+            f"The instance has {self.remaining:g} s of usage left, min_usage_remaining is {least:g} s: raise "
+            f"its limit, or set on_low_usage='wait'. Limit {limit}, used {self.usage_consumed_seconds:g} s, "
+            f"remaining {self.remaining:g} s; the period ends at {end}"
+        )
 
 
 class WorkloadFilter(RequestModel):
