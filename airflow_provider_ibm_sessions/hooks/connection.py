@@ -15,6 +15,7 @@ import httpx
 from airflow_provider_ibm_sessions.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import (
     DEFAULT_API_VERSION,
+    DEFAULT_CURRENCY,
     DEFAULT_IAM_URL,
     DEFAULT_TIMEOUT,
     Credentials,
@@ -52,6 +53,8 @@ def credentials_from_connection(connection: Connection) -> Credentials:
             proxy=extra.get("proxy"),
             verify=_verify(extra.get("verify", True)),
             timeout=_number(extra.get("timeout", DEFAULT_TIMEOUT)),
+            price_per_second=extra.get("price_per_second"),
+            currency=extra.get("currency", DEFAULT_CURRENCY),
         )
     except ConfigurationError as error:
         name = _FORM_NAMES.get(error.field or "")

@@ -39,6 +39,7 @@ from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.shared import shared_client
 from airflow_provider_ibm_sessions.client.submission import submit_once
+from airflow_provider_ibm_sessions.client.usage import UsageReport
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_MAX_TTL,
     to_seconds,
@@ -54,6 +55,7 @@ from airflow_provider_ibm_sessions.hooks.connection import (
     mask_secret,
 )
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
+from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
 from airflow_provider_ibm_sessions.hooks.session_registry import (
     SessionOwner,
     SessionRegistry,
@@ -104,6 +106,7 @@ class IBMQuantumHook(BaseHook):
         super().__init__()
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self._registry: SessionRegistry | None = None
+        self._usage_of_closed: dict[str, UsageReport] = {}
 
     @cached_property
     def credentials(self) -> Credentials:
@@ -256,7 +259,7 @@ class IBMQuantumHook(BaseHook):
         if session.accepts_jobs:
             raise ServerError(f"Update a session: {session_id} still accepts jobs")
         if session.is_closed:
-            self.registry.unregister(session_id)
+            self.unregister_session(session_id, session)
         return session
 
     def close_session(self, session_id: str) -> Session | None:
@@ -282,7 +285,7 @@ class IBMQuantumHook(BaseHook):
                 error.message += f". Session {session_id} may still be open: {console_url(session_id)}"
                 raise
         if session is not None:
-            self.registry.unregister(session_id)
+            self.unregister_session(session_id, session)
         elif not raise_if_other_connection(self.registry, session_id, self.ibm_quantum_conn_id):
             raise NotFoundError(
                 f"session_id {session_id} is unknown, to IBM at connection '{self.ibm_quantum_conn_id}' "
@@ -304,8 +307,47 @@ class IBMQuantumHook(BaseHook):
                 self.log.warning("%s", error)
         if session is None or not session.is_closed:
             return self.close_session(session_id)
-        self.registry.unregister(session_id)
+        self.unregister_session(session_id, session)
         return session
+
+    def unregister_session(self, session_id: str, session: Session | None) -> None:
+        """
+        Keep a record of a session that has ended, and unregister it. Errors are logged.
+
+        Where the record cannot be kept, the session stays registered, and the next sweep does it.
+
+        :param session: As it was last read; None if IBM does not know it.
+        """
+        registry = self.registry
+        try:
+            owner = registry.get_owner(session_id)
+        except (ValueError, AirflowApiUnavailableError) as error:
+            self.log.warning("The record of session %s was not written: %s", session_id, error)
+            return
+        if owner is None:  # recorded before, or not opened by this Airflow
+            return
+        jobs = None if session is None else self._list_session_jobs(session_id)
+        if session is not None:
+            self._usage_of_closed[session_id] = UsageReport.of_session(session, jobs)
+        record = SessionRecord.of_session(session_id, owner, self.credentials, session, jobs)
+        registry.unregister(session_id, record)
+
+    def session_usage(self, session: Session) -> UsageReport:
+        """Return what a session and its jobs have used: as it was when this hook unregistered it, or now."""
+        if session.id not in self._usage_of_closed:
+            return UsageReport.of_session(session, self._list_session_jobs(session.id))
+        return self._usage_of_closed[session.id]
+
+    def usage_to_json(self, usage: UsageReport) -> dict[str, Any]:
+        """Return a usage as tasks leave it in the XCom ``usage``, priced by the connection."""
+        return usage.to_json(self.credentials.price_per_second, self.credentials.currency)
+
+    def _list_session_jobs(self, session_id: str) -> list[Job] | None:
+        try:
+            return list(self._client.list_jobs(session_id=session_id))
+        except IBMQuantumError as error:
+            self.log.warning("The usage of the jobs of session %s is not known: %s", session_id, error)
+            return None
 
     def _close_and_confirm(self, session_id: str) -> Session | None:
         last: IBMQuantumError | None = None
