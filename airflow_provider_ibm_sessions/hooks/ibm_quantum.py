@@ -55,7 +55,11 @@ from airflow_provider_ibm_sessions.hooks.connection import (
     mask_secret,
 )
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
-from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
+from airflow_provider_ibm_sessions.hooks.session_record import (
+    RECORD_PREFIX,
+    SessionRecord,
+    write_to_task_state,
+)
 from airflow_provider_ibm_sessions.hooks.session_registry import (
     SessionOwner,
     SessionRegistry,
@@ -337,6 +341,16 @@ class IBMQuantumHook(BaseHook):
         if session.id not in self._usage_of_closed:
             return UsageReport.of_session(session, self._list_session_jobs(session.id))
         return self._usage_of_closed[session.id]
+
+    def settle_session(self, session_id: str) -> Session:
+        """Read a closed session's usage again, update the record that this task keeps, and return it."""
+        session, jobs = self.get_session(session_id), self._list_session_jobs(session_id)
+        usage = self._usage_of_closed[session_id] = UsageReport.of_session(session, jobs)
+        context = _current_context()
+        store: Any = context.get("task_state_store") if context else None
+        if store is not None and (kept := store.get(RECORD_PREFIX + session_id)):
+            write_to_task_state(store, SessionRecord.parse(kept).with_usage(usage, jobs))
+        return session
 
     def usage_to_json(self, usage: UsageReport) -> dict[str, Any]:
         """Return a usage as tasks leave it in the XCom ``usage``, priced by the connection."""

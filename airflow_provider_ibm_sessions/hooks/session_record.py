@@ -151,11 +151,9 @@ class SessionRecord:
         except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError("not the record of a session") from error
         numbers = (record.billed, record.qpu_seconds, record.price_per_second, record.opened)
-        is_valid = all(each is None or type(each) in (int, float) for each in numbers)
-        is_valid = (
-            is_valid and isinstance(record.session_id, str) and isinstance(record.owner, Mapping | None)
-        )
-        if not is_valid:
+        are_numbers = all(each is None or type(each) in (int, float) for each in numbers)
+        has_owner = isinstance(record.owner, Mapping | None)
+        if not (are_numbers and has_owner and isinstance(record.session_id, str)):
             raise ValueError("not the record of a session")
         return record
 

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
+from airflow_provider_ibm_sessions.client.errors import (
+    ConfigurationError,
+    IBMQuantumError,
+    SessionClosedError,
+)
 from airflow_provider_ibm_sessions.client.validation import (
     validate_backend,
     validate_bool,
@@ -29,6 +33,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     discard_previous_run,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_job_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
@@ -129,6 +134,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         self._take_job(context, job)
         if not self.wait_for_completion:
             state.mark_returned()
+            self._push_usage(context, state, [])
             return job.to_json()
         return self._finish(context, state, self.settle_event(self.wait(time.time() + self.timeout)))
 
@@ -166,6 +172,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         return IBMQuantumJobTrigger(
             job_ids=[str(self.job_id)],
             cancel_on_kill=self.cancel_on_kill,
+            settle_seconds=self.settle_usage or 0,
             resume_data=self.session_id,
             end_time=end_time,
             poll_interval=self.poll_interval,
@@ -240,7 +247,11 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         if event["status"] != "success":
             if self.job_id:
                 close_and_cancel(self.hook, None, [self.job_id])
+            self._push_usage(context, state, self._read_job())
             raise AirflowFailException(event["message"])
+        self._push_usage(context, state, event["jobs"])
+        if self.verbose:
+            log_job_logs(self.hook, [str(self.job_id)])
         private = [str(self.job_id)] if self.private else []
         collector = JobResultCollector(
             self.hook, state, self.result_storage, private=private, detail=self.results
@@ -254,6 +265,20 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
             self.push_reports(context, report)
             raise to_airflow_exception(report["error"], retryable=can_retry)
         return report
+
+    def _push_usage(self, context: Context, state: TaskState, jobs: Sequence[Mapping[str, Any]]) -> None:
+        from airflow_provider_ibm_sessions.client.models.jobs import Job
+
+        found = [Job.model_validate(job) for job in jobs]
+        push_job_usage(context, self.hook, found, session_id=self.session_id, tag=state.job_tag())
+
+    def _read_job(self) -> list[dict[str, Any]]:
+        """Return the job as it is after it was given up, if it can be read."""
+        try:
+            return [self.hook.get_job(str(self.job_id)).to_json()]
+        except IBMQuantumError as error:
+            self.log.warning("The usage of job %s is not known: %s", self.job_id, error)
+            return []
 
 
 def _require_accepting(session: Session, backend: str | None) -> Session:

@@ -26,6 +26,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     get_if_accepting_jobs,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_session_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
 from airflow_provider_ibm_sessions.operators.base import (
@@ -134,6 +135,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             session_id=self.session_id,
             cancel_on_kill=self.cancel_on_kill,
             owns_session=True,
+            settle_seconds=self.settle_usage or 0,
             resume_data={"refused": refused, "private": private},
             end_time=end_time,
             poll_interval=self.poll_interval,
@@ -239,7 +241,8 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         is_retried = isinstance(error, Exception) and not isinstance(error, AirflowFailException)
         if state.is_last_try or self._kill or not is_retried:
             close_and_cancel(self.hook, self.session_id, self._job_ids)
-            close_quietly(self.hook, self.session_id)
+            session = close_quietly(self.hook, self.session_id)
+            push_session_usage(self._context, self.hook, session)
             return
         try:
             self.hook.update_session(self.session_id, accepting_jobs=False)
@@ -280,6 +283,8 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         except IBMQuantumError as error:
             # Jobs that were given up are not to be run by a retry.
             raise to_airflow_exception("; ".join([*failures, str(error)]), retryable=False) from error
+        if self.verbose:
+            log_job_logs(self.hook, self._job_ids)
         reports = {report["id"]: report for report in collector.collect(jobs)}
         ordered = [
             reports.get(each["id"]) or {"id": None, "state": _REFUSED, "error": each["error"]}
@@ -310,10 +315,10 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
                 str(self.session_id), Session.model_validate(last_read) if last_read else None
             )
         except IBMQuantumError as error:
+            push_session_usage(context, self.hook, None)
             return error
+        push_session_usage(context, self.hook, session)
         if session is not None:
-            used = "" if session.elapsed_time is None else f", {session.elapsed_time:g} s used"
-            self.log.info("Session %s is %s%s", session.id, session.state, used)
             context["ti"].xcom_push(key="session", value=session.to_json())
         return None
 
