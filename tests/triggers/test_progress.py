@@ -89,9 +89,8 @@ def test_while_nothing_changes_the_queue_is_told_now_and_then(ibm, polls, monkey
     assert poll() == ["0 of 1 jobs completed, 1 queued, session open"]
     assert ibm.requests("GET", "/v1/backends") == []
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
-    assert poll() == [
-        "0 of 1 jobs completed, 1 queued, session open. 42 jobs queue for ibm_fez"
-    ]  # its own is one
+    # The job itself is one of them.
+    assert poll() == ["0 of 1 jobs completed, 1 queued, session open. 42 jobs queue for ibm_fez"]
 
 
 @pytest.mark.parametrize(
