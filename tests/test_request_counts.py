@@ -86,8 +86,8 @@ LIMITS = {
 """
 For each leg of a flow, the most that it may cost. Lower a number when the cost falls; raise none.
 
-The end of a session costs one list of its jobs at IBM, and three calls to Airflow: whose it is, its record and
-the XCom ``usage``.
+The end of a session costs one list of its jobs at IBM, and three calls to Airflow: whose it is, its record
+and the XCom ``usage``.
 """
 
 CONN = "ibm_quantum_default"

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     OutcomeUnknownError,
     ServerError,
 )
+from airflow_provider_ibm_sessions.client.estimate import UsageEstimate, estimate_usage
 from airflow_provider_ibm_sessions.client.recovery import (
     PendingCreate,
     fingerprints,
@@ -45,6 +46,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     to_seconds,
     validate_backend,
     validate_choice,
+    validate_jobs,
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -351,6 +353,15 @@ class IBMQuantumHook(BaseHook):
         if store is not None and (kept := store.get(RECORD_PREFIX + session_id)):
             write_to_task_state(store, SessionRecord.parse(kept).with_usage(usage, jobs))
         return session
+
+    def estimate_usage(self, jobs: Iterable[Mapping[str, Any]]) -> UsageEstimate:
+        """
+        Return what jobs use at least, and its price, before they are submitted. Asks IBM nothing.
+
+        :param jobs: Their fields: ``program_id`` and ``params``, as run-jobs takes them.
+        """
+        credentials = self.credentials
+        return estimate_usage(validate_jobs(jobs), credentials.price_per_second, credentials.currency)
 
     def usage_to_json(self, usage: UsageReport) -> dict[str, Any]:
         """Return a usage as tasks leave it in the XCom ``usage``, priced by the connection."""

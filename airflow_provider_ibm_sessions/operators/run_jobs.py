@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
@@ -12,11 +13,12 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_ibm_sessions.client.enums import OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import (
     USER_ACTION_REQUIRED,
+    ConfigurationError,
     IBMQuantumError,
     NotFoundError,
     RequestRejectedError,
 )
-from airflow_provider_ibm_sessions.client.validation import validate_choice, validate_jobs
+from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice, validate_jobs
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.session import (
     close_and_cancel,
@@ -63,6 +65,8 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
     :param on_job_failure: When a job fails: ``fail``: the task fails, without retries, when all jobs are
         final; the reports are in its XCom all the same. ``collect``: it succeeds, and the failed job's report
         has an ``error`` in place of ``results``.
+    :param max_estimate: Submit nothing if the jobs take more QPU time than that by an estimate, which is a
+        lower bound: seconds, a timedelta or text such as ``"5m"``.
 
     Further arguments are those of :class:`SessionOwnerOperator`, :class:`JobWaitingOperator`,
     :class:`WaitingOperator` and :class:`IBMQuantumOperator`. When the time is over, the session and its
@@ -73,9 +77,15 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
     template_fields_renderers: ClassVar[dict[str, str]] = {"jobs": "json"}
 
     def __init__(
-        self, *, jobs: Sequence[Mapping[str, Any]], on_job_failure: str = "fail", **kwargs: Any
+        self,
+        *,
+        jobs: Sequence[Mapping[str, Any]],
+        on_job_failure: str = "fail",
+        max_estimate: int | str | timedelta | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.max_estimate = None if max_estimate is None else to_seconds(max_estimate, "max_estimate")
         self.jobs = jobs
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
         self._submissions: list[dict[str, Any]] = []
@@ -164,6 +174,8 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             discard_previous_run(self.hook, state)
         state.resume_or_start(inputs)
         self.session_id = state.session_id
+        if not state.is_resumed:
+            self._check_estimate(jobs)
         resumed = self._find_resumed_jobs(state, len(jobs)) if state.is_resumed else {}
         self._open_or_resume_session(context, state, session_args, resumed, len(jobs))
         for index, job in enumerate(jobs):
@@ -178,6 +190,21 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         except IBMQuantumError as error:
             self.log.warning("%s. Session %s will be closed when its jobs are final", error, self.session_id)
         self.raise_if_killed()
+
+    def _check_estimate(self, jobs: list[dict[str, Any]]) -> None:
+        """
+        Log what the jobs take at least.
+
+        :raises ConfigurationError: If that is more than ``max_estimate``.
+        """
+        estimate = self.hook.estimate_usage(jobs)
+        self.log.info("The %d jobs take at least %s", len(jobs), estimate)
+        if self.max_estimate is not None and estimate.qpu_seconds > self.max_estimate:
+            raise ConfigurationError(
+                f"max_estimate is {self.max_estimate} s, and the jobs take at least {estimate}. Nothing was "
+                "submitted; make the jobs smaller, or raise max_estimate",
+                field="max_estimate",
+            )
 
     def _find_resumed_jobs(self, state: TaskState, count: int) -> dict[int, Job]:
         """Return the jobs that earlier tries have submitted, by their place."""

@@ -243,3 +243,18 @@ class TestUsageCommand:
                 "unknown": 0,
             },
         }
+
+
+class TestEstimate:
+    def test_jobs_above_the_bound_are_not_submitted(self, ibm, dag, run, output):
+        with dag:
+            run_jobs(jobs=[sampler_job(shots=100_000)], max_estimate="30s")
+        assert run(dag).state == "failed"
+        assert ibm.requests("POST", "/v1/sessions") == []
+        assert "max_estimate is 30 s, and the jobs take at least 37 s of QPU time, 59.20 EUR" in output()
+
+    def test_jobs_below_it_run_and_the_log_tells_the_price(self, dag, run, output):
+        with dag:
+            run_jobs(jobs=[sampler_job(shots=100_000)], max_estimate="1m")
+        assert run(dag).state == "success"
+        assert "The 1 jobs take at least 37 s of QPU time, 59.20 EUR" in output()
