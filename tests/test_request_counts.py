@@ -55,7 +55,7 @@ LIMITS = {
     "close: execute": {"ibm": {TOKEN: 1, CLOSE: 1, LOOK: 1, JOBS: 1}, "airflow": 4},
     "close, drained: execute": {"ibm": {TOKEN: 1, UPDATE: 1, LOOK: 1}, "airflow": 2},
     "close, drained: trigger": {"ibm": {LOOK: 1}, "airflow": 1},
-    "close, drained: resume": {"ibm": {JOBS: 1}, "airflow": 3},
+    "close, drained: resume": {"ibm": {JOBS: 1}, "airflow": 4},
     "run jobs: execute": {
         "ibm": {TOKEN: 1, OPEN: 1, SUBMIT: 2, UPDATE: 1, JOBS: 1, ONE_JOB: 1, LOOK: 1},
         "airflow": 7,

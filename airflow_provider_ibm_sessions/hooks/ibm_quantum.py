@@ -87,6 +87,7 @@ _CLOSE_ATTEMPTS = 5
 _CLOSE_DELAY = 2.0
 _WORKER_KILL_TIMEOUT = 2.0
 _TRIGGER_KILL_TIMEOUT = 5.0
+_USAGE_TIMEOUT = 10.0
 _SHORT_RETRIES = RetryPolicy(max_elapsed=8.0)
 
 
@@ -368,8 +369,11 @@ class IBMQuantumHook(BaseHook):
         return usage.to_json(self.credentials.price_per_second, self.credentials.currency)
 
     def _list_session_jobs(self, session_id: str) -> list[Job] | None:
+        # The session is closed: what is only good to know does not delay its task for long.
+        credentials = replace(self.credentials, timeout=min(self.credentials.timeout, _USAGE_TIMEOUT))
         try:
-            return list(self._client.list_jobs(session_id=session_id))
+            with IBMQuantumClient(credentials, _SHORT_RETRIES) as client:
+                return list(client.list_jobs(session_id=session_id))
         except IBMQuantumError as error:
             self.log.warning("The usage of the jobs of session %s is not known: %s", session_id, error)
             return None
