@@ -36,12 +36,15 @@ def push_session_usage(context: Context | None, hook: IBMQuantumHook, session: S
         used = usage.describe(credentials.price_per_second, credentials.currency)
         log.info("Session %s is %s: %s", session.id, session.state, used)
     if context is not None:
-        _push(context, hook.usage_to_json(usage))
+        _push(context, "usage", hook.usage_to_json(usage))
+        if session is not None and context.get("task_state_store") is None:
+            # Before Airflow 3.3 there is no record that outlives the task.
+            _push(context, "session", session.to_json())
     return usage
 
 
 def push_job_usage(
-    context: Context, hook: IBMQuantumHook, jobs: Sequence[Job], *, session_id: str | None, tag: str
+    context: Context, hook: IBMQuantumHook, jobs: Sequence[Job], *, session_id: str | None
 ) -> None:
     """
     Push what a task's one job has used, and keep a record of it if it has run without a session.
@@ -49,7 +52,6 @@ def push_job_usage(
     In a session, its QPU time is known, and what is billed is the session's.
 
     :param jobs: The job; none if it could not be read.
-    :param tag: The job's own tag, by which those of earlier tries are found.
     """
     from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
     from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner, VariableSessionRegistry
@@ -59,9 +61,9 @@ def push_job_usage(
         usage = replace(usage, billed_seconds=None, billed_is_final=False)
     else:
         owner = SessionOwner.of(context, hook.ibm_quantum_conn_id)
-        for job in _with_earlier_jobs(context, hook, jobs, tag):
+        for job in _with_earlier_jobs(context, hook, jobs):
             VariableSessionRegistry(context).keep(SessionRecord.of_job(job, owner, hook.credentials))
-    _push(context, hook.usage_to_json(usage))
+    _push(context, "usage", hook.usage_to_json(usage))
 
 
 def log_job_logs(hook: IBMQuantumHook, job_ids: Iterable[str]) -> None:
@@ -78,25 +80,25 @@ def log_job_logs(hook: IBMQuantumHook, job_ids: Iterable[str]) -> None:
             log.info("Job %s: %s", job_id, _printable(line))
 
 
-def _with_earlier_jobs(
-    context: Context, hook: IBMQuantumHook, jobs: Sequence[Job], tag: str
-) -> Iterable[Job]:
-    """Return the job, and those that a retry has replaced: cancelled when its try was killed."""
+def _with_earlier_jobs(context: Context, hook: IBMQuantumHook, jobs: Sequence[Job]) -> Iterable[Job]:
+    """Return the job, and those under its own tag that a retry has replaced: cancelled by a kill."""
     found = {job.id: job for job in jobs}
+    own_tags = [tag for job in jobs for tag in (job.tags or [])[-1:]]
     if context["ti"].try_number > 1:
         try:
-            found = {job.id: job for job in hook.list_jobs(tags=[tag]) if job.is_final} | found
+            for tag in own_tags:
+                found = {job.id: job for job in hook.list_jobs(tags=[tag]) if job.is_final} | found
         except IBMQuantumError as error:
             log.warning("Earlier tries may have used more than is recorded: %s", error)
     return found.values()
 
 
-def _push(context: Context, usage: dict[str, Any]) -> None:
-    """Push the XCom; an error is logged, since the task's own outcome is what matters."""
+def _push(context: Context, key: str, value: dict[str, Any]) -> None:
+    """Push an XCom; an error is logged, since the task's own outcome is what matters."""
     try:
-        context["ti"].xcom_push(key="usage", value=usage)
+        context["ti"].xcom_push(key=key, value=value)
     except Exception:
-        log.warning("The XCom usage could not be pushed: %s", usage, exc_info=True)
+        log.warning("The XCom %s could not be pushed: %s", key, value, exc_info=True)
 
 
 def _printable(line: str) -> str:

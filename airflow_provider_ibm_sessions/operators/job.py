@@ -134,7 +134,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         self._take_job(context, job)
         if not self.wait_for_completion:
             state.mark_returned()
-            self._push_usage(context, state, [])
+            self._push_usage(context, [])
             return job.to_json()
         return self._finish(context, state, self.settle_event(self.wait(time.time() + self.timeout)))
 
@@ -247,9 +247,9 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         if event["status"] != "success":
             if self.job_id:
                 close_and_cancel(self.hook, None, [self.job_id])
-            self._push_usage(context, state, self._read_job())
+            self._push_usage(context, self._read_job())
             raise AirflowFailException(event["message"])
-        self._push_usage(context, state, event["jobs"])
+        self._push_usage(context, event["jobs"])
         if self.verbose:
             log_job_logs(self.hook, [str(self.job_id)])
         private = [str(self.job_id)] if self.private else []
@@ -266,11 +266,11 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
             raise to_airflow_exception(report["error"], retryable=can_retry)
         return report
 
-    def _push_usage(self, context: Context, state: TaskState, jobs: Sequence[Mapping[str, Any]]) -> None:
+    def _push_usage(self, context: Context, jobs: Sequence[Mapping[str, Any]]) -> None:
         from airflow_provider_ibm_sessions.client.models.jobs import Job
 
         found = [Job.model_validate(job) for job in jobs]
-        push_job_usage(context, self.hook, found, session_id=self.session_id, tag=state.job_tag())
+        push_job_usage(context, self.hook, found, session_id=self.session_id)
 
     def _read_job(self) -> list[dict[str, Any]]:
         """Return the job as it is after it was given up, if it can be read."""
