@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import redact
+
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.usage import UsageReport
 
@@ -67,7 +69,9 @@ def push_job_usage(
 
 
 def log_job_logs(hook: IBMQuantumHook, job_ids: Iterable[str]) -> None:
-    """Bring the jobs' own logs into the task's; Airflow masks secrets in it. Errors are logged."""
+    """Bring the jobs' own logs into the task's, without what Airflow masks. Errors are logged."""
+    from airflow_provider_ibm_sessions.client.models.base import single_line
+
     for job_id in job_ids:
         try:
             lines = hook.get_conn().job_logs(job_id).splitlines()
@@ -77,7 +81,8 @@ def log_job_logs(hook: IBMQuantumHook, job_ids: Iterable[str]) -> None:
         if len(lines) > MAX_LOG_LINES:
             log.info("Job %s: %d lines left out", job_id, len(lines) - MAX_LOG_LINES)
         for line in lines[-MAX_LOG_LINES:]:
-            log.info("Job %s: %s", job_id, _printable(line))
+            # On one line, without what could control a terminal.
+            log.info("Job %s: %s", job_id, redact(single_line(line)))
 
 
 def _with_earlier_jobs(context: Context, hook: IBMQuantumHook, jobs: Sequence[Job]) -> Iterable[Job]:
@@ -99,10 +104,3 @@ def _push(context: Context, key: str, value: dict[str, Any]) -> None:
         context["ti"].xcom_push(key=key, value=value)
     except Exception:
         log.warning("The XCom %s could not be pushed: %s", key, value, exc_info=True)
-
-
-def _printable(line: str) -> str:
-    """Return a line without what could control a terminal, cut where nobody reads on."""
-    from airflow_provider_ibm_sessions.client.models.base import single_line
-
-    return single_line(line)
