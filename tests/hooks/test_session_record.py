@@ -13,7 +13,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_ibm_sessions.cli.metastore import records_of_run
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.session_record import RECORD_PREFIX, SessionRecord
-from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
@@ -24,6 +24,14 @@ from testing.connections import connection_to
 from testing.dag_tasks import registered_sessions, run_jobs, sampler_job, sweep
 
 PRICE = 1.6
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_registered(airflow_db):
+    from airflow.models.variable import Variable
+
+    for session_id in registered_sessions():
+        Variable.delete(PREFIX + session_id)
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +195,22 @@ def test_what_the_command_closes_is_kept_by_the_owner(ibm, dag, run, monkeypatch
     assert record.closed_by == "ibm-quantum-sessions sweep"
     assert rows()[record.session_id].task_id == "create"
     assert registered_sessions() == []
+
+
+def test_the_sweep_leaves_the_record_to_an_owner_that_is_active(ibm, run):
+    """Such as a task that waits for the usage of its closed session to be final."""
+
+    @task
+    def own_a_closed_one():
+        hook = IBMQuantumHook()
+        session_id = hook.create_session("ibm_fez", max_ttl="10m").id
+        hook.get_conn().close_session(session_id)
+
+    with DAG("sweeps_itself", schedule=None, default_args={"retries": 0}) as dag:
+        own_a_closed_one() >> sweep()
+    result = run(dag)
+    assert registered_sessions() == list(ibm.sessions)
+    assert records(result) == []
 
 
 def test_outside_of_a_task_a_session_stays_registered_until_a_sweep_records_it(ibm, dag, run):
