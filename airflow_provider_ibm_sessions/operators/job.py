@@ -36,6 +36,7 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_job_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
+from airflow_provider_ibm_sessions.operators._provenance import with_provenance
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
 
@@ -256,7 +257,8 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         collector = JobResultCollector(
             self.hook, state, self.result_storage, private=private, detail=self.results
         )
-        [report] = collector.collect(event["jobs"])
+        jobs = with_provenance(context, event["jobs"], self._submitted_fields())
+        [report] = collector.collect(jobs)
         self.log.info("Job %s: %s", report["id"], report["state"])
         can_retry = bool(collector.retryable_errors)
         if not can_retry and not collector.results_omitted:
@@ -271,6 +273,14 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
 
         found = [Job.model_validate(job) for job in jobs]
         push_job_usage(context, self.hook, found, session_id=self.session_id)
+
+    def _submitted_fields(self) -> dict[str, dict[str, Any]]:
+        """Return the job's fields as they were submitted, by its id. After a deferral, read again."""
+        try:
+            return {str(self.job_id): self.validate_job()}
+        except IBMQuantumError as error:
+            self.log.warning("The report carries no parameters: %s", error)
+            return {}
 
     def _read_job(self) -> list[dict[str, Any]]:
         """Return the job as it is after it was given up, if it can be read."""

@@ -31,6 +31,7 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_session_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
+from airflow_provider_ibm_sessions.operators._provenance import with_provenance
 from airflow_provider_ibm_sessions.operators.base import (
     IBMQuantumOperator,
     JobWaitingOperator,
@@ -312,6 +313,7 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             raise to_airflow_exception("; ".join([*failures, str(error)]), retryable=False) from error
         if self.verbose:
             log_job_logs(self.hook, self._job_ids)
+        jobs = with_provenance(context, jobs, self._submitted_fields(), event.get("session"))
         reports = {report["id"]: report for report in collector.collect(jobs)}
         ordered = [
             reports.get(each["id"]) or {"id": None, "state": _REFUSED, "error": each["error"]}
@@ -331,6 +333,15 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             self.push_reports(context, ordered)
             raise to_airflow_exception("; ".join([*failures, *job_errors]), retryable=False)
         return ordered
+
+    def _submitted_fields(self) -> dict[str, dict[str, Any]]:
+        """Return the fields of each job as they were submitted, by its id. After a deferral, read again."""
+        ids = [each["id"] for each in self._submissions]
+        try:
+            return dict(zip(ids, self.validate_jobs(), strict=True))
+        except (IBMQuantumError, ValueError) as error:
+            self.log.warning("The reports carry no parameters: %s", error)
+            return {}
 
     def _ensure_closed(self, context: Context, event: Mapping[str, Any]) -> IBMQuantumError | None:
         """Close the session unless it has closed itself; return the error if it may be open."""

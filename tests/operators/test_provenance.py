@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports say what is needed to repeat a job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+
+import pytest
+
+from airflow_provider_ibm_sessions import __version__
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
+from testing.dag_tasks import run_jobs, sampler_job
+
+pytestmark = pytest.mark.usefixtures("connection", "airflow_db")
+
+OPTIONS = {"default_shots": 10, "simulator": {"seed_simulator": 7}, "twirling": {"enable_gates": True}}
+
+
+def sha256(params):
+    return hashlib.sha256(json.dumps(params, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_of_run_jobs(ibm, dag, run, deferrable):
+    with_options = sampler_job(calibration_id="c-1")
+    with_options["params"]["options"] = OPTIONS
+    with dag:
+        run_jobs(jobs=[with_options, sampler_job(3, private=True)], deferrable=deferrable)
+    result = run(dag)
+    first, private = (report["provenance"] for report in result.xcom("run"))
+    [session] = list(ibm.sessions.values())
+    versions = first.pop("versions")
+    assert versions["airflow-provider-ibm-sessions"] == __version__
+    assert versions["python"] == platform.python_version()
+    assert [each["status"] for each in first.pop("session_timestamps")] == ["open", "active", "closed"]
+    assert first == {
+        "backend": "ibm_fez",
+        "calibration_id": "c-1",
+        "session_id": session.id,
+        "options": OPTIONS,
+        "seeds": {"simulator.seed_simulator": 7},
+        "params_sha256": sha256(list(ibm.jobs.values())[0].params),
+        "dag_id": dag.dag_id,
+        "run_id": result.dag_run.run_id,
+        "task_id": "run",
+        "map_index": -1,
+        "try_number": 1,
+    }
+    assert private["params_sha256"] == sha256(list(ibm.jobs.values())[1].params)
+    assert not {"options", "seeds"} & set(private)
+
+
+def test_of_a_job_alone_that_failed(ibm, dag, run):
+    ibm.settings.failures = [1517]
+    with dag:
+        IBMQuantumSubmitJobOperator(
+            task_id="submit",
+            program_id="sampler",
+            program_params={**sampler_job()["params"], "options": OPTIONS},
+            backend="ibm_fez",
+        )
+    result = run(dag)
+    assert result.state == "failed"
+    found = result.xcom("submit")["provenance"]
+    assert found["params_sha256"] == sha256(next(iter(ibm.jobs.values())).params)
+    assert found["options"] == OPTIONS
+    assert "session_id" not in found
