@@ -31,6 +31,7 @@ def test_of_run_jobs(ibm, dag, run, deferrable):
     result = run(dag)
     first, private = (report["provenance"] for report in result.xcom("run"))
     [session] = list(ibm.sessions.values())
+    of_first, of_private = list(ibm.jobs.values())
     versions = first.pop("versions")
     assert versions["airflow-provider-ibm-sessions"] == __version__
     assert versions["python"] == platform.python_version()
@@ -41,14 +42,14 @@ def test_of_run_jobs(ibm, dag, run, deferrable):
         "session_id": session.id,
         "options": OPTIONS,
         "seeds": {"simulator.seed_simulator": 7},
-        "params_sha256": sha256(list(ibm.jobs.values())[0].params),
+        "params_sha256": sha256(of_first.params),
         "dag_id": dag.dag_id,
         "run_id": result.dag_run.run_id,
         "task_id": "run",
         "map_index": -1,
         "try_number": 1,
     }
-    assert private["params_sha256"] == sha256(list(ibm.jobs.values())[1].params)
+    assert private["params_sha256"] == sha256(of_private.params)
     assert not {"options", "seeds"} & set(private)
 
 
