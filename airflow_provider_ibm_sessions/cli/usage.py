@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DESCRIPTION: Final = (
-    "Print what a Dag run of this environment's Airflow has used, by task and try. Failed tries are\n"
-    "included, and what the sweep has closed. Reads Airflow's database; asks IBM nothing without --settle."
-)
+_DESCRIPTION: Final = """\
+Print what a Dag run of this environment's Airflow has used, by task and try.
+Failed tries are included, and what the sweep has closed. Reads Airflow's
+database; asks IBM nothing without --settle."""
 _COLUMNS: Final = (
     "task_id",
     "map_index",

@@ -27,6 +27,7 @@ from airflow_provider_ibm_sessions.client.exchange import (
 )
 from airflow_provider_ibm_sessions.client.models.base import PathId, RequestModel
 from airflow_provider_ibm_sessions.client.models.instance import (
+    BackendPropertiesQuery,
     Backends,
     Versions,
     WorkloadFilter,
@@ -266,6 +267,11 @@ LIST_VERSIONS: Final = Operation[Versions](
 LIST_BACKENDS: Final = Operation[Backends](
     "list-backends", "GET", "/v1/backends", "List backends", SAFE,
     response_model=Backends, max_bytes=MAX_LIST_BYTES,
+)
+BACKEND_PROPERTIES: Final = Operation[Any](
+    "get-backend-properties", "GET", "/v1/backends/{id}/properties", "Read a backend's properties", SAFE,
+    query=BackendPropertiesQuery, reader=responses.read_json, id_field="backend",
+    large_payload=True, max_bytes=MAX_PAYLOAD_BYTES,
 )
 SUBMIT_JOB: Final = Operation[Job](
     "create-job", "POST", "/v1/jobs", "Submit a job", NON_IDEMPOTENT,

@@ -464,6 +464,10 @@ class IBMQuantumHook(BaseHook):
         """Iterate over jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
         return self._client.list_workloads(**filters)
 
+    def backend_properties(self, name: str, **query: Any) -> Any:
+        """Read a QPU's calibration data; see :meth:`IBMQuantumClient.backend_properties`."""
+        return self._client.backend_properties(name, **query)
+
     # -- Airflow and Qiskit ----------------------------------------------------------------------
 
     def test_connection(self) -> tuple[bool, str]:

@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_bool,
     validate_id,
     validate_params,
+    validate_path,
 )
 from airflow_provider_ibm_sessions.exceptions import (
     IBMQuantumTaskError,
@@ -36,7 +37,7 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_job_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
-from airflow_provider_ibm_sessions.operators._provenance import with_provenance
+from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
 
@@ -86,6 +87,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         "cost",
         "calibration_id",
         "results_path",
+        "provenance_path",
         "ibm_quantum_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"program_params": "json"}
@@ -189,6 +191,8 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
         self.result_storage.validate()
+        if self.provenance_path is not None:
+            validate_path(self.provenance_path, "provenance_path")
         fields = validate_job(
             {
                 "program_id": self.program_id,
@@ -254,10 +258,18 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         if self.verbose:
             log_job_logs(self.hook, [str(self.job_id)])
         private = [str(self.job_id)] if self.private else []
+        folder = ProvenanceFolder(self.hook, self.provenance_path)
         collector = JobResultCollector(
-            self.hook, state, self.result_storage, private=private, detail=self.results
+            self.hook,
+            state,
+            self.result_storage,
+            private=private,
+            detail=self.results,
+            keep_raw=folder.keep_raw,
         )
-        jobs = with_provenance(context, event["jobs"], self._submitted_fields())
+        submitted = self._submitted_fields()
+        jobs = with_provenance(context, event["jobs"], submitted)
+        folder.keep(jobs, submitted)
         [report] = collector.collect(jobs)
         self.log.info("Job %s: %s", report["id"], report["state"])
         can_retry = bool(collector.retryable_errors)

@@ -18,7 +18,12 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     RequestRejectedError,
 )
-from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice, validate_jobs
+from airflow_provider_ibm_sessions.client.validation import (
+    to_seconds,
+    validate_choice,
+    validate_jobs,
+    validate_path,
+)
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.session import (
     close_and_cancel,
@@ -31,7 +36,7 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_session_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
-from airflow_provider_ibm_sessions.operators._provenance import with_provenance
+from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
 from airflow_provider_ibm_sessions.operators.base import (
     IBMQuantumOperator,
     JobWaitingOperator,
@@ -74,7 +79,12 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
     jobs are ended and the task fails, without retries.
     """
 
-    template_fields: Sequence[str] = (*SessionOwnerOperator.template_fields, "jobs", "results_path")
+    template_fields: Sequence[str] = (
+        *SessionOwnerOperator.template_fields,
+        "jobs",
+        "results_path",
+        "provenance_path",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"jobs": "json"}
 
     def __init__(
@@ -164,6 +174,8 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
         self.result_storage.validate()
+        if self.provenance_path is not None:
+            validate_path(self.provenance_path, "provenance_path")
         return [validate_job(job, f"jobs[{index}]") for index, job in enumerate(validate_jobs(self.jobs))]
 
     def _submit_all(self, context: Context, state: TaskState) -> None:
@@ -303,8 +315,14 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
         unclosed = self._ensure_closed(context, event)
         failures += [str(unclosed)] if unclosed else []
         private = [each["id"] for each in self._submissions if each["private"]]
+        folder = ProvenanceFolder(self.hook, self.provenance_path)
         collector = JobResultCollector(
-            self.hook, state, self.result_storage, private=private, detail=self.results
+            self.hook,
+            state,
+            self.result_storage,
+            private=private,
+            detail=self.results,
+            keep_raw=folder.keep_raw,
         )
         try:
             jobs = self._read_jobs() if is_given_up else event["jobs"]
@@ -313,7 +331,9 @@ class IBMQuantumRunJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQua
             raise to_airflow_exception("; ".join([*failures, str(error)]), retryable=False) from error
         if self.verbose:
             log_job_logs(self.hook, self._job_ids)
-        jobs = with_provenance(context, jobs, self._submitted_fields(), event.get("session"))
+        submitted = self._submitted_fields()
+        jobs = with_provenance(context, jobs, submitted, event.get("session"))
+        folder.keep(jobs, submitted)
         reports = {report["id"]: report for report in collector.collect(jobs)}
         ordered = [
             reports.get(each["id"]) or {"id": None, "state": _REFUSED, "error": each["error"]}

@@ -68,3 +68,37 @@ def test_of_a_job_alone_that_failed(ibm, dag, run):
     assert found["params_sha256"] == sha256(next(iter(ibm.jobs.values())).params)
     assert found["options"] == OPTIONS
     assert "session_id" not in found
+
+
+def test_a_folder_for_each_job(ibm, dag, run, tmp_path):
+    with dag:
+        run_jobs(jobs=[sampler_job(), sampler_job(3, private=True)], provenance_path=str(tmp_path))
+    result = run(dag)
+    assert result.state == "success"
+    (name, job), (private, _) = ibm.jobs.items()
+    kept = {path.name: json.loads(path.read_text()) for path in (tmp_path / name).iterdir()}
+    assert sorted(kept) == ["backend-properties.json", "params.json", "provenance.json", "results.json"]
+    assert kept["params.json"] == job.params
+    assert kept["provenance.json"] == result.xcom("run")[0]["provenance"]
+    assert kept["results.json"]["results"][0]["data"]["meas"]["num_bits"] == 2
+    assert kept["backend-properties.json"]["backend_name"] == "ibm_fez"
+    [read] = ibm.requests("GET", "/v1/backends/ibm_fez/properties")
+    assert list(read.query) == ["updated_before"]
+    assert not (tmp_path / private / "params.json").exists()
+    assert (tmp_path / private / "results.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_fails_no_job(ibm, dag, run, tmp_path, output):
+    (tmp_path / "file").write_text("")
+    with dag:
+        run_jobs(jobs=[sampler_job()], provenance_path=str(tmp_path / "file"))
+    assert run(dag).state == "success"
+    assert "was not kept in" in output()
+
+
+def test_a_template_that_rendered_to_nothing_is_named_before_a_session_is_opened(ibm, dag, run, output):
+    with dag:
+        run_jobs(provenance_path="{{ ti.xcom_pull(task_ids='nobody') }}")
+    assert run(dag).state == "failed"
+    assert ibm.requests("POST", "/v1/sessions") == []
+    assert "provenance_path is empty" in output()

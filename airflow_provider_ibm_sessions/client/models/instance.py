@@ -128,6 +128,13 @@ class Backends(ResponseModel):
     devices: list[Backend] = Field(max_length=MAX_ROWS_PER_PAGE)
 
 
+class BackendPropertiesQuery(RequestModel):
+    """Query of ``GET /v1/backends/{id}/properties``; without any, the latest calibration."""
+
+    calibration_id: str | None = None
+    updated_before: Time | None = None
+
+
 class WorkloadFilter(RequestModel):
     """Query of ``GET /v1/workloads``; what is left out does not filter. Times without a zone are UTC."""
 
