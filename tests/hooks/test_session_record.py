@@ -95,7 +95,7 @@ def test_it_says_what_the_session_was_for_and_what_was_billed(ibm, dag, run):
     assert usage["settled"] is True
 
 
-def test_it_is_kept_for_as_long_as_airflow_is_told_to(ibm, dag, run, monkeypatch):
+def test_it_is_kept_for_as_long_as_the_configuration_says(ibm, dag, run, monkeypatch):
     with dag:
         run_jobs(task_id="default")
     run(dag)

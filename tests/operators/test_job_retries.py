@@ -616,8 +616,8 @@ class TestAirflowThatFailsOnce:
         assert again.state_of("run") == "success"
         assert len(posts(ibm)) == 3
         reports = [result.xcom("run") for result in (first, again)]
-        tries_told = [each.pop("provenance")["try_number"] for found in reports for each in found]
-        assert tries_told == [1, 1, 1, 2, 2, 2]
+        numbers = [each.pop("provenance")["try_number"] for found in reports for each in found]
+        assert numbers == [1, 1, 1, 2, 2, 2]
         assert reports[0] == reports[1]
 
     def test_clearing_a_failure_runs_the_jobs_again(self, ibm, dag, run):

@@ -83,7 +83,7 @@ def test_the_price_so_far_follows_from_the_seconds(ibm, polls):
     assert line.endswith("10.00 USD so far")
 
 
-def test_while_nothing_changes_the_queue_is_told_now_and_then(ibm, polls, monkeypatch):
+def test_while_nothing_changes_the_queue_is_logged_now_and_then(ibm, polls, monkeypatch):
     ibm.settings.backends["ibm_fez"].queue_length = 41
     poll = polls([Outcome(queue_seconds=1000)])
     assert poll() == ["0 of 1 jobs completed, 1 queued, session open"]
