@@ -54,6 +54,21 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         "cli": [f"{PACKAGE}.cli.airflow.commands"],
+        "config": {
+            "ibm_quantum": {
+                "description": "Options of the provider for IBM Quantum sessions.",
+                "options": {
+                    "record_retention_days": {
+                        "description": "Days for which the record of an ended session is kept: what it was "
+                        "for, and what was billed. 0: as long as its Dag run. Needs Airflow 3.3.",
+                        "version_added": __version__,
+                        "type": "integer",
+                        "example": "90",
+                        "default": "400",
+                    }
+                },
+            }
+        },
         "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],
     }
 

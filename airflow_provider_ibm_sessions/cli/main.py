@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions import __version__
-from airflow_provider_ibm_sessions.cli import output, sweep
+from airflow_provider_ibm_sessions.cli import output, sweep, usage
 from airflow_provider_ibm_sessions.cli.arguments import add_fields, arguments_from
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.enums import SessionMode, SessionState
@@ -159,6 +159,15 @@ def parser(program: str = PROGRAM, conn_id: str | None = None) -> argparse.Argum
     # An Airflow's sessions are those of one of its connections.
     _add_common(command, conn_id or DEFAULT_CONN_ID)
     command.set_defaults(run=_sweep)
+
+    command = commands.add_parser(
+        "usage",
+        help="Print what a Dag run has used and cost",
+        epilog=_examples(program, "usage --dag-id nightly --run-id manual__2026-11-01T00:00:00+00:00"),
+    )
+    usage.add_fields(command)
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.set_defaults(run=_usage, prints=True)
 
     _add_serve(commands, program, conn_id)
     return root
@@ -341,6 +350,10 @@ def _sweep(options: argparse.Namespace) -> None:
     hook = sweep.load_hook(options.conn_id)
     _log_to_stderr()  # Airflow logs to standard output
     sweep.sweep(options, hook)
+
+
+def _usage(options: argparse.Namespace) -> None:
+    usage.usage(options)
 
 
 def _print(write: Callable[[], None]) -> None:

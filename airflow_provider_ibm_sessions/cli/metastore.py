@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from airflow.configuration import ensure_secrets_loaded
 from airflow.models.dagrun import DagRun
@@ -15,15 +17,22 @@ from sqlalchemy import exists, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from airflow_provider_ibm_sessions.cli.records import read_records, write_record
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
 from airflow_provider_ibm_sessions.hooks.session_registry import (
     ACTIVE_RUN_STATES,
     FINISHED_TASK_STATES,
     PREFIX,
     SessionOwner,
 )
+
+log = logging.getLogger(__name__)
+
+CLOSED_BY = "ibm-quantum-sessions sweep"
 
 
 def hook_from_database(conn_id: str) -> IBMQuantumHook:
@@ -93,7 +102,33 @@ class MetastoreSessionRegistry:
         with _database() as session:
             return bool(session.scalar(select(goes_on)))
 
-    def unregister(self, session_id: str) -> None:
-        """Remove a session that is closed."""
+    def unregister(self, session_id: str, record: SessionRecord | None) -> None:
+        """Keep the record of a session that is closed, and remove the session."""
         with _database() as session:
+            if record is not None and not write_record(session, replace(record, closed_by=CLOSED_BY)):
+                log.info("The run of session %s is gone, and so no record of it is kept", session_id)
             Variable.delete(PREFIX + session_id, session=session)
+
+
+def records_of_run(dag_id: str, run_id: str) -> list[SessionRecord]:
+    """
+    Return the records of what a Dag run has opened; see :func:`read_records`.
+
+    :raises ConfigurationError: If Airflow has no such Dag run, or no task state store.
+    :raises AirflowApiUnavailableError: If the database does not answer.
+    """
+    with _database() as session:
+        run = exists().where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+        if not session.scalar(select(run)):
+            raise ConfigurationError(f"There is no run {run_id} of Dag {dag_id}", field="run_id")
+        return read_records(session, dag_id, run_id)
+
+
+def update_record(record: SessionRecord) -> None:
+    """
+    Write a record again, with what was read later.
+
+    :raises AirflowApiUnavailableError: If the database does not answer.
+    """
+    with _database() as session:
+        write_record(session, record)

@@ -219,6 +219,14 @@ class IBMQuantumClient(_BaseClient):
         """Read what the instance has used of its limit."""
         return self._call(operations.INSTANCE_USAGE)
 
+    def backend_properties(self, name: str, **query: Any) -> Any:
+        """
+        Read a QPU's calibration data as IBM sends it.
+
+        :param query: ``calibration_id``; or ``updated_before``, a datetime: the last one before that.
+        """
+        return self._call(operations.BACKEND_PROPERTIES, name, **query)
+
     def run_flow(self, flow: Flow[ResponseT]) -> ResponseT:
         """Make the calls of a flow one after another, and return its result."""
         call, result = _advance_flow(flow.send, None)
@@ -400,6 +408,10 @@ class AsyncIBMQuantumClient(_BaseClient):
     async def instance_usage(self) -> InstanceUsage:
         """See :meth:`IBMQuantumClient.instance_usage`."""
         return await self._call(operations.INSTANCE_USAGE)
+
+    async def backend_properties(self, name: str, **query: Any) -> Any:
+        """See :meth:`IBMQuantumClient.backend_properties`."""
+        return await self._call(operations.BACKEND_PROPERTIES, name, **query)
 
     async def run_flow(self, flow: Flow[ResponseT]) -> ResponseT:
         """See :meth:`IBMQuantumClient.run_flow`."""

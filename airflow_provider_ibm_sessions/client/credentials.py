@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, NoReturn
@@ -23,6 +24,8 @@ from airflow_provider_ibm_sessions.client.validation import (
     looks_like_secret,
     short_repr,
     validate_bool,
+    validate_currency,
+    validate_price,
     validate_seconds,
 )
 
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 DEFAULT_API_VERSION: Final = "2026-04-15"
 DEFAULT_IAM_URL: Final = "https://iam.cloud.ibm.com"
 DEFAULT_TIMEOUT: Final = 60.0
+DEFAULT_CURRENCY: Final = "USD"
 MAX_TIMEOUT: Final = 3600.0
 PRIVATE_IAM_URL: Final = "https://private.iam.cloud.ibm.com"
 
@@ -126,6 +130,8 @@ class Credentials:
     :param verify: True, False (do not check certificates), or the path of a file of CA certificates.
     :param timeout: Seconds that one request may take, from connecting to the last byte of its response.
     :param emulator: True if they are an emulator's. Changes no request: reports and links tell of it.
+    :param price_per_second: What a billed second costs, by the instance's plan; IBM's API tells no prices.
+    :param currency: Code of the price's currency, such as USD.
     :raises ConfigurationError: Naming the field that is wrong and what is allowed.
     """
 
@@ -139,6 +145,8 @@ class Credentials:
     verify: bool | str
     timeout: float
     emulator: bool
+    price_per_second: Decimal | None
+    currency: str
 
     def __init__(
         self,
@@ -152,6 +160,8 @@ class Credentials:
         verify: bool | str = True,
         timeout: float = DEFAULT_TIMEOUT,
         emulator: bool | str = False,
+        price_per_second: Decimal | float | str | None = None,
+        currency: str = DEFAULT_CURRENCY,
     ) -> None:
         key = api_key.reveal() if isinstance(api_key, Secret) else api_key
         proxy_url = proxy.reveal() if isinstance(proxy, Secret) else proxy
@@ -175,6 +185,8 @@ class Credentials:
             "verify": verify,
             "timeout": validate_seconds(timeout, "timeout", at_most=MAX_TIMEOUT),
             "emulator": validate_bool(emulator, "emulator"),
+            "price_per_second": None if price_per_second is None else validate_price(price_per_second),
+            "currency": validate_currency(currency),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)

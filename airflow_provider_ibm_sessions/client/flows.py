@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from airflow_provider_ibm_sessions.client.errors import (
@@ -30,6 +31,7 @@ from airflow_provider_ibm_sessions.client.operations import (
     Flow,
     validate,
 )
+from airflow_provider_ibm_sessions.client.usage import UsageReport, cost_of, count_states, format_money
 from airflow_provider_ibm_sessions.client.validation import validate_id
 
 
@@ -57,26 +59,56 @@ class Progress:
             return self.session is not None and self.session.is_closed
         return self.final == len(self.jobs)
 
+    @property
+    def usage(self) -> UsageReport:
+        """Return what the jobs, or their session, have used so far."""
+        if self.session is None:
+            return UsageReport.of_jobs(self.jobs)
+        return UsageReport.of_session(self.session, self.jobs)
+
     def __str__(self) -> str:
+        return ", ".join([*self._counts(), *self._usage()])
+
+    def describe(self, price_per_second: Decimal | None, currency: str) -> str:
+        """Return a line for a log: as ``str()``, with what is pending, and the price so far."""
+        states = count_states(job for job in self.jobs if not job.is_final)
+        pending = [f"{count} {state.lower()}" for state, count in states.items()]
+        # Where the session was not read again, nothing is said: its jobs' QPU time is not its bill.
+        is_known = self.session is not None or not any(job.session_id for job in self.jobs)
+        used = self.usage.billed_seconds if is_known else None
+        if used is None and (seconds := self._active_seconds()) is not None:
+            used = Decimal(round(seconds))
+        cost = cost_of(used, price_per_second)
+        price = [] if cost is None else [f"{format_money(cost, currency)} so far"]
+        return ", ".join([*self._counts(), *pending, *self._usage(), *price])
+
+    def _counts(self) -> list[str]:
         completed = sum(job.is_completed for job in self.jobs)
         counts = [f"{completed} of {len(self.jobs)} jobs completed"]
         if failed := self.final - completed:
             counts.append(f"{failed} failed or cancelled")
-        return ", ".join([*counts, *self._usage()])
+        return counts
 
     def _usage(self) -> list[str]:
-        """Say how long the session has been active, as IBM reports it or else since it became active."""
+        """Say how long the session has been active."""
         session = self.session
         if session is None:
             return []
-        used = session.elapsed_time
-        if used is None and session.activated_at and not session.is_closed:
-            used = (datetime.now(UTC) - session.activated_at).total_seconds()
-        state = f"session {session.state}"
+        used, state = self._active_seconds(), f"session {session.state}"
         if used is None:
             return [state]
         bound = f" of at most {session.max_ttl} s" if session.max_ttl else ""
-        return [state, f"active {max(used, 0):.0f} s{bound}"]
+        return [state, f"active {used:.0f} s{bound}"]
+
+    def _active_seconds(self) -> float | None:
+        """Return how long the session has been active: as IBM reports it, or else since it became active."""
+        session = self.session
+        if session is None:
+            return None
+        used = session.elapsed_time
+        if used is None and session.activated_at and not session.is_closed:
+            used = (datetime.now(UTC) - session.activated_at).total_seconds()
+        return None if used is None else max(used, 0)
 
 
 @dataclass(frozen=True, slots=True)

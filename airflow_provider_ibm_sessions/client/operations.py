@@ -31,6 +31,7 @@ from airflow_provider_ibm_sessions.client.exchange import (
 )
 from airflow_provider_ibm_sessions.client.models.base import PathId, RequestModel
 from airflow_provider_ibm_sessions.client.models.instance import (
+    BackendPropertiesQuery,
     BackendQuery,
     Backends,
     InstanceUsage,
@@ -286,6 +287,11 @@ LIST_BACKENDS: Final = Operation[Backends](
 INSTANCE_USAGE: Final = Operation[InstanceUsage](
     "get-instance-usage", "GET", "/v1/instances/usage", "Read the instance's usage", SAFE,
     response_model=InstanceUsage, iam_action="quantum-computing.instance-usage.read",
+)
+BACKEND_PROPERTIES: Final = Operation[Any](
+    "get-backend-properties", "GET", "/v1/backends/{id}/properties", "Read a backend's properties", SAFE,
+    query=BackendPropertiesQuery, reader=responses.read_json, id_field="backend",
+    large_payload=True, max_bytes=MAX_PAYLOAD_BYTES,
 )
 SUBMIT_JOB: Final = Operation[Job](
     "create-job", "POST", "/v1/jobs", "Submit a job", NON_IDEMPOTENT,

@@ -14,6 +14,7 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from enum import Enum, StrEnum
 from numbers import Real
 from pathlib import PurePath
@@ -53,6 +54,7 @@ _DURATION: Final = re.compile(r"\s*".join(rf"(?:(\d+)\s*{unit})?" for unit in _U
 _INT32_MAX: Final = 2**31 - 1
 _MAX_DEPTH: Final = 200
 _MAX_SHOWN: Final = 60
+_MAX_PRICE: Final = 1_000_000
 # IBM Cloud API keys have 44 of these characters, UUIDs and IBM's own ids 36 at most.
 _LIKE_A_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{40,}")
 
@@ -184,6 +186,28 @@ def validate_seconds(value: object, field: str, at_most: float = _TEN_YEARS) -> 
     if number is not None and 0 < number <= at_most:
         return number
     raise _refusal(field, f"must be a number of seconds, above 0 and at most {at_most:g}", value)
+
+
+def validate_price(value: object, field: str = "price_per_second") -> Decimal:
+    """
+    Return a price as a decimal, which adds up exactly.
+
+    :param value: A number, or one in a string, as the form of a connection keeps it.
+    """
+    try:
+        price = Decimal(str(value if isinstance(value, str | Decimal) else _number(value)).strip())
+        if 0 <= price <= _MAX_PRICE:
+            return price
+    except InvalidOperation:  # no number, or a comparison with NaN
+        pass
+    raise _refusal(field, f"must be a number from 0 to {_MAX_PRICE}, such as 1.6", value)
+
+
+def validate_currency(value: object, field: str = "currency") -> str:
+    """Return the code of a currency: three capital letters, as ISO 4217 has them."""
+    if isinstance(value, str) and re.fullmatch("[A-Z]{3}", value):
+        return value
+    raise _refusal(field, "must be three capital letters such as USD", value)
 
 
 def to_seconds(value: object, field: str = "max_ttl") -> int:

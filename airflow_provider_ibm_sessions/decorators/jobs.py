@@ -97,6 +97,11 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
             context["ti"].xcom_push(key="returned", value=recorded.returned)
         return recorded.jobs
 
+    def read_jobs(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
+        """Return the recorded jobs; without ``params`` if those are not stored."""
+        recorded = RecordedJobs.load(state)
+        return recorded.jobs if recorded else []
+
     def _target(self, session_args: Mapping[str, Any]) -> dict[str, Any]:
         """Return the validated arguments that decide what circuits are compiled for."""
         calibration = self.calibration_id

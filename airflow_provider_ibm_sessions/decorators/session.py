@@ -26,6 +26,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     end_unrecorded_sessions,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+from airflow_provider_ibm_sessions.lifecycle.usage import push_session_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators.base import SessionOwnerOperator
 
@@ -112,7 +113,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
                     unfit, returned = error, None
                     self.log.error("XCom cannot hold what the function returned: %s", error)  # noqa: TRY400
             except BaseException:  # a timeout as well: raised again
-                close_quietly(self.hook, session.id)
+                push_session_usage(context, self.hook, close_quietly(self.hook, session.id))
                 raise
         self._drain(context, session.id, returned)  # all jobs are paid for: those that are queued run
         state.mark_finished()
@@ -156,13 +157,13 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
     def _drain(self, context: Context, session_id: str, returned: Any) -> None:
         """Let queued jobs run; close hard what cannot be drained. What the function returned is kept."""
         try:
-            self.hook.drain_session(session_id)
+            push_session_usage(context, self.hook, self.hook.drain_session(session_id))
         except IBMQuantumError as error:
             self.log.warning("Session %s cannot be drained, closing it at once: %s", session_id, error)
         else:
             return
         try:
-            self.hook.close_session(session_id)
+            push_session_usage(context, self.hook, self.hook.close_session(session_id))
         except IBMQuantumError as error:
             if self.do_xcom_push and returned is not None:
                 context["ti"].xcom_push(key="return_value", value=returned)

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_ibm_sessions.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import (
     DEFAULT_API_VERSION,
+    DEFAULT_CURRENCY,
     DEFAULT_IAM_URL,
     DEFAULT_TIMEOUT,
     ENV_API_KEY,
@@ -60,6 +61,8 @@ def credentials_from_connection(connection: Connection) -> Credentials:
             verify=_verify(extra.get("verify", True)),
             timeout=_number(extra.get("timeout", DEFAULT_TIMEOUT)),
             emulator=extra.get("emulator", False),
+            price_per_second=extra.get("price_per_second"),
+            currency=extra.get("currency", DEFAULT_CURRENCY),
         )
     except ConfigurationError as error:
         name = _FORM_NAMES.get(error.field or "")

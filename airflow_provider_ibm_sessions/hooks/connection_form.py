@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from airflow_provider_ibm_sessions.client.credentials import (
     DEFAULT_API_VERSION,
+    DEFAULT_CURRENCY,
     DEFAULT_IAM_URL,
     DEFAULT_TIMEOUT,
 )
@@ -51,6 +52,16 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         "label": "Emulator",
         "description": "The host is an emulator: reports say so, and links lead to its own pages.",
         "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "price_per_second": {
+        "label": "Price per second",
+        "description": "What a billed second costs by your plan, such as 1.6. Left empty: unknown.",
+        "schema": {"type": ["number", "null"], "minimum": 0},
+    },
+    "currency": {
+        "label": "Currency",
+        "description": f"Of the price: three capital letters; {DEFAULT_CURRENCY} if left empty.",
+        "schema": {"type": ["string", "null"], "pattern": "^[A-Z]{3}$"},
     },
 }
 """The form's own fields, in JSON Schema, as Airflow 3.2+ reads them from the provider's metadata."""

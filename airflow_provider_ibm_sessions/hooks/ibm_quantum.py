@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,18 +28,22 @@ from airflow_provider_ibm_sessions.client.errors import (
     OutcomeUnknownError,
     ServerError,
 )
+from airflow_provider_ibm_sessions.client.estimate import UsageEstimate, estimate_usage
 from airflow_provider_ibm_sessions.client.instance_reader import instance_reader
 from airflow_provider_ibm_sessions.client.recovery import PendingCreate
 from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
 from airflow_provider_ibm_sessions.client.retries import NO_RETRY, RetryPolicy
 from airflow_provider_ibm_sessions.client.shared import shared_client
 from airflow_provider_ibm_sessions.client.submission import submit_once
+from airflow_provider_ibm_sessions.client.usage import UsageReport
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_MAX_TTL,
     to_seconds,
     validate_backend,
     validate_choice,
+    validate_jobs,
 )
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.connection import (
     check_connection,
@@ -49,6 +53,11 @@ from airflow_provider_ibm_sessions.hooks.connection import (
 )
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
 from airflow_provider_ibm_sessions.hooks.fingerprint import max_ttl_with_fingerprint
+from airflow_provider_ibm_sessions.hooks.session_record import (
+    RECORD_PREFIX,
+    SessionRecord,
+    write_to_task_state,
+)
 from airflow_provider_ibm_sessions.hooks.session_registry import (
     SessionOwner,
     SessionRegistry,
@@ -74,6 +83,7 @@ _CLOSE_ATTEMPTS = 5
 _CLOSE_DELAY = 2.0
 _WORKER_KILL_TIMEOUT = 2.0
 _TRIGGER_KILL_TIMEOUT = 5.0
+_USAGE_TIMEOUT = 10.0
 _SHORT_RETRIES = RetryPolicy(max_elapsed=8.0)
 
 
@@ -99,6 +109,7 @@ class IBMQuantumHook(BaseHook):
         super().__init__()
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self._registry: SessionRegistry | None = None
+        self._usage_of_closed: dict[str, UsageReport] = {}
 
     @cached_property
     def credentials(self) -> Credentials:
@@ -251,7 +262,7 @@ class IBMQuantumHook(BaseHook):
         if session.accepts_jobs:
             raise ServerError(f"Update a session: {session_id} still accepts jobs")
         if session.is_closed:
-            self.registry.unregister(session_id)
+            self.unregister_session(session_id, session)
         return session
 
     def close_session(self, session_id: str) -> Session | None:
@@ -277,7 +288,7 @@ class IBMQuantumHook(BaseHook):
                 error.message += f". Session {session_id} may still be open: {self.console_url(session_id)}"
                 raise
         if session is not None:
-            self.registry.unregister(session_id)
+            self.unregister_session(session_id, session)
         elif not raise_if_other_connection(self.registry, session_id, self.ibm_quantum_conn_id):
             raise NotFoundError(
                 f"session_id {session_id} is unknown, to IBM at connection '{self.ibm_quantum_conn_id}' "
@@ -299,8 +310,69 @@ class IBMQuantumHook(BaseHook):
                 self.log.warning("%s", error)
         if session is None or not session.is_closed:
             return self.close_session(session_id)
-        self.registry.unregister(session_id)
+        self.unregister_session(session_id, session)
         return session
+
+    def unregister_session(self, session_id: str, session: Session | None) -> None:
+        """
+        Keep a record of a session that has ended, and unregister it. Errors are logged.
+
+        Where the record cannot be kept, the session stays registered, and the next sweep does it.
+
+        :param session: As it was last read; None if IBM does not know it.
+        """
+        registry = self.registry
+        try:
+            owner = registry.get_owner(session_id)
+        except (ValueError, AirflowApiUnavailableError) as error:
+            self.log.warning("The record of session %s was not written: %s", session_id, error)
+            return
+        if owner is None:  # recorded before, or not opened by this Airflow
+            return
+        jobs = None if session is None else self._list_session_jobs(session_id)
+        if session is not None:
+            self._usage_of_closed[session_id] = UsageReport.of_session(session, jobs)
+        record = SessionRecord.of_session(session_id, owner, self.credentials, session, jobs)
+        registry.unregister(session_id, record)
+
+    def session_usage(self, session: Session) -> UsageReport:
+        """Return what a session and its jobs have used: as it was when this hook unregistered it, or now."""
+        if session.id not in self._usage_of_closed:
+            return UsageReport.of_session(session, self._list_session_jobs(session.id))
+        return self._usage_of_closed[session.id]
+
+    def settle_session(self, session_id: str) -> Session:
+        """Read a closed session's usage again, update the record that this task keeps, and return it."""
+        session, jobs = self.get_session(session_id), self._list_session_jobs(session_id)
+        usage = self._usage_of_closed[session_id] = UsageReport.of_session(session, jobs)
+        context = _current_context()
+        store: Any = context.get("task_state_store") if context else None
+        if store is not None and (kept := store.get(RECORD_PREFIX + session_id)):
+            write_to_task_state(store, SessionRecord.parse(kept).with_usage(usage, jobs))
+        return session
+
+    def estimate_usage(self, jobs: Iterable[Mapping[str, Any]]) -> UsageEstimate:
+        """
+        Return what jobs use at least, and its price, before they are submitted. Asks IBM nothing.
+
+        :param jobs: Their fields: ``program_id`` and ``params``, as run-jobs takes them.
+        """
+        credentials = self.credentials
+        return estimate_usage(validate_jobs(jobs), credentials.price_per_second, credentials.currency)
+
+    def usage_to_json(self, usage: UsageReport) -> dict[str, Any]:
+        """Return a usage as tasks leave it in the XCom ``usage``, priced by the connection."""
+        return usage.to_json(self.credentials.price_per_second, self.credentials.currency)
+
+    def _list_session_jobs(self, session_id: str) -> list[Job] | None:
+        # The session is closed: what is only good to know does not delay its task for long.
+        credentials = replace(self.credentials, timeout=min(self.credentials.timeout, _USAGE_TIMEOUT))
+        try:
+            with IBMQuantumClient(credentials, _SHORT_RETRIES) as client:
+                return list(client.list_jobs(session_id=session_id))
+        except IBMQuantumError as error:
+            self.log.warning("The usage of the jobs of session %s is not known: %s", session_id, error)
+            return None
 
     def _close_and_confirm(self, session_id: str) -> Session | None:
         last: IBMQuantumError | None = None
@@ -419,6 +491,10 @@ class IBMQuantumHook(BaseHook):
     def list_workloads(self, **filters: Any) -> Iterator[Workload]:
         """Iterate over jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
         return self._client.list_workloads(**filters)
+
+    def backend_properties(self, name: str, **query: Any) -> Any:
+        """Read a QPU's calibration data; see :meth:`IBMQuantumClient.backend_properties`."""
+        return self._client.backend_properties(name, **query)
 
     # -- Airflow and Qiskit ----------------------------------------------------------------------
 

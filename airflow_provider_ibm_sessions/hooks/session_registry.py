@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
+from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord, write_to_task_state
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _WRITE_DELAYS = (0.5, 1.0, 0.0)
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "map_index": int,
+    "try_number": int,
     "dag_run_scoped": bool,
     "opened": (int, float),
 }
@@ -54,6 +56,7 @@ class SessionOwner:
     :param dag_run_scoped: True if it may be used as long as the Dag run is active; else as long as the task
         is.
     :param opened: When, in seconds since the epoch.
+    :param try_number: The try that has registered it last; 0 if that is not known.
     :param signature: Shows that the entry was written by a holder of the connection's API key.
     """
 
@@ -64,6 +67,7 @@ class SessionOwner:
     map_index: int = -1
     dag_run_scoped: bool = False
     opened: float = 0.0
+    try_number: int = 0
     signature: str = ""
 
     def __str__(self) -> str:
@@ -82,6 +86,7 @@ class SessionOwner:
             map_index=-1 if ti.map_index is None else int(ti.map_index),
             dag_run_scoped=dag_run_scoped,
             opened=time.time(),
+            try_number=int(ti.try_number or 0),
         )
 
     @classmethod
@@ -120,7 +125,10 @@ class SessionOwner:
         return json.dumps(asdict(self))
 
     def _signature(self, session_id: str, api_key: str) -> str:
-        entry = json.dumps([session_id, *asdict(replace(self, signature="")).values()])
+        values = asdict(replace(self, signature=""))
+        if not self.try_number:  # an entry of an older version, which has no such field
+            del values["try_number"]
+        entry = json.dumps([session_id, *values.values()])
         return hmac.new(api_key.encode(), entry.encode(), hashlib.sha256).hexdigest()
 
 
@@ -145,8 +153,12 @@ class SessionRegistry(Protocol):
         :raises AirflowApiUnavailableError: If Airflow does not answer.
         """
 
-    def unregister(self, session_id: str) -> None:
-        """Remove a session that is closed."""
+    def unregister(self, session_id: str, record: SessionRecord | None) -> None:
+        """
+        Keep the record of a session that is closed, then remove the session.
+
+        One whose record cannot be kept stays registered: the next sweep sees it again.
+        """
 
 
 class VariableSessionRegistry:
@@ -185,14 +197,42 @@ class VariableSessionRegistry:
             url,
         )
 
-    def unregister(self, session_id: str) -> None:
-        """Remove a session that is closed. A failed removal is logged; the next sweep repeats it."""
+    def unregister(self, session_id: str, record: SessionRecord | None) -> None:
+        """Keep the record, and remove the session. A failure is logged; the next sweep repeats it."""
         from airflow.providers.common.compat.sdk import Variable
 
+        # Before Airflow 3.3, no sweep would see it again.
+        if record is not None and not self.keep(record) and hasattr(Variable, "keys"):
+            return
         try:
             Variable.delete(PREFIX + session_id)
         except Exception:  # whatever failed, the session is closed
             log.warning("The variable of session %s could not be deleted", session_id, exc_info=True)
+
+    def keep(self, record: SessionRecord) -> bool:
+        """
+        Keep a record in the running task's state store; before Airflow 3.3, as an XCom of the task.
+
+        :returns: False if there is no task to keep it, as in a trigger, or Airflow does not store it.
+        """
+        if self._context is None:
+            log.info("No task keeps a record of session %s; the next sweep does", record.session_id)
+            return False
+        store: Any = self._context.get("task_state_store")
+        record = replace(record, closed_by=str(SessionOwner.of(self._context, record.conn_id)))
+        try:
+            if store is not None:
+                write_to_task_state(store, record)
+            else:
+                self._context["ti"].xcom_push(key=record.key, value=record.to_json())
+        except Exception:
+            log.warning(
+                "The record of session %s could not be written; the next sweep does it",
+                record.session_id,
+                exc_info=True,
+            )
+            return False
+        return True
 
     def list_ids(self) -> list[str]:
         """Return the ids of all registered sessions; none before Airflow 3.3, which cannot list them."""

@@ -196,6 +196,8 @@ def get_if_accepting_jobs(hook: IBMQuantumHook, session_id: str) -> Session | No
     except NotFoundError:
         raise_if_other_connection(hook.registry, session_id, hook.ibm_quantum_conn_id)
         return None
+    if session.is_closed:  # by a kill, or by IBM: nobody else keeps a record of it
+        hook.unregister_session(session_id, session)
     return session if session.accepts_jobs else None
 
 
@@ -207,12 +209,13 @@ def close_if_known(hook: IBMQuantumHook, session_id: str) -> None:
         log.warning("%s", error)
 
 
-def close_quietly(hook: IBMQuantumHook, session_id: str) -> None:
+def close_quietly(hook: IBMQuantumHook, session_id: str) -> Session | None:
     """Close a session where another error is to be raised: an error of closing is logged."""
     try:
-        hook.close_session(session_id)
+        return hook.close_session(session_id)
     except IBMQuantumError:
         log.exception("Session %s is still open. Close it at %s", session_id, hook.console_url(session_id))
+        return None
 
 
 def close_and_cancel(

@@ -160,10 +160,12 @@ class SessionSweeper:
             if isinstance(session, NotFoundError):
                 is_over = session_id not in listed and owner is not None and self._is_forgotten(owner)
             else:
-                is_over = session is not None and session.is_closed
+                # While its owner is active, that one is about to record it, maybe with IBM's final usage.
+                is_closed = session is not None and session.is_closed
+                is_over = is_closed and owner is not None and self._is_active(owner) is False
             if isinstance(session, NotFoundError) or session is None or session.is_closed:
                 if is_over and owner and tidy:  # whoever closed it has not unregistered it
-                    self._unregister(session_id)
+                    self._unregister(session_id, None if isinstance(session, NotFoundError) else session)
                 continue
             created = listed.get(session_id)
             age = int(time.time() - _opened_at(owner, created))
@@ -244,9 +246,9 @@ class SessionSweeper:
             self._errors.append(error)
             return None
 
-    def _unregister(self, session_id: str) -> None:
+    def _unregister(self, session_id: str, session: Session | None) -> None:
         try:
-            self._registry.unregister(session_id)
+            self._hook.unregister_session(session_id, session)
         except AirflowApiUnavailableError as error:
             self._errors.append(error)
 

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -91,6 +91,7 @@ class JobResultCollector:
     :param storage: The place of results that are too large for XCom.
     :param private: Ids of jobs that are known to be private; IBM's lists do not tell of each.
     :param detail: ``counts``, ``memory`` (also the bits of each shot) or ``raw`` (IBM's body).
+    :param keep_raw: Called with a job's id and its results as IBM has sent them.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class JobResultCollector:
         *,
         private: Collection[str] = (),
         detail: str = "counts",
+        keep_raw: Callable[[str, Any], None] | None = None,
     ) -> None:
         self._hook = hook
         self._state = state
         self._storage = storage
         self._private = private
         self._detail = detail
+        self._keep_raw = keep_raw
         self.retryable_errors: list[str] = []
         """Errors of results that were not collected, and may be by another try."""
         self.results_omitted = False
@@ -166,6 +169,8 @@ class JobResultCollector:
             raise JobFailedError(
                 f"Job {job_id} is completed, but IBM has no results of it: {self._hook.console_url(job_id)}"
             )
+        if self._keep_raw:
+            self._keep_raw(job_id, raw)
         decoded = decode_results(raw, detail=self._detail)
         report.update(decoded.to_json())
         if problem := report.pop("error", None):

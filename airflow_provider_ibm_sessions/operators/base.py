@@ -176,11 +176,20 @@ class JobWaitingOperator(WaitingOperator):
         (``s3://conn_id@bucket/folder``); reports then have ``results_path`` in place of ``results``.
         (templated)
     :param results_threshold: Bytes of JSON from which on all results together are too large for XCom.
+    :param settle_usage: When the jobs are final, wait that long at most until IBM's usage is final as well:
+        seconds, a timedelta or text such as ``"15m"``. None: the XCom ``usage`` may be provisional.
+    :param verbose: Bring the jobs' own logs into the task's log at the end.
+    :param provenance_path: Folder for what is needed to repeat each job, as ``ObjectStoragePath`` takes it: a
+        folder with its provenance, parameters unless private, results as IBM sends them, and the QPU's
+        properties. (templated)
     """
 
     def __init__(
         self,
         *,
+        settle_usage: int | str | timedelta | None = None,
+        verbose: bool = False,
+        provenance_path: str | None = None,
         cancel_on_kill: bool = True,
         results: str = "counts",
         results_path: str | None = None,
@@ -188,6 +197,9 @@ class JobWaitingOperator(WaitingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.settle_usage = None if settle_usage is None else to_seconds(settle_usage, "settle_usage")
+        self.verbose = validate_bool(verbose, "verbose")
+        self.provenance_path = provenance_path
         self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
         self.results = validate_choice(results, ResultDetail, "results")
         self.results_path = results_path

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
+from airflow_provider_ibm_sessions.client.errors import (
+    ConfigurationError,
+    IBMQuantumError,
+    SessionClosedError,
+)
 from airflow_provider_ibm_sessions.client.validation import (
     validate_backend,
     validate_bool,
     validate_id,
     validate_params,
+    validate_path,
 )
 from airflow_provider_ibm_sessions.exceptions import (
     IBMQuantumTaskError,
@@ -29,8 +34,10 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     discard_previous_run,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_job_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
+from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
 from airflow_provider_ibm_sessions.operators.results import IBMQuantumJobResultsOperator
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
@@ -82,6 +89,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         "cost",
         "calibration_id",
         "results_path",
+        "provenance_path",
         "ibm_quantum_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"program_params": "json"}
@@ -131,6 +139,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         self._take_job(context, job)
         if not self.wait_for_completion:
             state.mark_returned()
+            self._push_usage(context, [])
             return job.to_json()
         return self._finish(context, state, self.settle_event(self.wait(time.time() + self.timeout)))
 
@@ -168,6 +177,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         return IBMQuantumJobTrigger(
             job_ids=[str(self.job_id)],
             cancel_on_kill=self.cancel_on_kill,
+            settle_seconds=self.settle_usage or 0,
             resume_data=self.session_id,
             end_time=end_time,
             poll_interval=self.poll_interval,
@@ -183,6 +193,8 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
         self.result_storage.validate()
+        if self.provenance_path is not None:
+            validate_path(self.provenance_path, "provenance_path")
         fields = validate_job(
             {
                 "program_id": self.program_id,
@@ -249,12 +261,25 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         if event["status"] != "success":
             if self.job_id:
                 close_and_cancel(self.hook, None, [self.job_id])
+            self._push_usage(context, self._read_job())
             raise AirflowFailException(event["message"])
+        self._push_usage(context, event["jobs"])
+        if self.verbose:
+            log_job_logs(self.hook, [str(self.job_id)])
         private = [str(self.job_id)] if self.private else []
+        folder = ProvenanceFolder(self.hook, self.provenance_path)
         collector = JobResultCollector(
-            self.hook, state, self.result_storage, private=private, detail=self.results
+            self.hook,
+            state,
+            self.result_storage,
+            private=private,
+            detail=self.results,
+            keep_raw=folder.keep_raw,
         )
-        [report] = collector.collect(event["jobs"])
+        submitted = self._submitted_fields()
+        jobs = with_provenance(context, event["jobs"], submitted)
+        folder.keep(jobs, submitted)
+        [report] = collector.collect(jobs)
         self.log.info("Job %s: %s", report["id"], report["state"])
         can_retry = bool(collector.retryable_errors)
         if not can_retry and not collector.results_omitted:
@@ -263,6 +288,28 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
             self.push_reports(context, report)
             raise to_airflow_exception(report["error"], retryable=can_retry)
         return report
+
+    def _push_usage(self, context: Context, jobs: Sequence[Mapping[str, Any]]) -> None:
+        from airflow_provider_ibm_sessions.client.models.jobs import Job
+
+        found = [Job.model_validate(job) for job in jobs]
+        push_job_usage(context, self.hook, found, session_id=self.session_id)
+
+    def _submitted_fields(self) -> dict[str, dict[str, Any]]:
+        """Return the job's fields as they were submitted, by its id. After a deferral, read again."""
+        try:
+            return {str(self.job_id): self.validate_job()}
+        except IBMQuantumError as error:
+            self.log.warning("The report carries no parameters: %s", error)
+            return {}
+
+    def _read_job(self) -> list[dict[str, Any]]:
+        """Return the job as it is after it was given up, if it can be read."""
+        try:
+            return [self.hook.get_job(str(self.job_id)).to_json()]
+        except IBMQuantumError as error:
+            self.log.warning("The usage of job %s is not known: %s", self.job_id, error)
+            return []
 
 
 def _require_accepting(session: Session, backend: str | None) -> Session:

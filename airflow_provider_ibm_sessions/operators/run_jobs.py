@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
@@ -18,7 +19,12 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
     RequestRejectedError,
 )
-from airflow_provider_ibm_sessions.client.validation import validate_choice, validate_jobs
+from airflow_provider_ibm_sessions.client.validation import (
+    to_seconds,
+    validate_choice,
+    validate_jobs,
+    validate_path,
+)
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.session import (
     close_and_cancel,
@@ -29,8 +35,10 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     get_if_accepting_jobs,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_session_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
+from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
 from airflow_provider_ibm_sessions.operators.base import (
     IBMQuantumOperator,
     JobWaitingOperator,
@@ -63,16 +71,29 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
     :param on_job_failure: When a job fails: ``fail``: the task fails, without retries, when all jobs are
         final; the reports are in its XCom all the same. ``collect``: it succeeds, and the failed job's report
         has an ``error`` in place of ``results``.
+    :param max_estimate: Submit nothing if the jobs take more QPU time than that by an estimate, which is a
+        lower bound: seconds, a timedelta or text such as ``"5m"``.
 
     Further arguments are those of :class:`SessionOwnerOperator`, :class:`JobWaitingOperator`,
     :class:`WaitingOperator` and :class:`IBMQuantumOperator`. When the time is over, the session and its
     jobs are ended and the task fails, without retries.
     """
 
-    template_fields: Sequence[str] = (*SessionOwnerOperator.template_fields, "results_path")
+    template_fields: Sequence[str] = (
+        *SessionOwnerOperator.template_fields,
+        "results_path",
+        "provenance_path",
+    )
 
-    def __init__(self, *, on_job_failure: str = "fail", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        on_job_failure: str = "fail",
+        max_estimate: int | str | timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.max_estimate = None if max_estimate is None else to_seconds(max_estimate, "max_estimate")
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
         self._submissions: list[dict[str, Any]] = []
         self._job_ids: list[str] = []
@@ -87,6 +108,10 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
         :param session_args: What :meth:`session_args` returns.
         :raises ConfigurationError: Naming the job and the field that is wrong, before a session is opened.
         """
+
+    @abstractmethod
+    def read_jobs(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
+        """Return the validated jobs as they were submitted, also after a deferral."""
 
     def resume_or_start(self, state: TaskState, inputs: Any) -> None:
         """Resume what earlier tries have started with the same input; end what they have with other input."""
@@ -149,6 +174,7 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
             session_id=self.session_id,
             cancel_on_kill=self.cancel_on_kill,
             owns_session=True,
+            settle_seconds=self.settle_usage or 0,
             resume_data={"refused": refused, "private": private},
             end_time=end_time,
             poll_interval=self.poll_interval,
@@ -162,7 +188,11 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
         try:
             session_args = self.session_args(context)
             self.result_storage.validate()
+            if self.provenance_path is not None:
+                validate_path(self.provenance_path, "provenance_path")
             jobs = self.jobs_to_run(context, state, session_args)
+            if not state.is_resumed:
+                self._check_estimate(jobs)
         except ConfigurationError:
             end_unrecorded_sessions(self.hook, context, state)
             raise
@@ -181,6 +211,21 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
         except IBMQuantumError as error:
             self.log.warning("%s. Session %s will be closed when its jobs are final", error, self.session_id)
         self.raise_if_killed()
+
+    def _check_estimate(self, jobs: Sequence[Mapping[str, Any]]) -> None:
+        """
+        Log what the jobs take at least.
+
+        :raises ConfigurationError: If that is more than ``max_estimate``.
+        """
+        estimate = self.hook.estimate_usage(jobs)
+        self.log.info("The %d jobs take at least %s", len(jobs), estimate)
+        if self.max_estimate is not None and estimate.qpu_seconds > self.max_estimate:
+            raise ConfigurationError(
+                f"max_estimate is {self.max_estimate} s, and the jobs take at least {estimate}. Nothing was "
+                "submitted; make the jobs smaller, or raise max_estimate",
+                field="max_estimate",
+            )
 
     def find_submitted_jobs(self, state: TaskState, count: int) -> list[ResumedJob]:
         """Return what earlier tries have submitted, and the tags of what is to be submitted."""
@@ -249,7 +294,8 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
         is_retried = isinstance(error, Exception) and not isinstance(error, AirflowFailException)
         if state.is_last_try or self._kill or not is_retried:
             close_and_cancel(self.hook, self.session_id, self._job_ids)
-            close_quietly(self.hook, self.session_id)
+            session = close_quietly(self.hook, self.session_id)
+            push_session_usage(self._context, self.hook, session)
             return
         try:
             self.hook.update_session(self.session_id, accepting_jobs=False)
@@ -282,14 +328,25 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
         unclosed = self._ensure_closed(context, event)
         failures += [str(unclosed)] if unclosed else []
         private = [each["id"] for each in self._submissions if each["private"]]
+        folder = ProvenanceFolder(self.hook, self.provenance_path)
         collector = JobResultCollector(
-            self.hook, state, self.result_storage, private=private, detail=self.results
+            self.hook,
+            state,
+            self.result_storage,
+            private=private,
+            detail=self.results,
+            keep_raw=folder.keep_raw,
         )
         try:
             jobs = self._read_jobs() if is_given_up else event["jobs"]
         except IBMQuantumError as error:
             # Jobs that were given up are not to be run by a retry.
             raise to_airflow_exception("; ".join([*failures, str(error)]), retryable=False) from error
+        if self.verbose:
+            log_job_logs(self.hook, self._job_ids)
+        submitted = self._submitted_fields(state)
+        jobs = with_provenance(context, jobs, submitted, event.get("session"))
+        folder.keep(jobs, submitted)
         reports = {report["id"]: report for report in collector.collect(jobs)}
         ordered = [
             reports.get(each["id"]) or {"id": None, "state": _REFUSED, "error": each["error"]}
@@ -310,6 +367,15 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
             raise to_airflow_exception("; ".join([*failures, *job_errors]), retryable=False)
         return ordered
 
+    def _submitted_fields(self, state: TaskState) -> dict[str, Mapping[str, Any]]:
+        """Return the fields of each job as they were submitted, by its id. After a deferral, read again."""
+        ids = [each["id"] for each in self._submissions]
+        try:
+            return dict(zip(ids, self.read_jobs(state), strict=True))
+        except (IBMQuantumError, ValueError) as error:
+            self.log.warning("The reports carry no parameters: %s", error)
+            return {}
+
     def _ensure_closed(self, context: Context, event: Mapping[str, Any]) -> IBMQuantumError | None:
         """Close the session unless it has closed itself; return the error if it may be open."""
         from airflow_provider_ibm_sessions.client.models.sessions import Session
@@ -320,10 +386,10 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
                 str(self.session_id), Session.model_validate(last_read) if last_read else None
             )
         except IBMQuantumError as error:
+            push_session_usage(context, self.hook, None)
             return error
+        push_session_usage(context, self.hook, session)
         if session is not None:
-            used = "" if session.elapsed_time is None else f", {session.elapsed_time:g} s used"
-            self.log.info("Session %s is %s%s", session.id, session.state, used)
             context["ti"].xcom_push(key="session", value=session.to_json())
         return None
 
@@ -356,8 +422,12 @@ class IBMQuantumRunJobsOperator(SessionJobsOperator):
         self, context: Context, state: TaskState, session_args: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the fields of each job as they are submitted."""
-        from airflow_provider_ibm_sessions.client.submission import validate_job
-
-        jobs = [validate_job(job, f"jobs[{index}]") for index, job in enumerate(validate_jobs(self.jobs))]
+        jobs = self.read_jobs(state)
         self.resume_or_start(state, [jobs, session_args["backend"], session_args["mode"]])
         return jobs
+
+    def read_jobs(self, state: TaskState) -> list[dict[str, Any]]:
+        """Return the fields of each job as they are submitted."""
+        from airflow_provider_ibm_sessions.client.submission import validate_job
+
+        return [validate_job(job, f"jobs[{index}]") for index, job in enumerate(validate_jobs(self.jobs))]

@@ -12,11 +12,17 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTim
 
 from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError, NotFoundError
-from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, validate_bool, validate_id
+from airflow_provider_ibm_sessions.client.validation import (
+    DEFAULT_MAX_TTL,
+    to_seconds,
+    validate_bool,
+    validate_id,
+)
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run, resume_session
 from airflow_provider_ibm_sessions.lifecycle.task_mixin import DEFAULT_DEFERRABLE
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+from airflow_provider_ibm_sessions.lifecycle.usage import push_session_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators.base import (
     IBMQuantumOperator,
@@ -129,6 +135,8 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
     :param timeout: Seconds to wait for a draining session, queueing included, before its remaining jobs are
         given up. If ``execution_timeout`` strikes while the task is in a worker, the session is closed then;
         Airflow does not count the time in the triggerer.
+    :param settle_usage: When the session is closed, wait that long at most until IBM's usage is final:
+        seconds, a timedelta or text such as ``"15m"``. None: the XCom ``usage`` may be provisional.
     :param retries: As for any task; by default 10, over about 15 minutes.
 
     Further arguments are those of :class:`WaitingOperator` and :class:`IBMQuantumOperator`.
@@ -142,6 +150,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         session_id: str,
         drain: bool | str = False,
         timeout: float | timedelta = DEFAULT_MAX_TTL,
+        settle_usage: int | str | timedelta | None = None,
         retries: int | None = 10,
         retry_delay: timedelta | float = timedelta(seconds=10),
         max_retry_delay: timedelta | float | None = timedelta(seconds=150),
@@ -156,6 +165,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         )
         self.session_id = session_id
         self.drain = drain
+        self.settle_usage = None if settle_usage is None else to_seconds(settle_usage, "settle_usage")
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Drain if asked to, then close and confirm."""
@@ -169,7 +179,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
             self.log.warning("execution_timeout struck: closing session %s without waiting", self.session_id)
             self._close()
             raise
-        return self._close()
+        return self._report(context, self._close())
 
     def execute_complete(
         self, context: Context, event: dict[str, Any] | None = None
@@ -179,9 +189,16 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         if event["status"] == "success":
             from airflow_provider_ibm_sessions.client.models.sessions import Session
 
-            return self._close(Session.model_validate(event["session"]))
+            return self._report(context, self._close(Session.model_validate(event["session"])))
         self.log.warning("%s: closing session %s", event["message"], self.session_id)
-        return self._close()
+        return self._report(context, self._close())
+
+    def complete_usage(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Report on the closed session, with its usage as it is when the waiting for it has ended."""
+        with raise_as_airflow_errors(final=(ConfigurationError, NotFoundError)):
+            session = self.hook.settle_session(self.session_id)
+        push_session_usage(context, self.hook, session)
+        return session.to_json()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -192,10 +209,10 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowException:
-            if next_method == "execute_complete":
+            if next_method in ("execute_complete", "complete_usage"):
                 raise
             self.log.exception("The trigger broke: closing session %s without waiting", self.session_id)
-            return self._close()
+            return self._report(context, self._close(), settles=False)
 
     def trigger(self, end_time: float) -> IBMQuantumSessionTrigger:
         """Return the trigger that waits until the session has closed itself."""
@@ -224,7 +241,30 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
         return self.wait(time.time() + self.timeout)
 
-    def _close(self, session: Session | None = None) -> dict[str, Any] | None:
+    def _report(
+        self, context: Context, session: Session | None, *, settles: bool = True
+    ) -> dict[str, Any] | None:
+        """Push what the session has used, wait for IBM's usage to be final if asked to, and report on it."""
+        usage = push_session_usage(context, self.hook, session)
+        if session is None:
+            return None
+        if not (settles and self.settle_usage) or usage.settled:
+            return session.to_json()
+        from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
+
+        trigger = IBMQuantumJobTrigger(
+            session_id=session.id,
+            settle_seconds=self.settle_usage,
+            end_time=time.time() + self.settle_usage,
+            poll_interval=self.poll_interval,
+            ibm_quantum_conn_id=self.ibm_quantum_conn_id,
+        )
+        if self.deferrable:
+            self.defer(trigger=trigger, method_name="complete_usage", timeout=None)
+        trigger.hook = self.hook
+        return self.complete_usage(context, trigger.run_here())
+
+    def _close(self, session: Session | None = None) -> Session | None:
         # Everything but wrong input may be gone at the next try, and an open session costs money.
         with raise_as_airflow_errors(final=(ConfigurationError, NotFoundError)):
             if session is not None and session.is_closed:
@@ -237,8 +277,6 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
                 self.session_id,
                 self.ibm_quantum_conn_id,
             )
-            return None
-        reason = f": {session.state_reason}" if session.state_reason else ""
-        used = "" if session.elapsed_time is None else f", {session.elapsed_time:g} s used"
-        self.log.info("Session %s is %s%s%s", session.id, session.state, reason, used)
-        return session.to_json()
+        elif session.state_reason:
+            self.log.info("Session %s is %s: %s", session.id, session.state, session.state_reason)
+        return session

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.flows import JobSet, close_and_cancel, drain
+from airflow_provider_ibm_sessions.client.flows import JobSet, Progress, close_and_cancel, drain
 from airflow_provider_ibm_sessions.lifecycle.kill import task_has_finished
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
+from airflow_provider_ibm_sessions.triggers.progress import ProgressLog
 
 _STATE_DELAYS = (2.0, 4.0, 8.0, 0.0)
 """Seconds to wait after each question for the task's state without an answer, well within Airflow's 30."""
@@ -28,6 +30,8 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
     :param cancel_on_kill: Cancel the jobs when a user ends the deferred task (Airflow 3.3+). Clearing it
         does not: the task resumes with them.
     :param owns_session: Close the session as well then: only for the task that has opened it.
+    :param settle_seconds: Once the jobs are final, wait that long at most until IBM's usage is final as well.
+        A session that still accepts jobs is not waited for: the task is to close it.
     :param resume_data: What the task wants back with the event, as plain JSON.
     :param base: ``end_time``, ``poll_interval``, ``ibm_quantum_conn_id`` and ``created_at``.
     """
@@ -39,6 +43,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         session_id: str | None = None,
         cancel_on_kill: bool = False,
         owns_session: bool = False,
+        settle_seconds: float = 0.0,
         resume_data: Any = None,
         **base: Any,
     ) -> None:
@@ -47,8 +52,10 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         self.session_id = session_id
         self.cancel_on_kill = cancel_on_kill
         self.owns_session = owns_session
+        self.settle_seconds = settle_seconds
         self.resume_data = resume_data
-        self._seen: int | None = None
+        self._progress = ProgressLog()
+        self._settles_until: float | None = None
 
     def trigger_kwargs(self) -> dict[str, Any]:
         """Return the jobs, and what becomes of them when the task is killed."""
@@ -57,22 +64,38 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
             "session_id": self.session_id,
             "cancel_on_kill": self.cancel_on_kill,
             "owns_session": self.owns_session,
+            "settle_seconds": self.settle_seconds,
             "resume_data": self.resume_data,
         }
 
     async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
-        """Poll the jobs, and log what has changed."""
-        progress = await client.run_flow(JobSet(self.job_ids, self.session_id).poll(self._seen))
-        if self._seen != progress.final:
-            self._seen = progress.final
-            self.log.info("%s", progress)
-        if not progress.is_done:
+        """Poll the jobs, and log what has changed, and every five minutes that nothing has."""
+        seen = None if self._settles_until else self._progress.seen
+        progress = await client.run_flow(JobSet(self.job_ids, self.session_id).poll(seen))
+        if self._progress.is_due(progress):
+            credentials = await self.hook.aget_credentials()
+            line = progress.describe(credentials.price_per_second, credentials.currency)
+            self.log.info("%s%s", line, await self._progress.queue(client, progress))
+        if not progress.is_done or self._is_settling(progress):
             return None
         return {
             "status": "success",
             "jobs": [job.to_json() for job in progress.jobs],
             "session": progress.session.to_json() if progress.session else None,
         }
+
+    def _is_settling(self, progress: Progress) -> bool:
+        """Return True if the jobs are final, IBM's usage is not, and there is time to wait for it."""
+        session = progress.session
+        stays_open = session is not None and session.accepts_jobs
+        if not self.settle_seconds or stays_open or progress.usage.settled:
+            return False
+        if self._settles_until is None:
+            self._settles_until = min(time.time() + self.settle_seconds, self.end_time)
+            self.log.info(
+                "The jobs are final. Waiting up to %.0f s until IBM's usage is final", self.settle_seconds
+            )
+        return time.time() < self._settles_until
 
     def payload(self, event: dict[str, Any]) -> dict[str, Any]:
         """Return the event as the task gets it, with what it wanted back."""

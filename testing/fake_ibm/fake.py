@@ -198,6 +198,13 @@ class FakeIBM:
         """The number of TCP connections accepted."""
         return self._accepted_before + (self._server.accepted if self._server else 0)
 
+    @property
+    def bill(self) -> dict[str, float]:
+        """The seconds billed, by the id of each session, and of each job without one."""
+        bill = {session.id: session.billed_seconds for session in self.sessions.values()}
+        now = self.clock.now()
+        return bill | {job.id: job.charged(now) for job in self.jobs.values() if not job.session_id}
+
     def requests(self, method: str | None = None, path: str | None = None) -> list[Entry]:
         """Return the journal's entries with this method and path (fnmatch)."""
         return [

@@ -151,7 +151,7 @@ class TestVariables:
     def _empty_ledger(self, airflow_db):
         registry = MetastoreSessionRegistry()
         for session_id in registry.list_ids():
-            registry.unregister(session_id)
+            registry.unregister(session_id, None)
 
     def test_a_sweep_leaves_alone_what_may_belong_to_a_live_run(self, ibm, run, airflow_fails, output):
         session_id = ibm.add_session(age=HOUR).id

@@ -112,7 +112,7 @@ class TestWholeExperiment:
         assert run(dag).state == "success"
         most = only(ibm.sessions).max_ttl
         assert re.search(
-            rf"2 of 3 jobs completed, session active, active \d+ s of at most {most} s", output()
+            rf"2 of 3 jobs completed, 1 running, session active, active \d+ s of at most {most} s", output()
         )
         assert output().count("2 of 3 jobs completed") <= 2, "once, on each of the two ways to the log"
 

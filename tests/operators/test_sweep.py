@@ -352,6 +352,7 @@ class TestLedger:
             "task_id": "own",
             "map_index": -1,
             "dag_run_scoped": True,
+            "try_number": 1,
         }
 
 

@@ -216,6 +216,13 @@ class Backends(ResponseModel):
     devices: list[Backend] = Field(max_length=MAX_ROWS_PER_PAGE)
 
 
+class BackendPropertiesQuery(RequestModel):
+    """Query of ``GET /v1/backends/{id}/properties``; without any, the latest calibration."""
+
+    calibration_id: str | None = None
+    updated_before: Time | None = None
+
+
 class BackendQuery(RequestModel):
     """Query of ``GET /v1/backends``. IBM computes wait times only if it is asked for them."""
 

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a wait for jobs logs a line, and what the queue looks like meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_ibm_sessions.client.enums import JobState
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.usage import count_states
+
+if TYPE_CHECKING:
+    from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
+    from airflow_provider_ibm_sessions.client.flows import Progress
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 300.0
+"""Seconds after which a line is logged although nothing has changed."""
+
+
+class ProgressLog:
+    """The lines logged of some jobs: one at each change of their states, and one every five minutes."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, int] | None = None
+        self._final: int | None = None
+        self._logged_at = 0.0
+        self._has_changed = False
+
+    @property
+    def seen(self) -> int | None:
+        """
+        Return how many jobs were final at the last poll; None if a line is due in any case.
+
+        That line is to show the session's seconds, for which the session has to be read.
+        """
+        return None if self._is_late() else self._final
+
+    def is_due(self, progress: Progress) -> bool:
+        """Return True if this poll is to be logged, and note that it is."""
+        states = count_states(progress.jobs)
+        self._has_changed = states != self._states
+        if not self._has_changed and not self._is_late():
+            return False
+        self._states, self._final, self._logged_at = states, progress.final, time.monotonic()
+        return True
+
+    async def queue(self, client: AsyncIBMQuantumClient, progress: Progress) -> str:
+        """
+        Return what is known of the queue, where the jobs have been in it for a while; errors are logged.
+
+        IBM tells no place in the queue. It tells the queue's length, and to paid plans how long jobs have
+        waited lately.
+        """
+        waiting = [job for job in progress.jobs if job.final_status == JobState.QUEUED]
+        if self._has_changed or not waiting or waiting[0].backend is None:
+            return ""
+        try:
+            backends = {backend.name: backend for backend in await client.list_backends()}
+        except IBMQuantumError as error:
+            log.warning("The length of the queue is not known: %s", error)
+            return ""
+        backend = backends.get(waiting[0].backend)
+        if backend is None or backend.queue_length is None:
+            return ""
+        wait = _median(getattr(backend, "wait_time_seconds", None))
+        expected = "" if wait is None else f", which waited {wait:.0f} s lately"
+        return f". {backend.queue_length} jobs queue for {backend.name}{expected}"
+
+    def _is_late(self) -> bool:
+        return self._states is not None and time.monotonic() - self._logged_at >= INTERVAL
+
+
+def _median(wait: Any) -> float | None:
+    """Return the median of IBM's waiting times, in seconds."""
+    median = wait.get("p50") if isinstance(wait, Mapping) else getattr(wait, "p50", None)
+    return median if isinstance(median, int | float) and not isinstance(median, bool) else None
