@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,10 +136,18 @@ def localqpu(emulator, monkeypatch):
 @pytest.fixture(scope="module")
 def simulated_qpu(airflow_db):
     """This package's emulator, for all tests of a file: it loads Qiskit, which takes seconds."""
-    from airflow_provider_ibm_sessions.emulator.emulator import Emulator
+    from airflow_provider_ibm_sessions.client import Credentials, IBMQuantumClient
+    from airflow_provider_ibm_sessions.emulator.emulator import IDENTITY, Emulator
     from airflow_provider_ibm_sessions.emulator.service.settings import Settings
 
-    with Emulator(port=0, settings=Settings(), speed=100, seed=7) as running:
+    with Emulator(port=0, settings=Settings(), speed=10, seed=7) as running:
+        credentials = Credentials(IDENTITY.api_key, IDENTITY.crn, url=running.url, iam_url=running.iam_url)
+        with IBMQuantumClient(credentials) as client:
+            # The first job waits until Qiskit is loaded, which counts as its running time.
+            circuit = "OPENQASM 3.0; bit[1] c; c[0] = measure $0;"
+            job = client.submit_job("sampler", backend="ibm_fez", params={"pubs": [[circuit, None, 1]]})
+            while not client.get_job(job.id).is_final:
+                time.sleep(0.1)
         yield running
 
 

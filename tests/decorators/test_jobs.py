@@ -18,7 +18,7 @@ from testing.fake_ibm import Fault
 pytestmark = pytest.mark.filterwarnings("ignore:The (Sampler|Estimator)V2 class is deprecated")
 
 ARGUMENTS = {"backend": "ibm_fez", "max_ttl": "10m", "poll_interval": 0.1}
-BATCH = {**ARGUMENTS, "mode": "batch", "deferrable": True}
+BATCH = {**ARGUMENTS, "max_ttl": "8h", "mode": "batch", "deferrable": True}
 
 
 def bell(backend, *, measured=True):
@@ -54,7 +54,7 @@ class TestResults:
     def test_both_generations_of_primitives(self, qpu, dag, run, deferrable):
         with dag:
 
-            @task.ibm_quantum_jobs(**ARGUMENTS, deferrable=deferrable)
+            @task.ibm_quantum_jobs(**{**BATCH, "mode": "dedicated", "deferrable": deferrable})
             def work(backend) -> dict:
                 from qiskit.quantum_info import SparsePauliOp
                 from qiskit_ibm_runtime import EstimatorV2, SamplerV2
@@ -94,7 +94,7 @@ class TestResults:
                 circuit = bell(backend)
                 sampler = Sampler(mode=backend)
                 sampler.options.environment.job_tags = ["bell"]
-                sampler.options.max_execution_time = 60
+                sampler.options.max_execution_time = 9999
                 sampler.options.twirling.enable_measure = True
                 sampler.run([circuit], shots=64)
                 program = QuantumProgram(shots=32)
@@ -111,7 +111,7 @@ class TestResults:
         assert executed["format"] == "executor"
         assert len(executed["results"]["data"][0]["results"]["meas"]) == 32
         assert "bell" in sampled["tags"]
-        assert qpu.service.scheduler.jobs[sampled["id"]].cost == 60
+        assert qpu.service.scheduler.jobs[sampled["id"]].cost == 9999
 
     def test_the_batch_guide(self, qpu, dag, run):
         """Circuits are spread over the jobs of a batch."""
