@@ -579,6 +579,16 @@ def test_devices_instance_and_usage(ibm: Service, call: Caller) -> None:
     assert call("GET", f"accounts/{account}").json()["plans"][0]["interactive_ttl"] == 60
 
 
+def test_a_reserved_device_takes_no_jobs(ibm: Service, call: Caller) -> None:
+    device = ibm.settings.backends[BACKEND]
+    device.is_reserved = True
+    body = {"program_id": "sampler", "backend": BACKEND, "params": PARAMS}
+    refused = call("POST", "jobs", body)
+    assert (refused.status_code, first_error(refused)["code"]) == (423, 1233)
+    device.is_reserved = False
+    assert call("POST", "jobs", body).status_code == 200
+
+
 def test_devices_in_all_states_are_listed_as_ibm_lists_them(ibm: Service, call: Caller) -> None:
     ibm.settings.backends = devices_in_all_states()
     ibm.settings.usage_before = 35_990.0
