@@ -157,7 +157,8 @@ class TaskState:
         It follows from the ids of the task and from its input, so that clearing the task does not change it.
         """
         if not self._record["job_key"]:
-            self._record["job_key"] = _digest([airflow_id(), self._record["key"]])[:20]
+            airflow = airflow_id(getattr(self._dag_run, "team_name", None))
+            self._record["job_key"] = _digest([airflow, self._record["key"]])[:20]
         return f"airflow-{self._record['job_key']}-{index}"
 
     def is_repeated(self, job: Job) -> bool:
