@@ -32,7 +32,7 @@ class Airflow:
     url: str
     home: Path
     process: subprocess.Popen[bytes]
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=120))
     environment: Mapping[str, str] = field(default_factory=dict)
     """The environment of its processes, for further ones."""
 

@@ -163,8 +163,9 @@ class TaskState:
         Jobs that a function has made are part of the input: it may make others when it is called again.
         """
         if not self._record.get("job_key"):
+            airflow = airflow_id(getattr(self._dag_run, "team_name", None))
             made = self.recorded_jobs["digest"] if self.recorded_jobs else None
-            self._record["job_key"] = _digest([airflow_id(), self._record["key"], made])[:20]
+            self._record["job_key"] = _digest([airflow, self._record["key"], made])[:20]
         return f"airflow-{self._record['job_key']}-{index}"
 
     def is_repeated(self, job: Job) -> bool:

@@ -139,9 +139,7 @@ class TestRunJobs:
         assert next_try(again, dag, "run").state_of("run") == "success"
         assert statuses(ibm) == ["Failed", "Completed"]
 
-    def test_an_outcome_that_airflow_has_not_taken_is_collected_again(
-        self, ibm, dag, run, clear, monkeypatch
-    ):
+    def test_an_outcome_that_airflow_lost_is_collected_again(self, ibm, dag, run, clear, monkeypatch):
         run_jobs(deferrable=True, retries=1, **AT_ONCE)
         first = run(dag)
         fails_once(monkeypatch, TaskState, "mark_finished", before=False)

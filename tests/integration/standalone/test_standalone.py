@@ -82,3 +82,22 @@ def test_the_test_button_says_that_all_is_well(airflow, service):
     answer = airflow.http.post(f"{airflow.url}/api/v2/connections/test", json=body).raise_for_status().json()
     assert answer["status"] is True, answer
     assert "us-east" in answer["message"]
+
+
+def test_the_log_of_a_green_task_has_no_error_and_no_warning_twice(airflow, service):
+    """Airflow logs as an error what a task writes to stderr."""
+    service.settings.job_seconds = 1
+    service.next_jobs([{"seconds": 5}])
+    airflow.wait_for_dags({"green"})
+    run_id = airflow.trigger("green", {})
+    state = airflow.wait_for_run("green", run_id, seconds=600)
+    tasks = airflow.tasks("green", run_id)
+    assert state == "success", {name: task["state"] for name, task in tasks.items()}
+    for task_id in tasks:
+        path = f"/dags/green/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"
+        entries = [entry for entry in airflow.get(path)["content"] if "level" in entry]
+        assert entries, f"{task_id} has a log"
+        errors = [entry for entry in entries if entry["level"] in ("error", "critical")]
+        assert errors == [], task_id
+        warnings = [entry["event"] for entry in entries if entry["level"] == "warning"]
+        assert len(warnings) == len(set(warnings)), task_id
