@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Last month's jobs by their tag, whoever submitted them: on the first of each month, what they found and used.
+Triggered by hand, it is this month's jobs up to now.
 
 Jobs get the tag where they are submitted, as in ``tags=["bell"]`` of an operator or in Qiskit's option
 ``environment.job_tags``. Nothing is run, and nothing is paid for.
@@ -47,7 +48,7 @@ with DAG(
     results = IBMQuantumJobResultsOperator(
         task_id="fetch",
         tags=["{{ params.tag }}"],
-        created_after="{{ dag_run.run_after.subtract(months=1) }}",
+        created_after="{{ (dag_run.run_after - macros.timedelta(days=1)).replace(day=1) }}",
         created_before="{{ dag_run.run_after }}",
         on_job_failure="collect",
         wait_for_completion=False,
