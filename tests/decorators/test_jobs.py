@@ -466,7 +466,7 @@ async def coroutine(backend):
         (sample, {"on_job_failure": "ignore"}, "on_job_failure must be"),
         (sample, {"multiple_outputs": True}, "multiple_outputs cannot be set"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_what_is_known_when_the_dag_is_parsed_is_refused_then(dag, function, arguments, message):
     with pytest.raises(ConfigurationError, match=message), dag:
