@@ -59,8 +59,6 @@ SECTIONS = {
     IBMQuantumSessionDecoratedOperator: "@task.ibm_quantum_session",
 }
 """Headings that are not the name of the class."""
-FIXED = {IBMQuantumJobResultsOperator: {"cancel_on_kill"}}
-"""Arguments of a base class that a class sets itself."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def arguments_of(operator):
     for base in reversed(operator.__mro__):
         if base.__module__.startswith("airflow_provider_ibm_sessions.") and "__init__" in vars(base):
             found |= inspect.signature(base.__init__).parameters
-    internal = {"self", "python_callable", "op_kwargs", *FIXED.get(operator, ())}
+    internal = {"self", "python_callable", "op_kwargs"}
     internal |= {"retries", "retry_delay", "retry_exponential_backoff", "max_retry_delay"}  # Airflow's own
     return {
         name: parameter

@@ -58,21 +58,21 @@ LIMITS = {
     "close, drained: resume": {"ibm": {JOBS: 1}, "airflow": 4},
     "run jobs: execute": {
         "ibm": {TOKEN: 1, OPEN: 1, SUBMIT: 2, UPDATE: 1, JOBS: 1, ONE_JOB: 1, LOOK: 1},
-        "airflow": 7,
+        "airflow": 8,
     },
     "run jobs: trigger": {"ibm": {JOBS: 1, LOOK: 1}, "airflow": 1},
     "run jobs: resume": {"ibm": {RESULTS: 2, JOBS: 1}, "airflow": 8},
     "run jobs, done at once: execute": {
         "ibm": {TOKEN: 1, OPEN: 1, SUBMIT: 2, UPDATE: 1, JOBS: 2, LOOK: 1, RESULTS: 2},
-        "airflow": 13,
+        "airflow": 14,
     },
     "run jobs, retried: execute": {"ibm": {JOBS: 2, UPDATE: 1, ONE_JOB: 1, LOOK: 1}, "airflow": 4},
     "run jobs, retried: trigger": {"ibm": {JOBS: 1, LOOK: 1}, "airflow": 1},
     "run jobs, retried: resume": {"ibm": {RESULTS: 2, JOBS: 1}, "airflow": 8},
-    "submit job: execute": {"ibm": {TOKEN: 1, SUBMIT: 1, ONE_JOB: 1}, "airflow": 5},
+    "submit job: execute": {"ibm": {TOKEN: 1, SUBMIT: 1, ONE_JOB: 1}, "airflow": 6},
     "submit job: trigger": {"ibm": {ONE_JOB: 1}, "airflow": 1},
     "submit job: resume": {"ibm": {RESULTS: 1}, "airflow": 5},
-    "submit job, done at once: execute": {"ibm": {TOKEN: 1, SUBMIT: 1, ONE_JOB: 1, RESULTS: 1}, "airflow": 8},
+    "submit job, done at once: execute": {"ibm": {TOKEN: 1, SUBMIT: 1, ONE_JOB: 1, RESULTS: 1}, "airflow": 9},
     "session sensor: execute": {"ibm": {TOKEN: 1, LOOK: 1}, "airflow": 2},
     "session sensor, deferred: execute": {"ibm": {TOKEN: 1, LOOK: 1}, "airflow": 2},
     "session sensor, deferred: trigger": {"ibm": {LOOK: 1}, "airflow": 1},
@@ -86,8 +86,9 @@ LIMITS = {
 """
 For each leg of a flow, the most that it may cost. Lower a number when the cost falls; raise none.
 
-The end of a session costs one list of its jobs at IBM, and three calls to Airflow: whose it is, its record
-and the XCom ``usage``.
+The first submission reads the id of this Airflow, which keeps its jobs apart from those of another. The end
+of a session costs one list of its jobs at IBM, and three calls to Airflow: whose it is, its record and the
+XCom ``usage``.
 """
 
 CONN = "ibm_quantum_default"

@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     to_seconds,
     validate_bool,
     validate_choice,
+    validate_path,
     validate_seconds,
 )
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
@@ -168,8 +169,6 @@ class JobWaitingOperator(WaitingOperator):
     A report holds IBM's fields of the job (``id``, ``state``, ``usage``, ...), and ``results`` or, where
     there are none, ``error``.
 
-    :param cancel_on_kill: End what the task has started when it is killed, or runs into
-        ``execution_timeout``, while it waits. (When it is deferred: in Airflow 3.3 and newer.)
     :param results: ``counts``; ``memory``: also the bits of each shot, in the order of submission; ``raw``:
         IBM's body, unchanged.
     :param results_path: Folder for results that are too large for XCom, as ``ObjectStoragePath`` takes it
@@ -179,9 +178,6 @@ class JobWaitingOperator(WaitingOperator):
     :param settle_usage: When the jobs are final, wait that long at most until IBM's usage is final as well:
         seconds, a timedelta or text such as ``"15m"``. None: the XCom ``usage`` may be provisional.
     :param verbose: Bring the jobs' own logs into the task's log at the end.
-    :param provenance_path: Folder for what is needed to repeat each job, as ``ObjectStoragePath`` takes it: a
-        folder with its provenance, parameters unless private, results as IBM sends them, and the QPU's
-        properties. (templated)
     """
 
     def __init__(
@@ -189,8 +185,6 @@ class JobWaitingOperator(WaitingOperator):
         *,
         settle_usage: int | str | timedelta | None = None,
         verbose: bool = False,
-        provenance_path: str | None = None,
-        cancel_on_kill: bool = True,
         results: str = "counts",
         results_path: str | None = None,
         results_threshold: int = MAX_XCOM_BYTES,
@@ -199,8 +193,6 @@ class JobWaitingOperator(WaitingOperator):
         super().__init__(**kwargs)
         self.settle_usage = None if settle_usage is None else to_seconds(settle_usage, "settle_usage")
         self.verbose = validate_bool(verbose, "verbose")
-        self.provenance_path = provenance_path
-        self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
         self.results = validate_choice(results, ResultDetail, "results")
         self.results_path = results_path
         self.results_threshold = results_threshold
@@ -220,6 +212,35 @@ class JobWaitingOperator(WaitingOperator):
         if isinstance(content, str) and content.lstrip().startswith("OPENQASM"):
             return content
         return super().render_template(content, *args, **kwargs)
+
+
+class JobOwnerOperator(JobWaitingOperator):
+    """
+    Base of the operators that submit the jobs that they wait for.
+
+    :param cancel_on_kill: End what the task has started when it is killed, or runs into
+        ``execution_timeout``, while it waits. (When it is deferred: in Airflow 3.3 and newer.)
+    :param provenance_path: Folder for what is needed to repeat each job, as ``ObjectStoragePath`` takes it: a
+        folder with its provenance, parameters unless private, results as IBM sends them, and the QPU's
+        properties. (templated)
+    """
+
+    def __init__(
+        self, *, cancel_on_kill: bool = True, provenance_path: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
+        self.provenance_path = provenance_path
+
+    def validate_paths(self) -> None:
+        """
+        Find out what can be known of the folders before a job is paid for.
+
+        :raises ConfigurationError: Naming the argument that is wrong.
+        """
+        self.result_storage.validate()
+        if self.provenance_path is not None:
+            validate_path(self.provenance_path, "provenance_path")
 
 
 class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):

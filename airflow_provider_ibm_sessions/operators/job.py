@@ -20,7 +20,6 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_bool,
     validate_id,
     validate_params,
-    validate_path,
 )
 from airflow_provider_ibm_sessions.exceptions import (
     IBMQuantumTaskError,
@@ -38,7 +37,7 @@ from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_job
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
 from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
-from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
+from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobOwnerOperator
 from airflow_provider_ibm_sessions.operators.results import IBMQuantumJobResultsOperator
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
 
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["IBMQuantumJobResultsOperator", "IBMQuantumRunJobsOperator", "IBMQuantumSubmitJobOperator"]
 
 
-class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
+class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
     """
     Submit a job exactly once, and wait for its results.
 
@@ -75,9 +74,9 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
     :param calibration_id: The calibration to run with. (templated)
     :param wait_for_completion: Wait until the job is final, and return its results.
 
-    Further arguments are those of :class:`JobWaitingOperator`, :class:`WaitingOperator` and
-    :class:`IBMQuantumOperator`. When the time is over, the job is cancelled and the task fails, without
-    retries.
+    Further arguments are those of :class:`JobOwnerOperator`, :class:`JobWaitingOperator`,
+    :class:`WaitingOperator` and :class:`IBMQuantumOperator`. When the time is over, the job is cancelled and
+    the task fails, without retries.
     """
 
     template_fields: Sequence[str] = (
@@ -192,9 +191,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         """
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
-        self.result_storage.validate()
-        if self.provenance_path is not None:
-            validate_path(self.provenance_path, "provenance_path")
+        self.validate_paths()
         fields = validate_job(
             {
                 "program_id": self.program_id,

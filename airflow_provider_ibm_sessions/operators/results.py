@@ -22,6 +22,7 @@ from airflow_provider_ibm_sessions.client.validation import (
 )
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
@@ -53,7 +54,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
     :param wait_for_completion: Wait until the jobs are final. Else a job that is not has a report without
         ``results``, which tells its ``state``.
 
-    Further arguments are those of :class:`JobWaitingOperator` without ``cancel_on_kill``,
+    Further arguments are those of :class:`JobWaitingOperator`,
     :class:`WaitingOperator` and :class:`IBMQuantumOperator`. When the time is over, the task fails, without
     retries; the reports of jobs that are final are in its XCom.
     """
@@ -80,7 +81,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
         wait_for_completion: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(cancel_on_kill=False, **kwargs)
+        super().__init__(**kwargs)
         if sum(each is not None for each in (job_ids, session_id, tags)) != 1:
             raise ConfigurationError(
                 "exactly one of job_ids, session_id and tags must be given", field="job_ids"
@@ -130,6 +131,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
         return IBMQuantumJobTrigger(
             job_ids=() if self.session_id else self._awaited,
             session_id=self.session_id,
+            settle_seconds=self.settle_usage or 0,
             resume_data=self._newest.isoformat() if self._newest else None,
             end_time=end_time,
             poll_interval=self.poll_interval,
@@ -218,6 +220,8 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
                 is_completed = jobs[job_id].get("state") == JobState.COMPLETED
                 if is_completed and "private" not in jobs[job_id]:  # a list need not tell
                     jobs[job_id] |= self.hook.get_job(job_id).to_json()
+        if self.verbose:
+            log_job_logs(self.hook, final)
         state = TaskState.load(context, self.task_id)
         collector = JobResultCollector(self.hook, state, self.result_storage, detail=self.results)
         reports = jobs | {report["id"]: report for report in collector.collect(jobs[name] for name in final)}

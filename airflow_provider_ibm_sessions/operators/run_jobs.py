@@ -23,7 +23,6 @@ from airflow_provider_ibm_sessions.client.validation import (
     to_seconds,
     validate_choice,
     validate_jobs,
-    validate_path,
 )
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.session import (
@@ -41,7 +40,7 @@ from airflow_provider_ibm_sessions.operators._job_results import JobResultCollec
 from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
 from airflow_provider_ibm_sessions.operators.base import (
     IBMQuantumOperator,
-    JobWaitingOperator,
+    JobOwnerOperator,
     SessionOwnerOperator,
 )
 
@@ -56,7 +55,7 @@ _REFUSED = "Refused"
 """State of a job that IBM has not accepted: our word, where IBM has none."""
 
 
-class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOperator):
+class SessionJobsOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOperator):
     """
     Base of the tasks that run jobs in a session of their own, which closes itself with the last of them.
 
@@ -74,8 +73,8 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
     :param max_estimate: Submit nothing if the jobs take more QPU time than that by an estimate, which is a
         lower bound: seconds, a timedelta or text such as ``"5m"``.
 
-    Further arguments are those of :class:`SessionOwnerOperator`, :class:`JobWaitingOperator`,
-    :class:`WaitingOperator` and :class:`IBMQuantumOperator`. When the time is over, the session and its
+    Further arguments are those of :class:`SessionOwnerOperator`, :class:`JobOwnerOperator`,
+    :class:`JobWaitingOperator`, :class:`WaitingOperator` and :class:`IBMQuantumOperator`. When the time is over, the session and its
     jobs are ended and the task fails, without retries.
     """
 
@@ -187,9 +186,7 @@ class SessionJobsOperator(SessionOwnerOperator, JobWaitingOperator, IBMQuantumOp
         """Submit what no earlier try has submitted, and drain the session."""
         try:
             session_args = self.session_args(context)
-            self.result_storage.validate()
-            if self.provenance_path is not None:
-                validate_path(self.provenance_path, "provenance_path")
+            self.validate_paths()
             jobs = self.jobs_to_run(context, state, session_args)
             if not state.is_resumed:
                 self._check_estimate(jobs)
