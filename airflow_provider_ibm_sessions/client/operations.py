@@ -216,7 +216,7 @@ def format_errors(errors: ValidationError | Iterable[Mapping[str, Any]]) -> str:
         errors = errors.errors(include_url=False, include_input=False)
     parts = []
     for item, _ in zip(errors, range(_MAX_ERRORS), strict=False):
-        # Our own validators' words stay as they are, pydantic's get the style of an error message.
+        # Our own messages stay as they are, pydantic's get the style of an error message.
         ours, message = item.get("ctx", {}).get("error"), str(item["msg"])
         if item["type"] in _NOT_AN_OBJECT:
             message = "must be a JSON object"
@@ -226,6 +226,9 @@ def format_errors(errors: ValidationError | Iterable[Mapping[str, Any]]) -> str:
             and item["loc"][-1] in PATTERN_HINTS
         ):
             message = PATTERN_HINTS[item["loc"][-1]]
+        elif isinstance(ours, ConfigurationError) and len(item["loc"]) == 1:
+            parts.append(ours.message)  # it names the field
+            continue
         elif ours:
             message = str(ours)
         else:

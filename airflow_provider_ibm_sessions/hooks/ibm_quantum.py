@@ -43,7 +43,10 @@ from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_MAX_TTL,
     to_seconds,
     validate_backend,
+    validate_bool,
     validate_choice,
+    validate_conn_id,
+    validate_id,
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -102,7 +105,7 @@ class IBMQuantumHook(BaseHook):
 
     def __init__(self, ibm_quantum_conn_id: str = default_conn_name) -> None:
         super().__init__()
-        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.ibm_quantum_conn_id = validate_conn_id(ibm_quantum_conn_id)
         self._registry: SessionRegistry | None = None
 
     @cached_property
@@ -188,6 +191,7 @@ class IBMQuantumHook(BaseHook):
             sweep takes it for orphaned once the task has finished.
         :raises OutcomeUnknownError: If IBM does not tell whether it has opened one; names the candidates.
         """
+        validate_bool(dag_run_scoped, "dag_run_scoped")
         pending = self.prepare_session(backend, mode=mode, max_ttl=max_ttl)
         return self.create_pending_session(pending, dag_run_scoped=dag_run_scoped)
 
@@ -230,6 +234,8 @@ class IBMQuantumHook(BaseHook):
 
     def register_session(self, session_id: str, *, dag_run_scoped: bool = True) -> None:
         """Register an open session for the running task, so that a sweep knows whose it is."""
+        session_id = validate_id(session_id)
+        dag_run_scoped = validate_bool(dag_run_scoped, "dag_run_scoped")
         if context := _current_context():
             owner = SessionOwner.of(context, self.ibm_quantum_conn_id, dag_run_scoped=dag_run_scoped)
             signed = owner.signed(session_id, self.credentials.api_key.reveal())
@@ -374,6 +380,7 @@ class IBMQuantumHook(BaseHook):
 
         :param raw: Return them as IBM sends them.
         """
+        raw = validate_bool(raw, "raw")
         results = self._client.job_results(job_id)
         return results if raw else decode_results(results).results
 
@@ -433,6 +440,8 @@ class IBMQuantumHook(BaseHook):
         """
         from airflow_provider_ibm_sessions.hooks.qiskit import session
 
+        if backend is not None:
+            backend = validate_backend(backend)
         return session(self.qiskit_service(), self.get_session(session_id), backend)
 
     @classmethod

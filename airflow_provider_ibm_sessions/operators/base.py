@@ -18,6 +18,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_WAIT_TIMEOUT,
     validate_bool,
     validate_choice,
+    validate_int,
     validate_seconds,
 )
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
@@ -192,7 +193,7 @@ class JobWaitingOperator(WaitingOperator):
         self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
         self.results = validate_choice(results, ResultDetail, "results")
         self.results_path = results_path
-        self.results_threshold = results_threshold
+        self.results_threshold = validate_int(results_threshold, "results_threshold", at_least=1)
 
     @property
     def result_storage(self) -> ResultStorage:

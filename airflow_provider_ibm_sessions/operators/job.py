@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_ibm_sessions.client.enums import LogLevel
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, SessionClosedError
 from airflow_provider_ibm_sessions.client.validation import (
     validate_backend,
     validate_bool,
+    validate_choice,
     validate_id,
     validate_params,
 )
@@ -109,7 +111,7 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         self.tags = tags
         self.cost = cost
         self.private = validate_bool(private, "private")
-        self.log_level = log_level
+        self.log_level = None if log_level is None else validate_choice(log_level, LogLevel, "log_level")
         self.calibration_id = calibration_id
         self.wait_for_completion = validate_bool(wait_for_completion, "wait_for_completion")
         self.job_id: str | None = None

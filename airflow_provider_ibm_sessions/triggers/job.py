@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.flows import JobSet, close_and_cancel, drain
+from airflow_provider_ibm_sessions.client.validation import validate_bool
 from airflow_provider_ibm_sessions.lifecycle.kill import task_has_finished
 from airflow_provider_ibm_sessions.links import CONSOLE_URL, console_url
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
@@ -44,10 +45,11 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         **base: Any,
     ) -> None:
         super().__init__(**base)
+        JobSet(job_ids, session_id)  # validates them
         self.job_ids = tuple(job_ids)
         self.session_id = session_id
-        self.cancel_on_kill = cancel_on_kill
-        self.owns_session = owns_session
+        self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
+        self.owns_session = validate_bool(owns_session, "owns_session")
         self.resume_data = resume_data
         self._seen: int | None = None
 

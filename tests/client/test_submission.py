@@ -508,7 +508,7 @@ def test_jobs_in_the_session_of_a_try_before_the_last_are_resumed_as_well(ibm, c
 # -- what never leaves the machine ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tag", ["", "x" * 87, None, 7])
+@pytest.mark.parametrize("tag", ["", "x" * 87, None, True, "a\nb", "a\x00"])
 def test_a_wrong_tag_never_leaves_the_machine(ibm, client, tag):
     with pytest.raises(ConfigurationError, match="tag must be"):
         submit_once(client, tag, **JOB)

@@ -242,7 +242,6 @@ class TestFailures:
         ({"session_id": ""}, "session_id is empty"),
         ({"results_path": "nosuch://x"}, "results_path nosuch://x"),
         ({"results_path": ""}, "results_path is empty"),
-        ({"results_threshold": 0}, "results_threshold must be"),
     )
 
     def test_bad_input_fails_at_once_and_sends_nothing(self, ibm, dag, run):
@@ -257,7 +256,15 @@ class TestFailures:
 
     @pytest.mark.parametrize(
         "wrong",
-        [{"timeout": 0}, {"timeout": "soon"}, {"poll_interval": -1}, {"private": "yes"}, {"results": "all"}],
+        [
+            {"timeout": 0},
+            {"timeout": "soon"},
+            {"poll_interval": -1},
+            {"private": "yes"},
+            {"results": "all"},
+            {"results_threshold": 0},
+            {"log_level": "loud"},
+        ],
         ids=str,
     )
     def test_what_is_no_template_is_an_import_error(self, wrong):

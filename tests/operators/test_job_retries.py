@@ -765,12 +765,6 @@ class TestWhatAJobMayBe:
         assert run(dag).state == "success"
         assert sorted(post.json["log_level"] for post in posts(ibm)) == ["debug", "error"]
 
-    def test_a_wrong_log_level_sends_nothing(self, ibm, dag, run, output):
-        submit(log_level="loud")
-        assert run(dag).state == "failed"
-        assert "log_level: " in output()
-        assert ibm.journal == []
-
     def test_pubs_may_be_tuples(self, ibm, dag, run):
         submit(program_params={"pubs": (tuple(job()["params"]["pubs"][0]),)})
         result = run(dag)
