@@ -239,9 +239,10 @@ def _error(response: httpx.Response, details: ErrorDetails, action: str) -> IBMQ
     kind = _BY_CODE.get(code) if status < 500 else ServerError
     if kind is None:
         kind = _BY_STATUS.get(status, RequestRejectedError if status >= 400 else BadResponseError)
-    hint = f". {ERROR_HINTS[code]}" if code in ERROR_HINTS else ""
+    # The hint comes first: Airflow's log view cuts long lines, and IBM's messages are long.
+    hint = f"{ERROR_HINTS[code]}. " if code in ERROR_HINTS else ""
     error = kind(
-        f"{action}: {redact(details.message, request)}{hint}",
+        f"{action}: {hint}{redact(details.message, request)}",
         status=status,
         code=details.code and redact(details.code, request, 64),
         trace=details.trace and redact(details.trace, request, 64),

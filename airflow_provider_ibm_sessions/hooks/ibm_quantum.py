@@ -303,6 +303,7 @@ class IBMQuantumHook(BaseHook):
 
         :param session: The session as it was last read.
         """
+        session_id = validate_id(session_id)
         if session is None or not session.is_closed:
             try:
                 session = self.get_session(session_id)
@@ -440,8 +441,8 @@ class IBMQuantumHook(BaseHook):
         """
         from airflow_provider_ibm_sessions.hooks.qiskit import session
 
-        if backend is not None:
-            backend = validate_backend(backend)
+        session_id = validate_id(session_id)
+        backend = None if backend is None else validate_backend(backend)
         return session(self.qiskit_service(), self.get_session(session_id), backend)
 
     @classmethod

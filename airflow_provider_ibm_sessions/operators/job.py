@@ -183,17 +183,21 @@ class IBMQuantumSubmitJobOperator(JobWaitingOperator, IBMQuantumOperator):
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
         self.result_storage.validate()
-        fields = validate_job(
-            {
-                "program_id": self.program_id,
-                "params": validate_params(self.program_params, "program_params"),
-                "tags": self.tags,
-                "cost": self.cost,
-                "private": self.private,
-                "log_level": self.log_level,
-                "calibration_id": self.calibration_id,
-            }
-        )
+        job = {
+            "program_id": self.program_id,
+            "params": validate_params(self.program_params, "program_params"),
+            "tags": self.tags,
+            "cost": self.cost,
+            "private": self.private,
+            "log_level": self.log_level,
+            "calibration_id": self.calibration_id,
+        }
+        try:
+            fields = validate_job(job)
+        except ConfigurationError as error:
+            if error.field != "params":
+                raise
+            raise ConfigurationError(f"program_{error.message}", field="program_params") from error
         if self.backend is not None:
             fields["backend"] = validate_backend(self.backend)
         if self.session_id is not None:

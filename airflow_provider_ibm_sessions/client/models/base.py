@@ -26,8 +26,10 @@ from pydantic import (
 )
 
 from airflow_provider_ibm_sessions.client.validation import (
+    BACKEND_PATTERN,
     ID_PATTERN,
     MAX_ID_LENGTH,
+    PROGRAM_PATTERN,
     validate_backend,
     validate_datetime,
     validate_id,
@@ -80,8 +82,10 @@ def validated_by(validate: Callable[[object, str], Any]) -> BeforeValidator:
 RequestId: TypeAlias = Annotated[str, validated_by(validate_id)]
 """The id of a session, in a body or a query."""
 
-BackendName: TypeAlias = Annotated[str, validated_by(validate_backend)]
-ProgramId: TypeAlias = Annotated[str, validated_by(validate_program_id)]
+BackendName: TypeAlias = Annotated[str, Field(pattern=f"^{BACKEND_PATTERN}$"), validated_by(validate_backend)]
+ProgramId: TypeAlias = Annotated[
+    str, Field(pattern=f"^{PROGRAM_PATTERN}$"), validated_by(validate_program_id)
+]
 Tags: TypeAlias = Annotated[list[str], validated_by(validate_tags)]
 RequestTime: TypeAlias = Annotated[datetime, validated_by(validate_datetime)]
 """A point in time with a zone; one without is refused, as IBM would read it as UTC."""

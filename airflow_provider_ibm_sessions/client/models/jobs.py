@@ -41,7 +41,6 @@ from airflow_provider_ibm_sessions.client.models.base import (
 )
 from airflow_provider_ibm_sessions.client.models.instance import Usage
 from airflow_provider_ibm_sessions.client.validation import (
-    BACKEND_PATTERN,
     MAX_COST,
     short_repr,
     validate_id,
@@ -59,8 +58,8 @@ _RAN_TOO_LONG = "1305"
 class SubmitJob(RequestModel):
     """Body of ``POST /v1/jobs``. Circuits must be compiled for the backend: IBM queues others, then fails."""
 
-    program_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Such as sampler")
-    backend: str = Field(pattern=f"^{BACKEND_PATTERN}$", description="Name of the QPU; the session's")
+    program_id: ProgramId = Field(description="Such as sampler")
+    backend: BackendName = Field(description="Name of the QPU; the session's")
     session_id: Annotated[str, Field(max_length=36), validated_by(validate_id)] | None = Field(
         default=None, description="Session to run in"
     )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results that the QPU was paid for, and that are hard to deliver."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from airflow.sdk import get_current_context, task
+
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
+from testing.dag_tasks import AT_ONCE, run_jobs, sampler_job
+from testing.fake_ibm import Fault, Outcome
+from testing.result_payloads import encoded, nested, npy, typed
+from testing.retry_policies import single_attempt
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+RESULTS = ("GET", "/v1/jobs/*/results")
+
+
+@pytest.fixture(autouse=True)
+def short_jobs(ibm):
+    ibm.settings.job_seconds = 0.05
+
+
+def submit(**kwargs):
+    defaults = {"task_id": "run", "backend": "ibm_fez", "poll_interval": 0.1, **sampler_job()}
+    defaults["program_params"] = defaults.pop("params")
+    return IBMQuantumSubmitJobOperator(**{**defaults, **kwargs})
+
+
+def kerneled(*values):
+    """Return results of a kerneled measurement in Qiskit's encoding: complex numbers, no bits."""
+    import numpy
+    from qiskit.primitives import DataBin, SamplerPubResult
+
+    return encoded(SamplerPubResult(DataBin(meas=numpy.array([values]), shape=())))
+
+
+class TestPaidResultsThatCannotBeDelivered:
+    @pytest.mark.parametrize("fault", [{"status": 500}, {"empty": True}, {"html": True}], ids=str)
+    def test_what_ibm_never_gives_out_takes_no_others_results_with_it(
+        self, ibm, dag, run, monkeypatch, fault
+    ):
+        single_attempt(monkeypatch)
+        ibm.script(Fault(*RESULTS, skip=1, **fault))
+        run_jobs(on_job_failure="collect")
+        result = run(dag)
+        assert result.state == "success"
+        reports = result.xcom("run")
+        assert ["results" in report for report in reports] == [True, False, True]
+        assert [report["state"] for report in reports] == ["Completed"] * 3
+        assert "error" in reports[1]
+
+    def test_a_retry_fetches_what_may_come_later_and_runs_nothing_again(self, ibm, dag, run, monkeypatch):
+        single_attempt(monkeypatch)
+        ibm.script(Fault(*RESULTS, skip=1, status=500))
+        run_jobs(on_job_failure="collect", retries=1, **AT_ONCE)
+        result = run(dag)
+        assert (result.state, result.tasks["run"].try_number) == ("success", 2)
+        assert ["results" in report for report in result.xcom("run")] == [True] * 3
+        assert len(ibm.jobs) == 3
+
+    def test_complex_measurements_are_pairs(self, ibm, dag, run):
+        ibm.next_jobs([Outcome(results=kerneled(1 + 2j, complex("inf")))])
+        submit()
+        result = run(dag)
+        assert result.state == "success"
+        assert result.xcom("run")["results"][0]["data"] == {"meas": [[[1.0, 2.0], ["Infinity", 0.0]]]}
+
+    def test_an_unreadable_pub_leaves_the_others_and_says_so(self, ibm, dag, run, output):
+        pubs = [{"data": {"c": {"samples": ["0x3", odd], "num_bits": 2}}} for odd in ("0x0", "zz")]
+        ibm.next_jobs([Outcome(results={"results": pubs})])
+        submit()
+        report = run(dag).xcom("run")
+        assert report["results"][0]["counts"] == {"c": {"11": 1, "00": 1}}
+        assert "'zz' is not a hexadecimal string" in report["results"][1]["error"]
+        assert report["results"][1]["raw"] == pubs[1]
+        assert "'zz'" in report["results_error"]
+        assert report["results_error"] in output()
+
+    def test_those_of_a_private_job_are_kept_however_deep_they_are_nested(self, ibm, dag, run):
+        deep = nested(500)
+        ibm.next_jobs([Outcome(results=deep)])
+        submit(private=True)
+        result = run(dag)
+        assert result.state == "success"
+        assert json.loads(result.xcom("run")["results"]) == deep
+        assert [job.results_read for job in ibm.jobs.values()] == [1]
+
+    def test_an_array_that_claims_to_be_huge_is_left_as_ibm_sent_it(self, ibm, dag, run):
+        bomb = npy(b"", kind="<f8", shape="(1000000000,)")
+        data = typed("DataBin", {"fields": {"evs": typed("ndarray", bomb)}, "shape": []})
+        raw = typed("PrimitiveResult", {"pub_results": [typed("PubResult", {"data": data})], "metadata": {}})
+        ibm.next_jobs([Outcome(results=raw)])
+        submit()
+        result = run(dag)
+        assert result.state == "success"
+        assert "too large to decode" in result.xcom("run")["results_error"]
+
+    @pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
+    def test_without_xcom_nothing_is_too_large_for_it(self, ibm, dag, run, make):
+        make(do_xcom_push=False, results_threshold=1)
+        result = run(dag)
+        assert result.state == "success"
+        assert result.xcom("run") is None
+
+    @pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
+    def test_without_xcom_a_failure_pushes_none_either(self, ibm, dag, run, make):
+        ibm.next_jobs([Outcome(status="Failed", reason="The circuit is odd", reason_code=1517)])
+        make(do_xcom_push=False)
+        result = run(dag)
+        assert result.state == "failed"
+        assert result.xcom("run") is None
+
+    @pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
+    def test_waiting_works_in_a_running_event_loop(self, ibm, dag, run, make):
+        """A notebook has one: ``dag.test()`` is called inside of it."""
+        make()
+
+        async def notebook():
+            return run(dag)
+
+        assert asyncio.run(notebook()).state == "success"
+        assert {job.status for job in ibm.jobs.values()} == {"Completed"}
+
+
+class TestOperatorsInALoopOfOneTask:
+    """Each execution is work of its own, although its input is the same; a retry of the task is not."""
+
+    def test_each_submits_a_job(self, ibm, dag, run):
+        with dag:
+
+            @task
+            def loop():
+                context = get_current_context()
+                return [submit(task_id="inner").execute(context)["id"] for _ in range(3)]
+
+            loop()
+        result = run(dag)
+        assert result.state == "success"
+        assert result.xcom("loop") == list(ibm.jobs)
+        assert len(ibm.jobs) == 3
+
+    def test_each_opens_a_session(self, ibm, dag, run):
+        with dag:
+
+            @task
+            def loop():
+                context = get_current_context()
+                return [run_jobs(task_id="inner").execute(context)[0]["id"] for _ in range(2)]
+
+            loop()
+        result = run(dag)
+        assert len(set(result.xcom("loop"))) == 2
+        assert ibm.state()["sessions"] == {"closed": 2}
