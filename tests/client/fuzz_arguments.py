@@ -165,7 +165,7 @@ def refused(call: Callable[[Any], Any], argument: Any) -> bool:
 
 def fuzz_tasks(count: int, seed: int = 0) -> dict[str, int]:
     """
-    Try ``count`` arguments on each operator, sensor and decorated task, one at a time; return what was refused.
+    Try ``count`` arguments on each operator, sensor and decorated task; return what was refused.
 
     What is no template is checked when the task is made; a job, a session and a connection as in a worker.
     """

@@ -12,19 +12,13 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import IBMQuantumCreateSessionOperator
 from testing.airflow_runs import cleared, fails_once, failures_of, next_try
+from testing.dag_tasks import AT_ONCE, both_ways
 from testing.fake_ibm import Fault, Outcome
+from testing.jobs_seen import only, posts
 
-pytestmark = pytest.mark.usefixtures("connection")
+pytestmark = pytest.mark.usefixtures("connection", "short_jobs")
 
 PUB = ["OPENQASM 3.0; bit[2] meas; qubit[2] q;", None, 10]
-AT_ONCE = {"retry_delay": timedelta(0)}
-
-both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-
-
-@pytest.fixture(autouse=True)
-def short_jobs(ibm):
-    ibm.settings.job_seconds = 0.05
 
 
 def submit(**kwargs):
@@ -32,15 +26,6 @@ def submit(**kwargs):
     defaults = {"task_id": "submit", "program_id": "sampler", "program_params": {"pubs": [PUB]}}
     defaults["poll_interval"] = 0.1
     return IBMQuantumSubmitJobOperator(**defaults | backend | kwargs)
-
-
-def posts(ibm):
-    return ibm.requests("POST", "/v1/jobs")
-
-
-def only(jobs):
-    [job] = jobs.values()
-    return job
 
 
 class TestResults:

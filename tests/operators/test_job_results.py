@@ -9,26 +9,14 @@ import json
 import pytest
 from airflow.sdk import get_current_context, task
 
-from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
-from testing.dag_tasks import AT_ONCE, run_jobs, sampler_job
+from testing.dag_tasks import AT_ONCE, run_jobs, submit
 from testing.fake_ibm import Fault, Outcome
 from testing.result_payloads import encoded, nested, npy, typed
 from testing.retry_policies import single_attempt
 
-pytestmark = pytest.mark.usefixtures("connection")
+pytestmark = pytest.mark.usefixtures("connection", "short_jobs")
 
 RESULTS = ("GET", "/v1/jobs/*/results")
-
-
-@pytest.fixture(autouse=True)
-def short_jobs(ibm):
-    ibm.settings.job_seconds = 0.05
-
-
-def submit(**kwargs):
-    defaults = {"task_id": "run", "backend": "ibm_fez", "poll_interval": 0.1, **sampler_job()}
-    defaults["program_params"] = defaults.pop("params")
-    return IBMQuantumSubmitJobOperator(**{**defaults, **kwargs})
 
 
 def kerneled(*values):
