@@ -226,9 +226,8 @@ def format_errors(errors: ValidationError | Iterable[Mapping[str, Any]]) -> str:
             and item["loc"][-1] in PATTERN_HINTS
         ):
             message = PATTERN_HINTS[item["loc"][-1]]
-        elif isinstance(ours, ConfigurationError) and len(item["loc"]) == 1:
-            parts.append(ours.message)  # it names the field
-            continue
+        elif isinstance(ours, ConfigurationError):  # it names the field
+            message = ours.message.removeprefix(f"{item['loc'][-1]} ")
         elif ours:
             message = str(ours)
         else:

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk import DAG, task
 
+from airflow_provider_ibm_sessions import hooks
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from testing.dag_tasks import registered_sessions
 from testing.session_requests import submit_job
@@ -170,6 +171,7 @@ def test_without_qiskit_no_session_is_opened(ibm, connection, dag, run, output, 
     """The extra is not installed where the task runs: Python finds no such module."""
     monkeypatch.setitem(sys.modules, "qiskit_ibm_runtime", None)
     monkeypatch.delitem(sys.modules, "airflow_provider_ibm_sessions.hooks.qiskit", raising=False)
+    monkeypatch.delattr(hooks, "qiskit", raising=False)
     with dag:
 
         @task.ibm_quantum_session(backend="ibm_fez")

@@ -7,8 +7,10 @@ import asyncio
 import json
 
 import pytest
-from airflow.sdk import get_current_context, task
+from airflow.sdk import DAG, get_current_context, task
 
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from testing.dag_tasks import AT_ONCE, run_jobs, submit
 from testing.fake_ibm import Fault, Outcome
 from testing.result_payloads import encoded, nested, npy, typed
@@ -115,32 +117,46 @@ class TestPaidResultsThatCannotBeDelivered:
         assert {job.status for job in ibm.jobs.values()} == {"Completed"}
 
 
+class TestTriggererWithoutTheConnection:
+    """Its host lacks the connection, or a file of certificates, which says nothing of the jobs."""
+
+    @pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
+    def test_the_worker_waits_itself_and_cancels_nothing(self, ibm, dag, run, monkeypatch, output, make):
+        find_connection = IBMQuantumJobTrigger._find_connection
+
+        async def find_in_worker_only(self):
+            if "hook" not in vars(self):  # a worker's trigger has the task's
+                raise ConfigurationError("There is no Airflow connection 'x'", field="ibm_quantum_conn_id")
+            await find_connection(self)
+
+        monkeypatch.setattr(IBMQuantumJobTrigger, "_find_connection", find_in_worker_only)
+        ibm.settings.job_seconds = 0.5
+        make(deferrable=True)
+        assert run(dag).state == "success"
+        assert {job.status for job in ibm.jobs.values()} == {"Completed"}
+        assert "There is no Airflow connection 'x'. Polling from this worker" in output()
+
+
 class TestOperatorsInALoopOfOneTask:
     """Each execution is work of its own, although its input is the same; a retry of the task is not."""
 
-    def test_each_submits_a_job(self, ibm, dag, run):
-        with dag:
+    @staticmethod
+    def ids(run, make, times):
+        @task
+        def loop():
+            outputs = [make(task_id="inner").execute(get_current_context()) for _ in range(times)]
+            return [report["id"] for each in outputs for report in (each if make is run_jobs else [each])]
 
-            @task
-            def loop():
-                context = get_current_context()
-                return [submit(task_id="inner").execute(context)["id"] for _ in range(3)]
-
+        # Not the fixture's Dag, to which the operators inside of the task would be added.
+        with DAG(f"loop_of_{make.__name__}", schedule=None, default_args={"retries": 0}) as dag:
             loop()
-        result = run(dag)
-        assert result.state == "success"
-        assert result.xcom("loop") == list(ibm.jobs)
+        return run(dag).xcom("loop")
+
+    def test_each_submits_a_job(self, ibm, run):
+        assert self.ids(run, submit, 3) == list(ibm.jobs)
         assert len(ibm.jobs) == 3
 
-    def test_each_opens_a_session(self, ibm, dag, run):
-        with dag:
-
-            @task
-            def loop():
-                context = get_current_context()
-                return [run_jobs(task_id="inner").execute(context)[0]["id"] for _ in range(2)]
-
-            loop()
-        result = run(dag)
-        assert len(set(result.xcom("loop"))) == 2
+    def test_each_opens_a_session(self, ibm, run):
+        assert self.ids(run, run_jobs, 2) == list(ibm.jobs)
+        assert len(ibm.jobs) == 6
         assert ibm.state()["sessions"] == {"closed": 2}
