@@ -355,7 +355,7 @@ def test_a_filter_by_a_time_without_a_zone_is_refused(ibm, api, since):
     for call in (api.list_workloads, api.list_jobs):
         for field in ("created_after", "created_before"):
             with pytest.raises(
-                ConfigurationError, match=f"^{field} must be a time with a time zone"
+                ConfigurationError, match=f"^{field}: must be a time with a time zone"
             ) as caught:
                 call(**{field: since})
             assert caught.value.field == field
