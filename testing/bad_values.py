@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wrong values that several tests give: ids, and durations for ``max_ttl``."""
+"""Wrong values of the arguments of this package, by the name of the argument."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, datetime, timedelta
+from typing import Any, Final
 
 BAD_IDS = [
     "../x",
@@ -52,3 +53,78 @@ BAD_TTLS += [
     timedelta(days=-1),
     timedelta.max,
 ]
+
+UNPRINTABLE = ["\x00x", "a\nb", "\x1b[0m"]
+"""Strings with NUL, a line break and an escape sequence of terminals."""
+
+_NAMES = ["", "None", "two words", "a/b", *UNPRINTABLE, True, 5, []]
+_IDS = ["", "None", "../x", "x" * 501, *UNPRINTABLE, True, 7]
+_CHOICES = ["", "nosuch", "None", *UNPRINTABLE, True, 5, []]
+_FLAGS = [None, "", "yes", 0, 1, 1.0, [], *UNPRINTABLE]
+_SECONDS = [None, True, False, "soon", "5", -1, float("nan"), float("inf"), timedelta(days=-1), []]
+_TIMES = [datetime(2026, 4, 15, 12), date(2026, 4, 15), "2026-04-15T12:00:00", "2026-04-15", 5, True]  # noqa: DTZ001
+_TAGS = ["one", 5, True, {"a": 1}, [""], [True], ["x" * 87], *([each] for each in UNPRINTABLE)]
+_DURATIONS = [0, True, "soon", "", 3600.5, float("nan"), 2**31, "٣", timedelta(0), []]
+_PARAMS = [5, True, [], "{", {1: 2}, {"pubs": []}, {"pubs": [[None]]}, {"pubs": [["x", float("nan")]]}]
+
+BAD_ARGUMENTS: Final[dict[str, list[Any]]] = {
+    "accepting_jobs": _FLAGS,
+    "backend": _NAMES,
+    "calibration_id": ["", "x" * 101, *UNPRINTABLE, True, []],
+    "cancel_on_kill": _FLAGS,
+    "cost": [-1, True, "soon", 1.5, 10_801, "4h", [], float("nan"), timedelta(days=1)],
+    "created_after": _TIMES,
+    "created_before": _TIMES,
+    "dag_run_scoped": _FLAGS,
+    "deferrable": _FLAGS,
+    "drain": _FLAGS,
+    "dry_run": _FLAGS,
+    "exclude_params": ["yes", 1, "\x00x"],
+    "ibm_quantum_conn_id": ["", "None", None, "x" * 251, *UNPRINTABLE, True, 5],
+    "job_id": _IDS,
+    "jobs": ["", "None", "{", 5, True, [], {}, [5], [{}], [{"program_id": "sampler", "params": {}}]],
+    "limit": [0, -1, 10**9, True, "5", 1.5, []],
+    "log_level": _CHOICES,
+    "max_ttl": _DURATIONS,
+    "min_age": [*_DURATIONS, None],
+    "mode": _CHOICES,
+    "offset": [-1, True, "5", 1.5, []],
+    "on_job_failure": [*_CHOICES, None],
+    "params": _PARAMS,
+    "pending": ["yes", 1, [], "\x00x"],
+    "poke_interval": [*_SECONDS, 0],
+    "poll_interval": [*_SECONDS, 0],
+    "private": ["", "yes", 0, 1, [], *UNPRINTABLE],
+    "program": _NAMES,
+    "program_id": _NAMES,
+    "program_params": ["", "None", *_PARAMS],
+    "raw": _FLAGS,
+    "results": [*_CHOICES, None],
+    "results_path": ["", "None", "s3://conn@bucket/None", "nosuch://x", *UNPRINTABLE, True, 5],
+    "results_threshold": [0, -1, True, "5", 1.5, None, float("nan")],
+    "scope": [*_CHOICES, None],
+    "search": ["", "x" * 501, *UNPRINTABLE, True, []],
+    "session_id": _IDS,
+    "sort": _CHOICES,
+    "status": [["done"], [""], 5, "pending"],
+    "tag": ["", "x" * 87, None, True, [], *UNPRINTABLE],
+    "tags": _TAGS,
+    "target_state": ["", "finished", [], ["active", "done"], None, *UNPRINTABLE, True, 5],
+    "timeout": _SECONDS,
+    "user": ["somebody", "", True, *UNPRINTABLE],
+    "wait_for_completion": _FLAGS,
+}
+"""Of each argument, values that are refused before anything is sent, in an error that names it."""
+
+GOOD_ARGUMENTS: Final[dict[str, Any]] = {
+    "accepting_jobs": False,
+    "backend": "ibm_fez",
+    "job_id": "a-job",
+    "jobs": [{"program_id": "sampler", "params": {"pubs": [["OPENQASM 3.0;"]]}}],
+    "params": {"pubs": [["OPENQASM 3.0;"]]},
+    "program_id": "sampler",
+    "program_params": {"pubs": [["OPENQASM 3.0;"]]},
+    "session_id": "a-session",
+    "tag": "a-tag",
+}
+"""A value for each argument that has no default."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from airflow.sdk import get_current_context, task
 
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
@@ -14,11 +15,17 @@ from airflow_provider_ibm_sessions.hooks.session_registry import (
     SessionOwner,
     VariableSessionRegistry,
 )
-from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
+from airflow_provider_ibm_sessions.operators.job import (
+    IBMQuantumRunJobsOperator,
+    IBMQuantumSubmitJobOperator,
+)
 from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
 
 AT_ONCE = {"retry_delay": timedelta(0)}
 """Arguments of a task that is retried without a delay."""
+
+both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+"""Runs a test with a task that waits in the worker, and with one that waits in the triggerer."""
 
 
 def sampler_job(width: int = 2, shots: int = 10, **fields: Any) -> dict[str, Any]:
@@ -58,6 +65,14 @@ def dies(monkeypatch: Any, owner: type, name: str, *, at: int = 1, before: bool 
 
     monkeypatch.setattr(owner, name, method)
     monkeypatch.setattr(IBMQuantumRunJobsOperator, "_clean_up_after_error", clean_up_unless_killed)
+
+
+def submit(**kwargs: Any) -> IBMQuantumSubmitJobOperator:
+    """Return a task that submits a sampler's job outside of a session."""
+    job = sampler_job()
+    defaults = {"task_id": "run", "program_id": job["program_id"], "program_params": job["params"]}
+    defaults |= {"backend": "ibm_fez", "poll_interval": 0.1}
+    return IBMQuantumSubmitJobOperator(**{**defaults, **kwargs})
 
 
 @task

@@ -199,6 +199,12 @@ def dag(request):
 
 
 @pytest.fixture
+def short_jobs(ibm):
+    """Jobs run for a twentieth of a second."""
+    ibm.settings.job_seconds = 0.05
+
+
+@pytest.fixture
 def quick(monkeypatch):
     """The client's own retries, with short delays between them."""
     quick_retries(monkeypatch)

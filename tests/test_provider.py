@@ -6,10 +6,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
+from packaging.requirements import Requirement
 
 from airflow_provider_ibm_sessions.get_provider_info import get_provider_info
 from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS, connection_form_widgets
@@ -20,6 +23,17 @@ def manager(airflow_db):
     from airflow.providers_manager import ProvidersManager
 
     return ProvidersManager()
+
+
+def test_dependencies_have_what_is_used_of_them():
+    """Lower bounds: determine_kwargs came with common-compat 1.14.1; h11 0.16 refuses ambiguous bodies."""
+    least = {"apache-airflow-providers-common-compat": "1.14.1", "h11": "0.16"}
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    bounds = {each.name: each.specifier for each in map(Requirement, project["dependencies"])}
+    for name, version in least.items():
+        older = ".".join([*version.split(".")[:-1], str(int(version.split(".")[-1]) - 1)])
+        assert version in bounds[name]
+        assert older not in bounds[name]
 
 
 def test_metadata_follows_airflows_schemas():

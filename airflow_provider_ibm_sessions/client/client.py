@@ -39,7 +39,7 @@ from airflow_provider_ibm_sessions.client.models.paging import JobPaging, Worklo
 from airflow_provider_ibm_sessions.client.models.sessions import Session
 from airflow_provider_ibm_sessions.client.operations import Flow, Operation, OperationCall
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy, flag_unknown_outcome
-from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds
+from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds, validate_int
 
 APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
 
@@ -320,6 +320,7 @@ class AsyncIBMQuantumClient(_BaseClient):
         self, credentials: Credentials, retry: RetryPolicy | None = None, *, pool_shards: int = POOL_SHARDS
     ) -> None:
         super().__init__(credentials, retry)
+        validate_int(pool_shards, "pool_shards", at_least=1)
         self._pool = ShardedPool(lambda: transport.open_async_client(credentials), pool_shards)
 
     async def create_session(

@@ -49,6 +49,16 @@ class OnJobFailure(StrEnum):
     COLLECT = "collect"
 
 
+class LogLevel(StrEnum):
+    """What a job's program logs."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+    DEBUG = "debug"
+
+
 class ResultDetail(StrEnum):
     """Part of a job's results in a report: counts, the bits of each shot beside them, or IBM's body."""
 

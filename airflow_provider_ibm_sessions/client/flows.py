@@ -7,7 +7,7 @@ Poll jobs, close a session and cancel its jobs, drain a session.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -124,7 +124,7 @@ class JobSet:
     :raises ConfigurationError: If there is neither, or an id is malformed.
     """
 
-    job_ids: tuple[str, ...] = ()
+    job_ids: Sequence[str] = ()
     session_id: str | None = None
 
     def __post_init__(self) -> None:

@@ -233,7 +233,7 @@ def format_errors(errors: ValidationError | Iterable[Mapping[str, Any]]) -> str:
         errors = errors.errors(include_url=False, include_input=False)
     parts = []
     for item, _ in zip(errors, range(_MAX_ERRORS), strict=False):
-        # Our own validators' words stay as they are, pydantic's get the style of an error message.
+        # Our own messages stay as they are, pydantic's get the style of an error message.
         ours, message = item.get("ctx", {}).get("error"), str(item["msg"])
         if item["type"] in _NOT_AN_OBJECT:
             message = "must be a JSON object"
@@ -243,6 +243,8 @@ def format_errors(errors: ValidationError | Iterable[Mapping[str, Any]]) -> str:
             and item["loc"][-1] in PATTERN_HINTS
         ):
             message = PATTERN_HINTS[item["loc"][-1]]
+        elif isinstance(ours, ConfigurationError):  # it names the field
+            message = ours.message.removeprefix(f"{item['loc'][-1]} ")
         elif ours:
             message = str(ours)
         else:

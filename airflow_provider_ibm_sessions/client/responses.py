@@ -239,6 +239,7 @@ def _error(response: httpx.Response, details: ErrorDetails, action: str) -> IBMQ
     kind = _BY_CODE.get(code) if status < 500 else ServerError
     if kind is None:
         kind = _BY_STATUS.get(status, RequestRejectedError if status >= 400 else BadResponseError)
+    # The hint comes first: Airflow's log view cuts long lines, and IBM's messages are long.
     hint = f"{ERROR_HINTS[code]}. IBM says: " if code in ERROR_HINTS else ""
     error = kind(
         f"{action}: {hint}{redact(details.message, request)}",

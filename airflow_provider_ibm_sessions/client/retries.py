@@ -17,7 +17,7 @@ import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
@@ -29,6 +29,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     RequestRejectedError,
 )
 from airflow_provider_ibm_sessions.client.operations import Operation, Safety
+from airflow_provider_ibm_sessions.client.validation import validate_seconds
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,18 @@ class RetryPolicy:
     :param initial_backoff: Upper bound in seconds of the first delay; each further bound is twice the last.
     :param max_backoff: Upper bound in seconds of any delay that IBM did not ask for.
     :param list_lag: Seconds within which IBM lists a session or a job whose create response was lost.
+    :raises ConfigurationError: If one of them is no number of seconds.
     """
 
     max_elapsed: float = 90.0
     initial_backoff: float = 0.5
     max_backoff: float = 15.0
     list_lag: float = 15.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            seconds = validate_seconds(getattr(self, field.name), field.name, allow_zero=True)
+            object.__setattr__(self, field.name, seconds)
 
     def tenacity_options(self, operation: Operation[Any]) -> dict[str, Any]:
         """Return the arguments for tenacity's ``Retrying`` and ``AsyncRetrying``."""

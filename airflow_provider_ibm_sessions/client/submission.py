@@ -203,11 +203,7 @@ def _validate_cost(cost: object) -> int:
 
 
 def _validate_tag(tag: object) -> str:
-    if isinstance(tag, str) and 1 <= len(tag) <= MAX_TAG_LENGTH:
-        return tag
-    raise ConfigurationError(
-        f"tag must be a string of 1 to {MAX_TAG_LENGTH} characters, got {short_repr(tag)}", field="tag"
-    )
+    return validate_string(tag, "tag", MAX_TAG_LENGTH)
 
 
 class _JobsByTag:

@@ -174,18 +174,20 @@ def number_in(value: object) -> object:
         return value
 
 
-def validate_seconds(value: object, field: str, at_most: float = _TEN_YEARS) -> float:
+def validate_seconds(
+    value: object, field: str, at_most: float = _TEN_YEARS, *, allow_zero: bool = False
+) -> float:
     """
     Return a number of seconds as a float; a ``timedelta`` is read as well.
 
-    :raises ConfigurationError: If it is no number, not above 0, or more than ``at_most`` seconds.
+    :raises ConfigurationError: If it is no number, below 0, 0 where that is not allowed, or more than
+        ``at_most`` seconds.
     """
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    number = _number(value)
-    if number is not None and 0 < number <= at_most:
+    number = _number(value.total_seconds() if isinstance(value, timedelta) else value)
+    if number is not None and (0 < number <= at_most or (allow_zero and number == 0)):
         return number
-    raise _refusal(field, f"must be a number of seconds, above 0 and at most {at_most:g}", value)
+    least = "from 0 to" if allow_zero else "above 0 and at most"
+    raise _refusal(field, f"must be a number of seconds, {least} {at_most:g}", value)
 
 
 def validate_price(value: object, field: str = "price_per_second") -> Decimal:

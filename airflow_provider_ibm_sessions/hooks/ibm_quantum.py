@@ -40,7 +40,10 @@ from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_MAX_TTL,
     to_seconds,
     validate_backend,
+    validate_bool,
     validate_choice,
+    validate_conn_id,
+    validate_id,
     validate_jobs,
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
@@ -107,7 +110,7 @@ class IBMQuantumHook(BaseHook):
 
     def __init__(self, ibm_quantum_conn_id: str = default_conn_name) -> None:
         super().__init__()
-        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.ibm_quantum_conn_id = validate_conn_id(ibm_quantum_conn_id)
         self._registry: SessionRegistry | None = None
         self._usage_of_closed: dict[str, UsageReport] = {}
 
@@ -194,6 +197,7 @@ class IBMQuantumHook(BaseHook):
             sweep takes it for orphaned once the task has finished.
         :raises OutcomeUnknownError: If IBM does not tell whether it has opened one; names the candidates.
         """
+        validate_bool(dag_run_scoped, "dag_run_scoped")
         pending = self.prepare_session(backend, mode=mode, max_ttl=max_ttl)
         return self.create_pending_session(pending, dag_run_scoped=dag_run_scoped)
 
@@ -236,6 +240,8 @@ class IBMQuantumHook(BaseHook):
 
     def register_session(self, session_id: str, *, dag_run_scoped: bool = True) -> None:
         """Register an open session for the running task, so that a sweep knows whose it is."""
+        session_id = validate_id(session_id)
+        dag_run_scoped = validate_bool(dag_run_scoped, "dag_run_scoped")
         if context := _current_context():
             owner = SessionOwner.of(context, self.ibm_quantum_conn_id, dag_run_scoped=dag_run_scoped)
             signed = owner.signed(session_id, self.credentials.api_key.reveal())
@@ -303,6 +309,7 @@ class IBMQuantumHook(BaseHook):
 
         :param session: The session as it was last read.
         """
+        session_id = validate_id(session_id)
         if session is None or not session.is_closed:
             try:
                 session = self.get_session(session_id)
@@ -473,6 +480,7 @@ class IBMQuantumHook(BaseHook):
 
         :param raw: Return them as IBM sends them.
         """
+        raw = validate_bool(raw, "raw")
         results = self._client.job_results(job_id)
         return results if raw else decode_results(results).results
 
@@ -580,6 +588,8 @@ class IBMQuantumHook(BaseHook):
         """
         from airflow_provider_ibm_sessions.hooks.qiskit import service, session
 
+        session_id = validate_id(session_id)
+        backend = None if backend is None else validate_backend(backend)
         runtime = service(
             self.credentials, use_fractional_gates=use_fractional_gates, calibration_id=calibration_id
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,12 @@ class IBMQuantumTaskMixin:
         from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
         return IBMQuantumHook(self.ibm_quantum_conn_id)
+
+    def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
+        """Render a template. Of a string enum it is the value: Jinja would take its name, ``Backend.FEZ``."""
+        if isinstance(content, Enum) and isinstance(content, str):
+            content = content.value
+        return super().render_template(content, *args, **kwargs)  # type: ignore[misc]
 
     def pre_execute(self, context: Any) -> None:
         """Keep the context for :meth:`on_kill`. Called by Airflow before ``execute()``."""

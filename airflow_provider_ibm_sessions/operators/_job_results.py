@@ -20,7 +20,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     IBMQuantumError,
     JobFailedError,
 )
-from airflow_provider_ibm_sessions.client.validation import validate_int, validate_path
+from airflow_provider_ibm_sessions.client.validation import validate_path
 from airflow_provider_ibm_sessions.exceptions import job_error
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ class ResultStorage:
 
         :raises ConfigurationError: If there is no such kind of storage, or its library is not installed.
         """
-        validate_int(self.threshold, "results_threshold", at_least=1)
         if self.path is None:
             return
         validate_path(self.path)

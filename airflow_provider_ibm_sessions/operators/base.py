@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     to_seconds,
     validate_bool,
     validate_choice,
+    validate_int,
     validate_path,
     validate_seconds,
 )
@@ -195,7 +196,7 @@ class JobWaitingOperator(WaitingOperator):
         self.verbose = validate_bool(verbose, "verbose")
         self.results = validate_choice(results, ResultDetail, "results")
         self.results_path = results_path
-        self.results_threshold = results_threshold
+        self.results_threshold = validate_int(results_threshold, "results_threshold", at_least=1)
 
     @property
     def result_storage(self) -> ResultStorage:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_ibm_sessions.client.enums import LogLevel
 from airflow_provider_ibm_sessions.client.errors import (
     ConfigurationError,
     IBMQuantumError,
@@ -18,6 +19,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 from airflow_provider_ibm_sessions.client.validation import (
     validate_backend,
     validate_bool,
+    validate_choice,
     validate_id,
     validate_params,
 )
@@ -118,7 +120,7 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         self.tags = tags
         self.cost = cost
         self.private = validate_bool(private, "private")
-        self.log_level = log_level
+        self.log_level = None if log_level is None else validate_choice(log_level, LogLevel, "log_level")
         self.calibration_id = calibration_id
         self.wait_for_completion = validate_bool(wait_for_completion, "wait_for_completion")
         self.job_id: str | None = None
@@ -192,17 +194,21 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
         self.validate_paths()
-        fields = validate_job(
-            {
-                "program_id": self.program_id,
-                "params": validate_params(self.program_params, "program_params"),
-                "tags": self.tags,
-                "cost": self.cost,
-                "private": self.private,
-                "log_level": self.log_level,
-                "calibration_id": self.calibration_id,
-            }
-        )
+        job = {
+            "program_id": self.program_id,
+            "params": validate_params(self.program_params, "program_params"),
+            "tags": self.tags,
+            "cost": self.cost,
+            "private": self.private,
+            "log_level": self.log_level,
+            "calibration_id": self.calibration_id,
+        }
+        try:
+            fields = validate_job(job)
+        except ConfigurationError as error:
+            if error.field != "params":
+                raise
+            raise ConfigurationError(f"program_{error.message}", field="program_params") from error
         if self.backend is not None:
             fields["backend"] = validate_backend(self.backend)
         if self.session_id is not None:

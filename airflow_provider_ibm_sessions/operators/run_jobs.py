@@ -74,8 +74,8 @@ class SessionJobsOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOper
         lower bound: seconds, a timedelta or text such as ``"5m"``.
 
     Further arguments are those of :class:`SessionOwnerOperator`, :class:`JobOwnerOperator`,
-    :class:`JobWaitingOperator`, :class:`WaitingOperator` and :class:`IBMQuantumOperator`. When the time is over, the session and its
-    jobs are ended and the task fails, without retries.
+    :class:`JobWaitingOperator`, :class:`WaitingOperator` and :class:`IBMQuantumOperator`. When the time is
+    over, the session and its jobs are ended and the task fails, without retries.
     """
 
     template_fields: Sequence[str] = (

@@ -53,6 +53,8 @@ class IBMQuantumSensor(IBMQuantumTaskMixin, BaseSensorOperator):
         retry_exponential_backoff: float = 2,
         **kwargs: Any,
     ) -> None:
+        if "timeout" in kwargs:  # Airflow takes True for a second
+            kwargs["timeout"] = validate_seconds(kwargs["timeout"], "timeout", allow_zero=True)
         super().__init__(
             poke_interval=validate_seconds(poke_interval, "poke_interval"),
             retries=retries,

@@ -197,7 +197,7 @@ def bind(app: ASGIApp, host: str, port: int) -> tuple[Server, socket.socket]:
     try:
         listener = config.bind_socket()
         listener.listen(config.backlog)
-    except (SystemExit, OSError, OverflowError) as error:
+    except (SystemExit, OSError, OverflowError, ValueError) as error:
         raise ConfigurationError(f"Cannot listen on {host}, port {port}", field="port") from error
     return Server(config), listener
 

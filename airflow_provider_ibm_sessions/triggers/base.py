@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions.client.polling import (
     is_transient,
     jittered,
 )
+from airflow_provider_ibm_sessions.client.validation import validate_conn_id, validate_seconds
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
@@ -32,6 +33,7 @@ The scheduler may take the executor's report of the deferral for a failure if th
 """
 
 _LAST_POLL_SECONDS = 30.0
+_LAST_YEAR = 1e11
 
 T = TypeVar("T")
 
@@ -58,9 +60,9 @@ class IBMQuantumTrigger(BaseTrigger):
         created_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.end_time = end_time
-        self.poll_interval = poll_interval
-        self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.end_time = validate_seconds(end_time, "end_time", _LAST_YEAR)
+        self.poll_interval = validate_seconds(poll_interval, "poll_interval")
+        self.ibm_quantum_conn_id = validate_conn_id(ibm_quantum_conn_id)
         self.created_at = time.time() if created_at is None else created_at
 
     @cached_property

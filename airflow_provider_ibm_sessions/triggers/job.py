@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.flows import JobSet, Progress, close_and_cancel, drain
+from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_seconds
 from airflow_provider_ibm_sessions.lifecycle.kill import task_has_finished
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 from airflow_provider_ibm_sessions.triggers.progress import ProgressLog
@@ -48,11 +49,12 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         **base: Any,
     ) -> None:
         super().__init__(**base)
+        JobSet(job_ids, session_id)  # validates them
         self.job_ids = tuple(job_ids)
         self.session_id = session_id
-        self.cancel_on_kill = cancel_on_kill
-        self.owns_session = owns_session
-        self.settle_seconds = settle_seconds
+        self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
+        self.owns_session = validate_bool(owns_session, "owns_session")
+        self.settle_seconds = validate_seconds(settle_seconds, "settle_seconds", allow_zero=True)
         self.resume_data = resume_data
         self._progress = ProgressLog()
         self._settles_until: float | None = None

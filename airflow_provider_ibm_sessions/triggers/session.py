@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.polling import has_reached
+from airflow_provider_ibm_sessions.client.validation import validate_id, validate_states
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
 
@@ -22,8 +23,8 @@ class IBMQuantumSessionTrigger(IBMQuantumTrigger):
 
     def __init__(self, session_id: str, target_states: Sequence[str], **base: Any) -> None:
         super().__init__(**base)
-        self.session_id = session_id
-        self.target_states = tuple(target_states)
+        self.session_id = validate_id(session_id)
+        self.target_states = validate_states(target_states, "target_states")
 
     def trigger_kwargs(self) -> dict[str, Any]:
         """Return the session and its target states."""

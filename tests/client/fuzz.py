@@ -25,6 +25,8 @@ from airflow_provider_ibm_sessions.client import Credentials, IBMQuantumClient, 
 from airflow_provider_ibm_sessions.client._http import transport
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.flows import list_session_jobs
+from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
+from testing.result_payloads import npy, one_register
 
 COUNT = 10_000
 MAX_GROWTH_MB = 400
@@ -82,6 +84,12 @@ INSTANCE_USAGE = {
     "usage_limit_reached": False,
     "usage_period": {"start_time": "2026-11-01T00:00:00Z", "end_time": "2026-11-29T00:00:00Z"},
 }
+ENCODED = one_register(npy(bytes([1, 2, 3, 3])))
+EXECUTED = {
+    "schema_version": "v0.1",
+    "data": [{"results": {"c": {"data": "AQ==", "shape": [1, 2], "dtype": "bool"}}, "metadata": {}}],
+    "metadata": {},
+}
 PUBS = {"pubs": [["OPENQASM 3.0;"]]}
 
 ERROR = {"errors": [{"code": 1217, "message": "closed", "solution": "open another"}], "trace": "t"}
@@ -98,6 +106,14 @@ READS: dict[str, tuple[Any, Callable[[IBMQuantumClient], Any]]] = {
     "create-job": (JOB, lambda api: api.submit_job("sampler", backend="ibm_fez", params=PUBS)),
     "get-job": (JOB, lambda api: api.get_job("x")),
     "get-job-results": (RESULTS, lambda api: api.job_results("x")),
+    "decoded results": (RESULTS, lambda api: decode_results(api.job_results("x"), detail="memory").to_json()),
+    "decoded results of Qiskit": (
+        ENCODED,
+        lambda api: decode_results(api.job_results("x"), detail="memory").to_json(),
+    ),
+    "decoded results of the executor": (EXECUTED, lambda api: decode_results(api.job_results("x")).to_json()),
+    "results as Qiskit's object": (RESULTS, lambda api: raw_to_primitive_result(api.job_results("x"))),
+    "results by Qiskit's decoder": (ENCODED, lambda api: raw_to_primitive_result(api.job_results("x"))),
     "get-job-metrics": (METRICS, lambda api: api.job_metrics("x")),
     "get-job-logs": ("a log\n", lambda api: api.job_logs("x")),
     "cancel-job": ({}, lambda api: api.cancel_job("x")),
@@ -112,6 +128,8 @@ READS: dict[str, tuple[Any, Callable[[IBMQuantumClient], Any]]] = {
 
 WITHOUT_TOKEN = ("token", "list-versions")
 """A server that is not sent the token does not know it."""
+DECODED = tuple(name for name in READS if "decode" in name or "Qiskit" in name)
+"""Results are data: what a server writes into them is handed on, in errors about them as well."""
 
 ODD_VALUES: list[Any] = [
     None,
@@ -293,6 +311,8 @@ def check(outcome: Any, secrets: tuple[str, ...]) -> None:
         assert not any(secret in f"{text}{vars(outcome)}" for secret in secrets), text
         assert outcome.retry_after is None or outcome.retry_after >= 0
         return
+    if isinstance(outcome, dict) and "format" in outcome:
+        assert json.dumps(outcome, allow_nan=False).encode()
     for model in outcome if isinstance(outcome, list) else [outcome]:
         if isinstance(model, BaseModel) and hasattr(model, "to_json"):
             assert json.dumps(model.to_json(), allow_nan=False, ensure_ascii=False).encode()
@@ -332,7 +352,8 @@ def fuzz(name: str, count: int, seed: int) -> Counter[str]:
                     outcome = error
                 except Exception as error:
                     raise AssertionError(f"{name}: {error!r} at response {number} of seed {seed}") from error
-                check(outcome, SECRETS[:1] if name in WITHOUT_TOKEN else SECRETS)
+                known = SECRETS[:1] if name in WITHOUT_TOKEN else SECRETS
+                check(outcome, () if name in DECODED else known)
                 outcomes[type(outcome).__name__] += 1
     finally:
         transport.open_client = plain

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Thousands of wrong arguments for each check of user input: ``python -m tests.client.fuzz_arguments 10000``.
+Thousands of wrong arguments for each check of user input, and for each task.
+
+Run ``python -m tests.client.fuzz_arguments 10000``.
 
 Each is accepted or refused with a ``ConfigurationError`` of one line that names its field.
 """
@@ -13,7 +15,9 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -161,6 +165,42 @@ def refused(call: Callable[[Any], Any], argument: Any) -> bool:
     return False
 
 
+def fuzz_tasks(count: int, seed: int = 0) -> dict[str, int]:
+    """
+    Try ``count`` arguments on each operator, sensor and decorated task; return what was refused.
+
+    What is no template is checked when the task is made; a job, a session and a connection as in a worker.
+    """
+    from airflow.sdk import BaseOperator
+
+    from airflow_provider_ibm_sessions.lifecycle.session import validate_session_args
+    from airflow_provider_ibm_sessions.operators.base import SessionOwnerOperator
+    from testing.signatures import classes, make, own_arguments
+
+    def call(cls: type, name: str, argument: Any) -> None:
+        try:
+            task = make(cls, **{name: argument})
+        except RecursionError:  # Airflow's own, where a template is nested too deep
+            raise ConfigurationError("nested too deep", field=name) from None
+        _ = task.hook
+        for check in ("validate_job", "validate_jobs"):
+            if hasattr(task, check):
+                getattr(task, check)()
+        if isinstance(task, SessionOwnerOperator):
+            context: Any = {"dag": SimpleNamespace(dagrun_timeout=None)}
+            max_ttl = 60 if task.max_ttl is None else task.max_ttl
+            validate_session_args(context, backend=task.backend, mode=task.mode, max_ttl=max_ttl)
+
+    found = {}
+    for cls in classes(BaseOperator, "operators", "sensors", "decorators"):
+        names = list(own_arguments(cls))
+        rng = random.Random(f"{seed} {cls.__name__}")
+        found[cls.__name__] = 0
+        for name in [rng.choice(names) for _ in range(count)]:
+            found[cls.__name__] += refused(partial(call, cls, name), value(rng))
+    return found
+
+
 def fuzz(count: int, seed: int = 0) -> dict[str, int]:
     """Try ``count`` arguments on each check and on each field of the credentials; return what was refused."""
     calls = dict(CHECKS)
@@ -179,7 +219,7 @@ def main() -> None:
     """Print how many arguments were refused; the count is the first argument, the seed the second."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    for name, number in fuzz(count, seed).items():
+    for name, number in (fuzz(count, seed) | fuzz_tasks(count, seed)).items():
         print(f"{name:28} {number} of {count} refused, the others accepted")
 
 

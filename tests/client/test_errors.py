@@ -135,6 +135,14 @@ def test_a_plan_that_has_no_dedicated_sessions(ibm, api, monkeypatch):
     assert api.create_session(backend="ibm_fez", max_ttl=28_800, mode="batch").max_ttl == 600
 
 
+@pytest.mark.parametrize("code", ERROR_HINTS)
+def test_what_to_do_stands_before_what_ibm_says(ibm, connect, code):
+    ibm.script(Fault("GET", "/v1/sessions/*", status=400, code=int(code), message="ibm says " * 30))
+    with pytest.raises(IBMQuantumError) as caught:
+        connect(ONE_TRY).get_session("a-session")
+    assert str(caught.value).startswith(f"Get a session: {ERROR_HINTS[code]}. ibm says")
+
+
 def test_a_crn_of_another_region_is_not_a_missing_session(ibm, connect):
     api = connect(ONE_TRY, crn=ibm.crn.replace("us-east", "eu-de"))
     name = ibm.add_session().id

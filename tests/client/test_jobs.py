@@ -121,22 +121,26 @@ BAD_FIELDS = {
     "Infinity": ({"program_id": "executor", "params": {"a": float("inf")}}, "params", "must be JSON"),
     "bytes": ({"program_id": "executor", "params": {"a": b"x"}}, "params", "must be JSON"),
     "9 tags": ({"tags": list("abcdefghi")}, "tags", "at most 8"),
-    "long tag": ({"tags": ["x" * 87]}, "tags", "at most 86"),
-    "empty tag": ({"tags": ["good", ""]}, "tags", "at least 1"),
+    "long tag": ({"tags": ["x" * 87]}, "tags", "1 to 86 printable"),
+    "empty tag": ({"tags": ["good", ""]}, "tags", "1 to 86 printable"),
+    "tag of two lines": ({"tags": ["a\nb"]}, "tags", "1 to 86 printable"),
     "tags a text": ({"tags": "good"}, "tags", "list"),
-    "tag a number": ({"tags": [7]}, "tags", "string"),
+    "tag a bool": ({"tags": [True]}, "tags", "string"),
     "cost below 0": ({"cost": -1}, "cost", "greater than or equal to 0"),
     "cost too high": ({"cost": 10_801}, "cost", "less than or equal to 10800"),
     "cost a text": ({"cost": "5"}, "cost", "integer"),
     "cost a bool": ({"cost": True}, "cost", "integer"),
     "cost a fraction": ({"cost": 1.5}, "cost", "integer"),
     "long session": ({"session_id": "x" * 37}, "session_id", "at most 36"),
-    "empty session": ({"session_id": ""}, "session_id", "at least 1"),
+    "empty session": ({"session_id": ""}, "session_id", "is empty"),
+    "session of another path": ({"session_id": "../x"}, "session_id", "1 to 500 letters"),
+    "session with NUL": ({"session_id": "a\x00"}, "session_id", "1 to 500 letters"),
     "unknown field": ({"colour": "blue"}, "colour", "not permitted"),
     "private a text": ({"private": "yes"}, "private", "boolean"),
     "private a number": ({"private": 1}, "private", "boolean"),
     "log level": ({"log_level": "loud"}, "log_level", "critical.*debug"),
-    "long calibration": ({"calibration_id": "x" * 101}, "calibration_id", "at most 100"),
+    "long calibration": ({"calibration_id": "x" * 101}, "calibration_id", "1 to 100 printable"),
+    "calibration with escape": ({"calibration_id": "\x1b[0m"}, "calibration_id", "1 to 100 printable"),
     "backend empty": ({"backend": ""}, "backend", "the name of a QPU"),
     "backend nothing": ({"backend": None}, "backend", "string"),
     "backend two lines": ({"backend": "ibm_fez\n"}, "backend", "the name of a QPU"),
@@ -152,7 +156,7 @@ def test_a_wrong_job_never_leaves_the_machine(ibm, api, field):
     for case, (changes, wrong, allowed) in BAD_FIELDS.items():
         if wrong != field:
             continue
-        with pytest.raises(ConfigurationError, match=rf"^{field}(\.\d+)?: .*{allowed}") as caught:
+        with pytest.raises(ConfigurationError, match=rf"^{field}(\.\d+|\[\d+\])?:? .*{allowed}") as caught:
             api.submit_job(**good | changes)
             pytest.fail(f"nobody minds: {case}")
         assert caught.value.field.split(".")[0] == field, case
@@ -210,11 +214,13 @@ def test_a_wrong_job_id_never_leaves_the_machine(ibm, api):
 BAD_FILTERS = {
     "limit": [201, 0, True, "5"],
     "offset": [-1, 1.5],
-    "session_id": [""],
-    "tags": ["a"],
+    "session_id": ["", "None", "../x", "a\x00"],
+    "tags": ["a", [""], ["a\nb"], [True], {"a": 1}],
+    "program": ["", "a b", "\x1b", 5],
+    "backend": ["", "ibm/fez", "\x00", True],
     "pending": ["yes", 1],
     "sort": ["asc", "createdAt"],
-    "created_after": ["yesterday"],
+    "created_after": ["yesterday", "2026-01-02", 5, True],
     "colour": ["blue"],
 }
 

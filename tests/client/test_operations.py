@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
@@ -146,6 +146,10 @@ def test_accepting_jobs_is_a_boolean(ibm, api):
         {"sort": "createdat"},
         {"user": "somebody"},
         {"created_after": "yesterday"},
+        {"created_before": "2026-01-02"},
+        {"backend": "ibm/fez"},
+        {"tags": ["a\nb"]},
+        {"search": "a\x1b[0m"},
         {"colour": "blue"},
         {"search": "x" * 70_000},
     ],
@@ -342,14 +346,28 @@ def test_a_time_without_a_zone_is_utc(ibm, api):
     assert api.get_session("x").activated_at == datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("since", [datetime(2026, 1, 2), "2026-01-02T00:00:00", "2026-01-02"], ids=repr)  # noqa: DTZ001
-def test_a_filter_by_a_time_without_a_zone_is_in_utc(ibm, api, since):
+@pytest.mark.parametrize(
+    "since",
+    [datetime(2026, 1, 2), date(2026, 1, 2), "2026-01-02T00:00:00", "2026-01-02", 5, True],  # noqa: DTZ001
+    ids=repr,
+)
+def test_a_filter_by_a_time_without_a_zone_is_refused(ibm, api, since):
+    for call in (api.list_workloads, api.list_jobs):
+        for field in ("created_after", "created_before"):
+            with pytest.raises(
+                ConfigurationError, match=f"^{field}: must be a time with a time zone"
+            ) as caught:
+                call(**{field: since})
+            assert caught.value.field == field
+    assert ibm.journal == []
+
+
+def test_a_filter_by_a_time_with_a_zone_is_sent_with_it(ibm, api):
+    since = datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     api.list_workloads(created_after=since)
-    api.list_jobs(created_before=since)
+    api.list_jobs(created_before=since.isoformat())
     for entry, field in zip(ibm.requests("GET"), ("created_after", "created_before"), strict=True):
-        sent = datetime.fromisoformat(entry.query[field][0])
-        assert sent.tzinfo
-        assert sent == datetime(2026, 1, 2, tzinfo=UTC)
+        assert datetime.fromisoformat(entry.query[field][0]) == since
 
 
 def test_a_session_is_plain_json(ibm, api):

@@ -88,7 +88,7 @@ def test_many_users_need_few_connections_and_one_token(ibm):
     name = ibm.add_session().id
 
     async def use():
-        async with shared_client(credentials_for(ibm)) as client:
+        async with shared_client(credentials_for(ibm, timeout=60)) as client:
             return (await client.get_session(name)).id
 
     async def main():

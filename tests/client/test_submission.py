@@ -532,7 +532,7 @@ def test_the_last_submission_of_a_job_that_failed_is_resumed(ibm, client):
 # -- what never leaves the machine ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tag", ["", "x" * 87, None, 7])
+@pytest.mark.parametrize("tag", ["", "x" * 87, None, True, "a\nb", "a\x00"])
 def test_a_wrong_tag_never_leaves_the_machine(ibm, client, tag):
     with pytest.raises(ConfigurationError, match="tag must be"):
         submit_once(client, tag, **JOB)

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 
 import pytest
 from airflow.sdk import DAG, task
 
+from airflow_provider_ibm_sessions import hooks
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from testing.dag_tasks import registered_sessions
+from testing.session_requests import submit_job
 
 
 def session_of(result, task_id="work"):
@@ -115,6 +119,93 @@ def test_a_function_without_the_argument_is_refused_when_the_dag_is_read(dag):
             pass
 
         work(1)
+
+
+class TestFunctionsThatCannotBeCalled:
+    """They are refused when the Dag is read, before a session is opened for nothing."""
+
+    def make(self, function):
+        return task.ibm_quantum_session(backend="ibm_fez")(function)
+
+    def test_a_coroutine_function(self, dag):
+        async def work(session):
+            return 1
+
+        with (
+            dag,
+            pytest.raises(ConfigurationError, match="work must be a plain function: neither 'async def'"),
+        ):
+            self.make(work)()
+
+    def test_a_generator_function(self, dag):
+        def work(session):
+            yield 1
+
+        with dag, pytest.raises(ConfigurationError, match="work must be a plain function"):
+            self.make(work)()
+
+    def test_an_asynchronous_generator_function(self, dag):
+        async def work(session):
+            yield 1
+
+        with dag, pytest.raises(ConfigurationError, match="work must be a plain function"):
+            self.make(work)()
+
+    def test_one_whose_session_is_given_by_position(self, dag):
+        def work(session, x):
+            return x
+
+        with dag, pytest.raises(ConfigurationError, match="'session' of work is set by the task") as caught:
+            self.make(work)(3)
+        assert "by keyword" in str(caught.value)
+
+    def test_one_whose_session_is_given_by_keyword(self, dag):
+        def work(x, session):
+            return x
+
+        with dag, pytest.raises(ConfigurationError, match="'session' of work is set by the task"):
+            self.make(work)(3, session="mine")
+
+
+def test_without_qiskit_no_session_is_opened(ibm, connection, dag, run, output, monkeypatch):
+    """The extra is not installed where the task runs: Python finds no such module."""
+    monkeypatch.setitem(sys.modules, "qiskit_ibm_runtime", None)
+    monkeypatch.delitem(sys.modules, "airflow_provider_ibm_sessions.hooks.qiskit", raising=False)
+    monkeypatch.delattr(hooks, "qiskit", raising=False)
+    with dag:
+
+        @task.ibm_quantum_session(backend="ibm_fez")
+        def work(session):
+            pass
+
+        work()
+    assert run(dag).state == "failed"
+    assert "Qiskit is not installed: pip install 'airflow-provider-ibm-sessions[qiskit]'" in output()
+    assert ibm.journal == []
+
+
+def test_a_session_that_may_still_bill_stays_registered_until_it_is_closed(ibm, connection, dag, run):
+    """Draining lets a queue run on; a sweep must know whose it is."""
+    ibm.settings.job_seconds = 600
+    with dag:
+
+        @task.ibm_quantum_session(backend="ibm_fez", max_ttl=3600)
+        def queues(session):
+            submit_job(ibm, session.session_id)
+
+        @task.ibm_quantum_session(backend="ibm_fez", max_ttl=3600)
+        def idle(session):
+            pass
+
+        queues()
+        idle()
+    result = run(dag)
+    assert result.state == "success"
+    draining, closed = (result.xcom(name, "session")["id"] for name in ("queues", "idle"))
+    assert not ibm.sessions[draining].accepting_jobs
+    assert ibm.sessions[closed].state == "closed"
+    assert draining in registered_sessions()
+    assert closed not in registered_sessions()
 
 
 @pytest.mark.parametrize(

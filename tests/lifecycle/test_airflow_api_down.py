@@ -7,7 +7,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseOperator
 from sqlalchemy.exc import OperationalError
 
 from airflow_provider_ibm_sessions.cli.metastore import MetastoreSessionRegistry, hook_from_database
@@ -30,10 +30,26 @@ from testing.session_requests import (
     lost_response,
     share_fingerprint,
 )
+from testing.signatures import classes, make
 
 CONN = "ibm_quantum_default"
 HOUR = 3600
 A_SECOND = {"retry_delay": timedelta(seconds=1)}
+
+
+@pytest.mark.parametrize("cls", classes(BaseOperator, "operators", "sensors"), ids=lambda cls: cls.__name__)
+def test_with_default_arguments_a_task_outlasts_a_minute_without_airflow(cls):
+    task = make(cls)
+    delays = [task.retry_delay * 2**number for number in range(task.retries)]
+    assert task.retry_exponential_backoff == 2
+    assert sum((min(delay, task.max_retry_delay or delay) for delay in delays), timedelta(0)) > timedelta(
+        minutes=2
+    )
+
+
+def test_a_function_that_would_be_paid_for_again_is_not_retried_by_default():
+    [cls] = [each for each in classes(BaseOperator, "decorators") if "Session" in each.__name__]
+    assert make(cls).retries == 0
 
 
 @pytest.fixture

@@ -12,19 +12,13 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import IBMQuantumCreateSessionOperator
 from testing.airflow_runs import cleared, fails_once, failures_of, next_try
+from testing.dag_tasks import AT_ONCE, both_ways
 from testing.fake_ibm import Fault, Outcome
+from testing.jobs_seen import only, posts
 
-pytestmark = pytest.mark.usefixtures("connection")
+pytestmark = pytest.mark.usefixtures("connection", "short_jobs")
 
 PUB = ["OPENQASM 3.0; bit[2] meas; qubit[2] q;", None, 10]
-AT_ONCE = {"retry_delay": timedelta(0)}
-
-both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-
-
-@pytest.fixture(autouse=True)
-def short_jobs(ibm):
-    ibm.settings.job_seconds = 0.05
 
 
 def submit(**kwargs):
@@ -32,15 +26,6 @@ def submit(**kwargs):
     defaults = {"task_id": "submit", "program_id": "sampler", "program_params": {"pubs": [PUB]}}
     defaults["poll_interval"] = 0.1
     return IBMQuantumSubmitJobOperator(**defaults | backend | kwargs)
-
-
-def posts(ibm):
-    return ibm.requests("POST", "/v1/jobs")
-
-
-def only(jobs):
-    [job] = jobs.values()
-    return job
 
 
 class TestResults:
@@ -242,7 +227,6 @@ class TestFailures:
         ({"session_id": ""}, "session_id is empty"),
         ({"results_path": "nosuch://x"}, "results_path nosuch://x"),
         ({"results_path": ""}, "results_path is empty"),
-        ({"results_threshold": 0}, "results_threshold must be"),
     )
 
     def test_bad_input_fails_at_once_and_sends_nothing(self, ibm, dag, run):
@@ -257,7 +241,15 @@ class TestFailures:
 
     @pytest.mark.parametrize(
         "wrong",
-        [{"timeout": 0}, {"timeout": "soon"}, {"poll_interval": -1}, {"private": "yes"}, {"results": "all"}],
+        [
+            {"timeout": 0},
+            {"timeout": "soon"},
+            {"poll_interval": -1},
+            {"private": "yes"},
+            {"results": "all"},
+            {"results_threshold": 0},
+            {"log_level": "loud"},
+        ],
         ids=str,
     )
     def test_what_is_no_template_is_an_import_error(self, wrong):

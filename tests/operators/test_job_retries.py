@@ -24,48 +24,19 @@ from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumSubmitJobOperator,
 )
 from testing.airflow_runs import cleared, fails_once
-from testing.dag_tasks import AT_ONCE, dies, run_jobs
+from testing.dag_tasks import AT_ONCE, both_ways, dies, run_jobs, submit
 from testing.dag_tasks import sampler_job as job
 from testing.fake_ibm import Fault, Outcome
+from testing.jobs_seen import posts, statuses, width, widths
 from testing.retry_policies import single_attempt
 
-pytestmark = pytest.mark.usefixtures("connection", "quick")
+pytestmark = pytest.mark.usefixtures("connection", "quick", "short_jobs")
 
 LONG = Outcome(seconds=600)
-
-both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-
-
-@pytest.fixture(autouse=True)
-def short_jobs(ibm):
-    ibm.settings.job_seconds = 0.05
-
-
-def submit(**kwargs):
-    defaults = {"task_id": "run", "program_id": "sampler", "program_params": job()["params"]}
-    return IBMQuantumSubmitJobOperator(**defaults | {"backend": "ibm_fez", "poll_interval": 0.1} | kwargs)
-
-
-def width(report):
-    """The width of the job's register, or None if there are no results."""
-    counts = report["results"][0]["counts"]["meas"] if "results" in report else {}
-    return next((len(bits) for bits in counts), None)
-
-
-def widths(reports):
-    return [width(report) for report in reports]
-
-
-def statuses(ibm):
-    return [job.status for job in ibm.jobs.values()]
 
 
 def states(ibm):
     return [session.state for session in ibm.sessions.values()]
-
-
-def posts(ibm):
-    return ibm.requests("POST", "/v1/jobs")
 
 
 def tries(result):
@@ -747,12 +718,6 @@ class TestWhatAJobMayBe:
         run_jobs(task_id="other", jobs=[job(log_level="error")])
         assert run(dag).state == "success"
         assert sorted(post.json["log_level"] for post in posts(ibm)) == ["debug", "error"]
-
-    def test_a_wrong_log_level_sends_nothing(self, ibm, dag, run, output):
-        submit(log_level="loud")
-        assert run(dag).state == "failed"
-        assert "log_level: " in output()
-        assert ibm.journal == []
 
     def test_pubs_may_be_tuples(self, ibm, dag, run):
         submit(program_params={"pubs": (tuple(job()["params"]["pubs"][0]),)})

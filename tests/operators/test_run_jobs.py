@@ -17,42 +17,14 @@ from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperato
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from testing.airflow_runs import cleared, fails_once, failures_of
 from testing.connections import connection_to
-from testing.dag_tasks import AT_ONCE, run_jobs, three_jobs
+from testing.dag_tasks import AT_ONCE, both_ways, run_jobs, three_jobs
 from testing.dag_tasks import sampler_job as job
 from testing.fake_ibm import Fault, Outcome
+from testing.jobs_seen import only, posts, statuses, widths
 from testing.retry_policies import single_attempt
 from testing.session_requests import assert_asked, submit_job
 
-pytestmark = pytest.mark.usefixtures("connection")
-
-both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-
-
-@pytest.fixture(autouse=True)
-def short_jobs(ibm):
-    ibm.settings.job_seconds = 0.05
-
-
-def widths(reports):
-    """The widths of the registers, in the order of the reports; None where there are no results."""
-    found = []
-    for report in reports:
-        counts = report["results"][0]["counts"]["meas"] if "results" in report else {}
-        found.append(next((len(bits) for bits in counts), None))
-    return found
-
-
-def statuses(ibm):
-    return [job.status for job in ibm.jobs.values()]
-
-
-def posts(ibm):
-    return ibm.requests("POST", "/v1/jobs")
-
-
-def only(found):
-    [one] = found.values()
-    return one
+pytestmark = pytest.mark.usefixtures("connection", "short_jobs")
 
 
 class TestWholeExperiment:

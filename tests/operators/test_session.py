@@ -4,11 +4,12 @@ from __future__ import annotations
 import re
 import time
 from datetime import timedelta
+from enum import Enum
 
 import pytest
 from airflow.models import Variable
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, TaskGroup, task
 
 from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
 from airflow_provider_ibm_sessions.links import console_url
@@ -108,6 +109,43 @@ class TestCreate:
         assert result.tasks["create"].try_number == 1
         assert ibm.journal == []
         assert re.search(f"{next(iter(wrong))} (must be|is empty)", output())
+
+    def test_a_backend_that_a_template_rendered_to_nothing_opens_none(self, ibm, dag, run, output):
+        create(backend="{{ ti.xcom_pull(task_ids='nope') }}")
+        assert run(dag).state == "failed"
+        assert ibm.journal == []
+        assert "backend is empty (got 'None'). If a template was to fill it" in output()
+
+    def test_without_max_ttl_it_says_how_long_it_may_be_billed(self, dag, run, output):
+        create()
+        run(dag)
+        assert "the session may be billed for up to 8 hours. Set max_ttl to bound it" in output()
+
+    def test_a_session_that_no_task_closes_is_warned_of(self, dag, run, output):
+        create(max_ttl="10m")
+        run(dag)
+        assert "No task of this Dag closes the session that create opens" in output()
+
+    @pytest.mark.parametrize("ender", ["close", "update"])
+    def test_one_that_a_task_closes_or_drains_is_not(self, dag, run, output, ender):
+        session_id = create(max_ttl="10m").output
+        if ender == "close":
+            IBMQuantumCloseSessionOperator(task_id=ender, session_id=session_id)
+        else:
+            IBMQuantumUpdateSessionOperator(task_id=ender, session_id=session_id, accepting_jobs=False)
+        assert run(dag).state == "success"
+        assert "No task of this Dag closes" not in output()
+
+    def test_string_enums_are_their_values(self, ibm, dag, run):
+        class Name(str, Enum):  # noqa: UP042  what people write; its str() is "Name.QPU"
+            QPU = "ibm_torino"
+            CONNECTION = "ibm_quantum_default"
+            MODE = "batch"
+
+        create(backend=Name.QPU, mode=Name.MODE, ibm_quantum_conn_id=Name.CONNECTION)
+        assert run(dag).state == "success"
+        [session] = ibm.sessions.values()
+        assert (session.backend, session.mode) == ("ibm_torino", "batch")
 
     def test_a_plan_without_dedicated_sessions_is_told(self, ibm, dag, run, output):
         ibm.settings.plan = "open"
@@ -401,6 +439,20 @@ class TestClose:
         assert result.state_of("fail") == "failed"
         assert result.state_of("close") == "success"
         assert ibm.state()["accepting"] == []
+
+    def test_an_id_that_a_template_rendered_to_nothing_is_no_success(self, ibm, dag, run, output):
+        """The prefix of the TaskGroup was forgotten."""
+        with dag:
+            with TaskGroup("group"):
+                opened = create()
+            pulled = "{{ ti.xcom_pull(task_ids='create') }}"
+            close = IBMQuantumCloseSessionOperator(task_id="close", session_id=pulled)
+            opened >> close.as_teardown(setups=opened) >> EmptyOperator(task_id="closed")
+        result = run(dag)
+        assert (result.state, result.state_of("close")) == ("failed", "failed")
+        assert "session_id is empty (got 'None')" in output()
+        assert "which needs the prefix of a TaskGroup" in output()
+        assert ibm.requests("DELETE") == []
 
     @pytest.mark.parametrize("session_id", ["", "../x", "a b", "x" * 501, "None/", None], ids=str)
     def test_bad_ids_send_nothing(self, ibm, dag, run, session_id):

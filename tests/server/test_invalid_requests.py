@@ -46,6 +46,15 @@ BAD_BODIES = {
     "field missing": (b'{"mode": "batch"}', 422, "backend"),
     "wrong mode": (json.dumps(BODY | {"mode": "fast"}).encode(), 422, "mode"),
     "wrong backend": (json.dumps(BODY | {"backend": "../x"}).encode(), 422, "backend"),
+    "backend with NUL": (json.dumps(BODY | {"backend": "ibm_fez\0"}).encode(), 422, "backend"),
+    "backend of two lines": (json.dumps(BODY | {"backend": "ibm\nfez"}).encode(), 422, "backend"),
+    "backend true": (json.dumps(BODY | {"backend": True}).encode(), 422, "backend"),
+    "backend a number": (json.dumps(BODY | {"backend": 5}).encode(), 422, "backend"),
+    "backend rendered to nothing": (json.dumps(BODY | {"backend": "None"}).encode(), 422, "backend"),
+    "mode true": (json.dumps(BODY | {"mode": True}).encode(), 422, "mode"),
+    "mode with NUL": (json.dumps(BODY | {"mode": "batch\0"}).encode(), 422, "mode"),
+    "max_ttl a fraction": (json.dumps(BODY | {"max_ttl": 1.5}).encode(), 422, "max_ttl"),
+    "max_ttl nothing": (json.dumps(BODY | {"max_ttl": None}).encode(), 422, "max_ttl"),
     "max_ttl a text": (json.dumps(BODY | {"max_ttl": "600"}).encode(), 422, "max_ttl"),
     "max_ttl 0": (json.dumps(BODY | {"max_ttl": 0}).encode(), 422, "max_ttl"),
     "max_ttl true": (json.dumps(BODY | {"max_ttl": True}).encode(), 422, "max_ttl"),
@@ -58,7 +67,10 @@ def test_a_wrong_body_is_named_and_ibm_hears_nothing(rest, name):
     body, status, field = BAD_BODIES[name]
     reply = rest.post("/v1/sessions", content=body, headers={"Content-Type": "application/json"})
     assert reply.status_code == status
-    assert problem_in(reply).get("field") == field
+    problem = problem_in(reply)
+    assert problem.get("field") == field
+    if field == "backend" and "missing" not in name:
+        assert "must be the name of a QPU" in problem["detail"] or "is empty" in problem["detail"]
 
 
 @pytest.mark.parametrize(

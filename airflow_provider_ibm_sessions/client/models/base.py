@@ -9,6 +9,7 @@ leniently: only an id is required, and fields and states that are new are kept a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, TypeAlias
 
@@ -24,7 +25,17 @@ from pydantic import (
     field_validator,
 )
 
-from airflow_provider_ibm_sessions.client.validation import ID_PATTERN, MAX_ID_LENGTH, validate_id
+from airflow_provider_ibm_sessions.client.validation import (
+    BACKEND_PATTERN,
+    ID_PATTERN,
+    MAX_ID_LENGTH,
+    PROGRAM_PATTERN,
+    validate_backend,
+    validate_datetime,
+    validate_id,
+    validate_program_id,
+    validate_tags,
+)
 
 MAX_LINE_LENGTH = 4000
 MAX_ROWS_PER_PAGE = 10_000
@@ -61,6 +72,23 @@ An id that IBM has given to a session or a job.
 One that no later request could name is refused when it is read: the outcome of the request that brought it
 is then reported as unknown, with the id in the message, in place of a session that nobody can close.
 """
+
+
+def validated_by(validate: Callable[[object, str], Any]) -> BeforeValidator:
+    """Return a validator of a request's field that names the field in its error."""
+    return BeforeValidator(lambda value, info: validate(value, str(info.field_name)))
+
+
+RequestId: TypeAlias = Annotated[str, validated_by(validate_id)]
+"""The id of a session, in a body or a query."""
+
+BackendName: TypeAlias = Annotated[str, Field(pattern=f"^{BACKEND_PATTERN}$"), validated_by(validate_backend)]
+ProgramId: TypeAlias = Annotated[
+    str, Field(pattern=f"^{PROGRAM_PATTERN}$"), validated_by(validate_program_id)
+]
+Tags: TypeAlias = Annotated[list[str], validated_by(validate_tags)]
+RequestTime: TypeAlias = Annotated[datetime, validated_by(validate_datetime)]
+"""A point in time with a zone; one without is refused, as IBM would read it as UTC."""
 
 Line: TypeAlias = Annotated[str, AfterValidator(single_line)]
 """A string of IBM's that ends up in log lines and errors: a state, a reason."""

@@ -8,7 +8,7 @@ Times are UTC, durations are seconds.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, StrictInt
@@ -16,17 +16,25 @@ from pydantic import Field, StrictInt
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
 from airflow_provider_ibm_sessions.client.models.base import (
     MAX_ROWS_PER_PAGE,
+    BackendName,
     Line,
     Measure,
     Number,
     RequestModel,
+    RequestTime,
     ResponseModel,
     ResponsePart,
+    Tags,
     Text,
     Time,
+    validated_by,
 )
+from airflow_provider_ibm_sessions.client.validation import validate_string
 
 _MAX_CURSOR = 1000
+_MAX_SEARCH = 500
+
+SearchText = Annotated[str, validated_by(lambda value, field: validate_string(value, field, _MAX_SEARCH))]
 
 
 class Usage(ResponsePart):
@@ -291,16 +299,16 @@ class InstanceUsage(ResponseModel):
 
 
 class WorkloadFilter(RequestModel):
-    """Query of ``GET /v1/workloads``; what is left out does not filter. Times without a zone are UTC."""
+    """Query of ``GET /v1/workloads``; what is left out does not filter. Times need a time zone."""
 
     user: Literal["me"] | None = None
     mode: Literal["job", "session", "batch"] | None = None
     status: list[Literal["pending", "in_progress", "completed", "failed", "canceled"]] | None = None
-    backend: str | None = None
-    search: str | None = Field(default=None, max_length=500)
-    tags: list[str] | None = None
-    created_after: Time | None = None
-    created_before: Time | None = None
+    backend: BackendName | None = None
+    search: SearchText | None = None
+    tags: Tags | None = None
+    created_after: RequestTime | None = None
+    created_before: RequestTime | None = None
     sort: Literal["createdAt", "-createdAt"] = "-createdAt"
     limit: StrictInt = Field(default=50, ge=1, le=50)
     next: str | None = None

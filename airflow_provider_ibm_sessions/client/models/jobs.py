@@ -15,32 +15,36 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    StringConstraints,
     ValidationInfo,
     field_validator,
 )
 from pydantic_core import to_jsonable_python
 
-from airflow_provider_ibm_sessions.client.enums import JobState
+from airflow_provider_ibm_sessions.client.enums import JobState, LogLevel
 from airflow_provider_ibm_sessions.client.errors import JobFailedError
 from airflow_provider_ibm_sessions.client.models.base import (
     MAX_ROWS_PER_PAGE,
+    BackendName,
     Line,
     Number,
+    ProgramId,
+    RequestId,
     RequestModel,
+    RequestTime,
     ResourceId,
     ResponseModel,
     ResponsePart,
+    Tags,
     Text,
     Time,
+    validated_by,
 )
 from airflow_provider_ibm_sessions.client.models.instance import Usage
 from airflow_provider_ibm_sessions.client.validation import (
-    BACKEND_PATTERN,
     MAX_COST,
-    MAX_TAG_LENGTH,
-    MAX_TAGS,
     short_repr,
+    validate_id,
+    validate_string,
 )
 
 _PUB_SHAPES = {
@@ -53,21 +57,21 @@ _RAN_TOO_LONG = "1305"
 MAX_JOB_BYTES = 300_000_000
 """Since 2026. IBM's documentation named 50 MB before, and names no number any more."""
 
-Tag = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_TAG_LENGTH)]
-
 
 class SubmitJob(RequestModel):
     """Body of ``POST /v1/jobs``. Circuits must be compiled for the backend: IBM queues others, then fails."""
 
-    program_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Such as sampler")
-    backend: str = Field(pattern=f"^{BACKEND_PATTERN}$", description="Name of the QPU; the session's")
-    session_id: str | None = Field(default=None, min_length=1, max_length=36, description="Session to run in")
+    program_id: ProgramId = Field(description="Such as sampler")
+    backend: BackendName = Field(description="Name of the QPU; the session's")
+    session_id: Annotated[str, Field(max_length=36), validated_by(validate_id)] | None = Field(
+        default=None, description="Session to run in"
+    )
     params: dict[str, Any] = Field(description="The program's input, such as {'pubs': [...]}")
-    tags: list[Tag] | None = Field(default=None, max_length=MAX_TAGS, description="Labels to find it by")
+    tags: Tags | None = Field(default=None, description="Labels to find it by")
     cost: StrictInt | None = Field(default=None, ge=0, le=MAX_COST, description="Longest QPU time in seconds")
-    log_level: Literal["critical", "error", "warning", "info", "debug"] | None = None
+    log_level: LogLevel | None = None
     private: StrictBool | None = Field(default=None, description="Results can be read once only")
-    calibration_id: str | None = Field(default=None, max_length=100)
+    calibration_id: Annotated[str, validated_by(validate_string)] | None = None
 
     @field_validator("params")
     @classmethod
@@ -215,18 +219,18 @@ class GetJob(RequestModel):
 
 class JobFilter(RequestModel):
     """
-    Query of ``GET /v1/jobs``; what is left out does not filter. Times without a zone are UTC.
+    Query of ``GET /v1/jobs``; what is left out does not filter. Times need a time zone.
 
     An unknown ``session_id`` gives an empty list, no error. All ``tags`` must match.
     """
 
-    session_id: str | None = Field(default=None, min_length=1)
-    tags: list[str] | None = None
+    session_id: RequestId | None = None
+    tags: Tags | None = None
     pending: StrictBool | None = Field(default=None, description="true: queued and running; false: final")
-    program: str | None = None
-    backend: str | None = None
-    created_after: Time | None = None
-    created_before: Time | None = None
+    program: ProgramId | None = None
+    backend: BackendName | None = None
+    created_after: RequestTime | None = None
+    created_before: RequestTime | None = None
     # Oldest first: what is submitted meanwhile then moves nothing to another page.
     sort: Literal["ASC", "DESC"] = "ASC"
     exclude_params: StrictBool = True

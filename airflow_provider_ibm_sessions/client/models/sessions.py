@@ -14,6 +14,7 @@ from pydantic.config import JsonDict
 
 from airflow_provider_ibm_sessions.client.enums import SessionMode, SessionState
 from airflow_provider_ibm_sessions.client.models.base import (
+    BackendName,
     Line,
     Number,
     RequestModel,
@@ -23,7 +24,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     Text,
     Time,
 )
-from airflow_provider_ibm_sessions.client.validation import BACKEND_PATTERN, DEFAULT_MAX_TTL
+from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
 
 _MAX_TIMESTAMPS = 10_000
 _SESSION: JsonDict = {
@@ -47,7 +48,7 @@ class CreateSession(RequestModel):
         description="dedicated: the QPU is held for the session, and billed while it is active; "
         "batch: billed for the jobs' QPU time only"
     )
-    backend: str = Field(pattern=f"^{BACKEND_PATTERN}$", description="Name of the QPU, such as ibm_fez")
+    backend: BackendName = Field(description="Name of the QPU, such as ibm_fez")
     # Always sent: it bounds the bill even if nobody is left to close the session.
     max_ttl: StrictInt = Field(
         default=DEFAULT_MAX_TTL, ge=1, le=2**31 - 1, description="Seconds from the first job's start, at most"

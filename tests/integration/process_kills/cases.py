@@ -9,6 +9,7 @@ minute for the retry on a busy machine, and the time of the jobs.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from tests.integration.process_kills.scenario import (
     Failure,
@@ -32,6 +33,10 @@ LONGER = 40.0
 NEVER = 3000.0
 """Jobs that would still run at the end of the tests: they must be cancelled."""
 OF_3, OF_1 = {"Completed": 3}, {"Completed": 1}
+COMPLETED_3: dict[str, Any] = {"run": "success", "jobs": OF_3, "job_seconds": LONG}
+COMPLETED_1: dict[str, Any] = {**COMPLETED_3, "jobs": OF_1}
+CANCELLED_3: dict[str, Any] = {"run": "failed", "jobs": {"Cancelled": 3}, "job_seconds": NEVER}
+CANCELLED_1: dict[str, Any] = {**CANCELLED_3, "jobs": {"Cancelled": 1}}
 
 CREATE = partial(
     Scenario, "create", dag="kills_session", task="create", time_limit=RETRIED, run="success", jobs=OF_1
@@ -82,27 +87,10 @@ ALL = (
         Failure.TIME,
         dag="kills_timeout",
         time_limit=TIMED_OUT,
-        run="failed",
-        jobs={"Cancelled": 1},
-        job_seconds=NEVER,
+        **CANCELLED_1,
     ),
-    RUN(
-        waiting(3),
-        Failure.TIME,
-        dag="kills_run_timeout",
-        time_limit=TIMED_OUT,
-        run="failed",
-        jobs={"Cancelled": 3},
-        job_seconds=NEVER,
-    ),
-    RUN_DEFERRED(
-        failure=Failure.TIME,
-        dag="kills_run_deferred_timeout",
-        time_limit=TIMED_OUT,
-        run="failed",
-        jobs={"Cancelled": 3},
-        job_seconds=NEVER,
-    ),
+    RUN(waiting(3), Failure.TIME, dag="kills_run_timeout", time_limit=TIMED_OUT, **CANCELLED_3),
+    RUN_DEFERRED(failure=Failure.TIME, dag="kills_run_deferred_timeout", time_limit=TIMED_OUT, **CANCELLED_3),
     CREATE(request("POST", "/identity/token", "before", "asking for a token"), Failure.WORKER),
     CREATE(request("POST", SESSIONS, "before", "POST sent, not carried out"), Failure.WORKER),
     CREATE(request("POST", SESSIONS, "after", "POST carried out, no response"), Failure.WORKER),
@@ -121,12 +109,10 @@ ALL = (
     RUN(waiting(3), Failure.WORKER, job_seconds=LONG),
     RUN(request("GET", "/v1/jobs/*/results", "after", "collecting results"), Failure.WORKER),
     RUN(at_end(), Failure.WORKER),
-    RUN(waiting(3), Failure.FAILED, time_limit=USER, run="failed", jobs={"Cancelled": 3}, job_seconds=NEVER),
+    RUN(waiting(3), Failure.FAILED, time_limit=USER, **CANCELLED_3),
     RUN(waiting(3), Failure.CLEAR, job_seconds=LONG),
-    RUN_DEFERRED(
-        failure=Failure.FAILED, time_limit=USER, run="failed", jobs={"Cancelled": 3}, job_seconds=NEVER
-    ),
-    RUN_DEFERRED(failure=Failure.CLEAR, run="success", jobs=OF_3, job_seconds=LONG),
+    RUN_DEFERRED(failure=Failure.FAILED, time_limit=USER, **CANCELLED_3),
+    RUN_DEFERRED(failure=Failure.CLEAR, **COMPLETED_3),
     DECLINES(deferred(3), Failure.FAILED, dag="kills_run_deferred_declines"),
     DECLINES(waiting(3), Failure.FAILED, dag="kills_run_declines"),
     CLOSING(request("DELETE", CLOSE, "before", "DELETE sent, not carried out"), Failure.WORKER),
@@ -141,24 +127,8 @@ ALL = (
         run="success",
         jobs=OF_1,
     ),
-    SUBMIT(
-        deferred(1),
-        Failure.FAILED,
-        dag="kills_submit_deferred",
-        time_limit=USER,
-        run="failed",
-        jobs={"Cancelled": 1},
-        job_seconds=NEVER,
-    ),
-    SUBMIT(
-        deferred(1),
-        Failure.RUN_FAILED,
-        dag="kills_submit_deferred",
-        time_limit=USER,
-        run="failed",
-        jobs={"Cancelled": 1},
-        job_seconds=NEVER,
-    ),
+    SUBMIT(deferred(1), Failure.FAILED, dag="kills_submit_deferred", time_limit=USER, **CANCELLED_1),
+    SUBMIT(deferred(1), Failure.RUN_FAILED, dag="kills_submit_deferred", time_limit=USER, **CANCELLED_1),
     SUBMIT(
         waiting(1, "waits in the worker, last try; the teardown closes"),
         Failure.WORKER,
@@ -167,7 +137,7 @@ ALL = (
         jobs=OF_1,
         job_seconds=LONG,
     ),
-    RUN_DEFERRED(failure=Failure.TRIGGERER, run="success", jobs=OF_3, job_seconds=LONG),
+    RUN_DEFERRED(failure=Failure.TRIGGERER, **COMPLETED_3),
     # The next triggerer may take the trigger over and end the jobs, or find it deleted: then the session,
     # which is drained, closes with its last job.
     RUN_DEFERRED(
@@ -178,21 +148,14 @@ ALL = (
         job_seconds=LONG,
     ),
     DRAIN(deferred(1), Failure.TRIGGERER, dag="kills_drain_deferred"),
-    SUBMIT(
-        deferred(1),
-        Failure.TRIGGERER,
-        dag="kills_submit_deferred",
-        run="success",
-        jobs=OF_1,
-        job_seconds=LONG,
-    ),
-    RUN_DEFERRED(failure=Failure.SCHEDULER, run="success", jobs=OF_3, job_seconds=LONG),
+    SUBMIT(deferred(1), Failure.TRIGGERER, dag="kills_submit_deferred", **COMPLETED_1),
+    RUN_DEFERRED(failure=Failure.SCHEDULER, **COMPLETED_3),
     RUN(waiting(3), Failure.SCHEDULER, job_seconds=LONGER, time_limit=150),
     DRAIN(waiting(1), Failure.SCHEDULER, dag="kills_drain", job_seconds=LONGER, time_limit=150),
     CREATE(request("POST", SESSIONS, "after", "POST carried out, no response"), Failure.SCHEDULER),
     CREATE(at_end(), Failure.MACHINE),
     RUN(request("POST", JOBS, "after", "first job carried out"), Failure.MACHINE),
     RUN(waiting(3), Failure.MACHINE, job_seconds=LONG),
-    RUN_DEFERRED(failure=Failure.MACHINE, run="success", jobs=OF_3, job_seconds=LONG),
+    RUN_DEFERRED(failure=Failure.MACHINE, **COMPLETED_3),
     CLOSING(request("DELETE", CLOSE, "before", "DELETE sent, not carried out"), Failure.MACHINE),
 )
