@@ -10,7 +10,7 @@ SPECTRAL ?= 6.16.3
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests spectral docs bench env clean
+.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests spectral docs dist bench env clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -55,6 +55,9 @@ spectral: env  ## Check the OpenAPI description with Spectral (needs npx and its
 
 docs: env  ## Build the documentation site into .site/html; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs -b html . .site/html
+
+dist: env  ## Build wheel and source distribution into dist/, and check them
+	rm -rf dist && $(BIN)/python -m build --quiet --outdir dist && $(BIN)/python -m twine check --strict dist/*
 
 bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds, the services
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)
