@@ -10,7 +10,7 @@ SPECTRAL ?= 6.16.3
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests spectral bench env clean
+.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests spectral docs dist bench env clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -53,6 +53,12 @@ spectral: env  ## Check the OpenAPI description with Spectral (needs npx and its
 	npx --yes @stoplight/spectral-cli@$(SPECTRAL) lint --fail-severity hint --ruleset scripts/spectral.yaml \
 	  .spectral/openapi.json
 
+docs: env  ## Build the documentation site into .site/html; a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -b html . .site/html
+
+dist: env  ## Build wheel and source distribution into dist/, and check them
+	rm -rf dist && $(BIN)/python -m build --quiet --outdir dist && $(BIN)/python -m twine check --strict dist/*
+
 bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds, the services
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)
 
@@ -63,9 +69,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@# uv is several times as fast as pip; where it cannot be had, pip does the same.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
-	  && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,local]' \
-	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,local]'
+	  && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,docs,local]' \
+	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,local]'
 	@touch $@
 
 clean:  ## Remove everything that make has created
-	rm -rf $(VENV) .venv-bench .demo .bench .spectral .coverage .hypothesis .*_cache dist
+	rm -rf $(VENV) .venv-bench .demo .bench .spectral .site .coverage .hypothesis .*_cache dist

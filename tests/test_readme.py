@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.decorators.jobs import IBMQuantumJobsDecoratedOperator
 from airflow_provider_ibm_sessions.decorators.session import IBMQuantumSessionDecoratedOperator
 from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS
@@ -39,6 +40,7 @@ ELSEWHERE = {"rest.md", "mcp.md", "cli.md"}
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in ELSEWHERE),
 ]
 CLASSES = {
@@ -189,6 +191,11 @@ def test_the_arguments_are_those_of_the_class(page, operator):
 def test_every_field_of_the_connection_is_described():
     rows = table((ROOT / "docs" / "connection.md").read_text(), "field")
     assert {row[0].strip("`") for row in rows} == {"password", "host, port", *CONN_FIELDS}
+
+
+def test_every_error_that_has_a_hint_is_explained():
+    rows = table((ROOT / "docs" / "troubleshooting.md").read_text(), "code")
+    assert {code for row in rows for code in row[0].split(", ")} == set(ERROR_HINTS)
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])

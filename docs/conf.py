@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Build the documentation site: ``make docs``.
+
+The root of the repository is the source folder, so that links between the README, the pages and the example
+Dags are the same on the site as in the repository.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+# Airflow is imported for the API reference; it needs a folder to write its configuration to, and no database.
+os.environ.setdefault("AIRFLOW_HOME", str(Path(__file__).parents[1] / ".site" / "airflow"))
+os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "True")
+
+_project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+
+project = _project["name"]
+author = _project["authors"][0]["name"]
+project_copyright = author
+
+root_doc = "docs/index"
+include_patterns = ["docs/**.md", "docs/**.rst", "*.md"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autoclass_content = "class"
+
+
+html_theme = "furo"
+html_title = "IBM Quantum sessions for Apache Airflow"
+toc_object_entries_show_parents = "hide"
+
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "source_repository": _project["urls"]["Source"],
+    "source_branch": "main",
+    "source_directory": "",
+}
