@@ -12,8 +12,8 @@ ERROR_HINTS: Final[dict[str, str]] = {
     "1233": "Try again later, or choose another backend: the QPU is reserved for somebody else now",
     "1241": _UNREADABLE_CRN,
     "1279": (
-        "Check crn and host of the connection: the host does not know this crn, because it is another "
-        "region's or another account's than the key"
+        "Check crn and host of the connection: the crn's region decides the host, and its account must be "
+        "the key's"
     ),
     "1305": "Raise cost, or split the job: it ran longer than its maximum execution time",
     "1348": _UNREADABLE_CRN,

@@ -396,7 +396,7 @@ def test_a_reserved_qpu_is_free_again_later(ibm, connect, status):
     assert (CREATE.seen(ibm), len(ibm.sessions)) == (3, 1)
     assert GET(connect(QUICK), session.id).id == session.id
     ibm.script(CREATE.fault(status=status, json=busy, times=None))
-    with pytest.raises(RequestRejectedError, match="The QPU is reserved for somebody else now") as caught:
+    with pytest.raises(RequestRejectedError, match="the QPU is reserved for somebody else now") as caught:
         CREATE(connect(BRIEF))
     assert (caught.value.retryable, caught.value.code, caught.value.status) == (True, "1233", status)
     assert not isinstance(caught.value, ConflictError), "which would mean that it has ended already"
