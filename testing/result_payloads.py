@@ -120,7 +120,10 @@ def by_qiskit(raw):
     from qiskit_ibm_runtime.decoders.defaults import DEFAULT_DECODERS
 
     result = json.dumps(raw)
-    for decoder in DEFAULT_DECODERS["executor"]:
+    decoders = DEFAULT_DECODERS["executor"]
+    if not isinstance(decoders, list | tuple):  # qiskit-ibm-runtime 0.50
+        return decoders.decode(result)
+    for decoder in decoders:
         if decoder.is_applicable(result):
             result = decoder.decode(result)
     return result

@@ -43,8 +43,11 @@ def decode_executor(raw: Any) -> Any:
     except ImportError as error:
         raise _missing(error) from error
     result: Any = json.dumps(raw)
+    decoders: Any = DEFAULT_DECODERS[_EXECUTOR]
     try:
-        for decoder in DEFAULT_DECODERS[_EXECUTOR]:
+        if not isinstance(decoders, list | tuple):  # qiskit-ibm-runtime 0.50 has one that does all
+            return decoders.decode(result)
+        for decoder in decoders:
             if decoder.is_applicable(result):
                 result = decoder.decode(result)
     except ImportError as error:
