@@ -19,6 +19,7 @@ from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.decorators.jobs import IBMQuantumJobsDecoratedOperator
 from airflow_provider_ibm_sessions.decorators.session import IBMQuantumSessionDecoratedOperator
 from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS
+from airflow_provider_ibm_sessions.operators.backend import IBMQuantumSelectBackendOperator
 from airflow_provider_ibm_sessions.operators.job import (
     IBMQuantumJobResultsOperator,
     IBMQuantumRunJobsOperator,
@@ -30,6 +31,7 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumUpdateSessionOperator,
 )
 from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
+from airflow_provider_ibm_sessions.sensors.backend import IBMQuantumBackendSensor
 from airflow_provider_ibm_sessions.sensors.job import IBMQuantumJobSensor
 from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
 
@@ -51,9 +53,10 @@ CLASSES = {
         IBMQuantumCreateSessionOperator,
         IBMQuantumUpdateSessionOperator,
         IBMQuantumCloseSessionOperator,
+        IBMQuantumSelectBackendOperator,
         IBMQuantumSweepSessionsOperator,
     ],
-    "sensors.md": [IBMQuantumSessionSensor, IBMQuantumJobSensor],
+    "sensors.md": [IBMQuantumSessionSensor, IBMQuantumJobSensor, IBMQuantumBackendSensor],
     "decorators.md": [IBMQuantumJobsDecoratedOperator, IBMQuantumSessionDecoratedOperator],
 }
 SECTIONS = {
@@ -61,6 +64,8 @@ SECTIONS = {
     IBMQuantumSessionDecoratedOperator: "@task.ibm_quantum_session",
 }
 """Headings that are not the name of the class."""
+TEMPLATE_FIELDS = {"max_wait_time": "max_wait"}
+"""Arguments whose name Airflow's own class uses for something else, by their template field."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,8 @@ def test_the_arguments_are_those_of_the_class(page, operator):
     names = [re.match(r"`(\w+)`", row[0])[1] for row in rows]
     assert sorted(names) == sorted(arguments)
     templated = {name for name, row in zip(names, rows, strict=True) if row[0].endswith("*t*")}
-    assert templated == set(operator.template_fields) & set(arguments)
+    fields = {TEMPLATE_FIELDS.get(field, field) for field in operator.template_fields}
+    assert templated == fields & set(arguments)
     for name, row in zip(names, rows, strict=True):
         default, written = arguments[name].default, row[-1]
         assert (written == "required") == (default is inspect.Parameter.empty), name

@@ -156,7 +156,8 @@ class IBMQuantumEventTrigger(BaseEventTrigger):
 
     @property
     def _state_key(self) -> str:
-        arguments = json.dumps(self.trigger_kwargs(), sort_keys=True)
+        watched = {**self.trigger_kwargs(), "ibm_quantum_conn_id": self.ibm_quantum_conn_id}
+        arguments = json.dumps(watched, sort_keys=True)
         return f"ibm_quantum_{hashlib.sha256(arguments.encode()).hexdigest()[:16]}"
 
     async def _load_state(self) -> dict[str, Any]:
@@ -314,7 +315,7 @@ class IBMQuantumBackendEventTrigger(IBMQuantumEventTrigger):
     async def find_events(
         self, found: list[Backend], state: dict[str, Any]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Return the QPU if it was not ready at the last poll and is now; keep if it is."""
+        """Return the QPU if it has become ready since the last poll."""
         try:
             selection = self.requirements.select(found)
         except NoBackendError as error:

@@ -116,7 +116,6 @@ def test_who_is_cancelled_while_reading_leaves_it_to_another(ibm, reader, when, 
 
 
 def test_a_thread_that_is_interrupted_leaves_it_to_another(ibm, client, reader):
-    ibm.script(Fault(path=BACKENDS, delay=2))
     started = threading.Event()
 
     class Interrupted(BaseException):
