@@ -61,7 +61,7 @@ def get_provider_info() -> dict[str, Any]:
                     "record_retention_days": {
                         "description": "Days for which the record of an ended session is kept: what it was "
                         "for, and what was billed. 0: as long as its Dag run. Needs Airflow 3.3.",
-                        "version_added": __version__,
+                        "version_added": "0.1.0",
                         "type": "integer",
                         "example": "90",
                         "default": "400",

@@ -331,8 +331,14 @@ class IBMQuantumHook(BaseHook):
         registry = self.registry
         try:
             owner = registry.get_owner(session_id)
-        except (ValueError, AirflowApiUnavailableError) as error:
-            self.log.warning("The record of session %s was not written: %s", session_id, error)
+        except AirflowApiUnavailableError as error:
+            self.log.warning("%s. The next sweep keeps the record of session %s", error, session_id)
+            return
+        except ValueError:
+            self.log.warning(
+                "The registry's entry of session %s is unreadable: no record is kept", session_id
+            )
+            registry.unregister(session_id, None)
             return
         if owner is None:  # recorded before, or not opened by this Airflow
             return

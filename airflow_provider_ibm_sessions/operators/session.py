@@ -177,7 +177,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
                 return self.execute_complete(context, event)
         except AirflowTaskTimeout:
             self.log.warning("execution_timeout struck: closing session %s without waiting", self.session_id)
-            self._close()
+            push_session_usage(context, self.hook, self._close())
             raise
         return self._report(context, self._close())
 

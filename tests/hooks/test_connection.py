@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+from decimal import Decimal
 from urllib.parse import quote
 
 import pytest
@@ -64,6 +65,10 @@ class TestConnection:
     def test_fields_as_the_form_stores_them(self):
         found = credentials({"verify": "false", "timeout": "30", "api_version": "2026-03-15"})
         assert (found.verify, found.timeout, found.api_version) == (False, 30.0, "2026-03-15")
+        priced = credentials({"price_per_second": "1.60", "currency": "EUR"})
+        assert (priced.price_per_second, priced.currency) == (Decimal("1.6"), "EUR")
+        assert credentials({"price_per_second": 0}).price_per_second == 0
+        assert (found.price_per_second, found.currency) == (None, "USD")
 
     @pytest.mark.parametrize(
         ("fields", "extra", "field"),
@@ -79,6 +84,9 @@ class TestConnection:
             ({}, {"verify": "/no/such/file.pem"}, "verify"),
             ({}, {"timeout": "soon"}, "timeout"),
             ({}, {"timeout": 0}, "timeout"),
+            ({}, {"price_per_second": "free"}, "price_per_second"),
+            ({}, {"price_per_second": -1}, "price_per_second"),
+            ({}, {"currency": "dollars"}, "currency"),
             ({}, {"private_endpoint": "perhaps"}, "private_endpoint"),
             ({}, {"iam_url": "http://iam.example"}, "iam_url"),
             ({}, {"proxy": "proxy.example"}, "proxy"),

@@ -298,3 +298,16 @@ def test_an_entry_of_an_older_version_is_still_signed():
     assert owner.signed("session", "key").signature == (
         "1cccf82b43d7c8d959736072a4fa0a0b4b8e60e3a371b6e468b008e51e8b8da1"
     )
+
+
+def test_an_unreadable_entry_of_a_session_that_is_closed_is_removed(ibm, dag, run):
+    from airflow.models.variable import Variable
+
+    session_id = ibm.add_session(age=1).id
+    Variable.set(PREFIX + session_id, "x")
+    with dag:
+        IBMQuantumCloseSessionOperator(task_id="close", session_id=session_id)
+    result = run(dag)
+    assert result.state == "success"
+    assert result.xcom("close", "usage")["billed_seconds"] == 0
+    assert registered_sessions() == []
