@@ -292,7 +292,6 @@ class TestBadInput:
         {"max_ttl": 0},
         {"max_ttl": "soon"},
         {"results_path": "nosuch://x"},
-        {"results_threshold": -1},
     )
 
     def test_it_fails_at_once_and_sends_nothing(self, ibm, dag, run):
