@@ -30,7 +30,14 @@ FILTERS = {"list_jobs": JobFilter, "list_workloads": WorkloadFilter, "submit_job
 """Models of the keyword arguments that methods take by ``**``."""
 INTERNAL = {"next", "single_attempt", "session", "authorization"}
 """Arguments that are this package's own, and that no user writes."""
-UNCHECKED = {"short_lived_client", "create_pending_session", "find_pending_session", "run_flow", "send"}
+UNCHECKED = {
+    "short_lived_client",
+    "create_pending_session",
+    "find_pending_session",
+    "run_flow",
+    "send",
+    "invalidate_token",
+}
 """Methods whose arguments are objects of this package."""
 
 
