@@ -45,6 +45,32 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": f"{PACKAGE}.decorators.session.ibm_quantum_session_task",
             }
         ],
+        "plugins": [
+            {"name": "ibm_quantum", "plugin-class": f"{PACKAGE}.plugins.ibm_quantum.IBMQuantumPlugin"}
+        ],
+        "config": {
+            "ibm_quantum": {
+                "description": "Options of the provider for IBM Quantum sessions.",
+                "options": {
+                    "ui_live": {
+                        "description": "Let the API server ask IBM for what the page in Airflow shows, and "
+                        "end sessions from there.",
+                        "version_added": __version__,
+                        "type": "boolean",
+                        "example": "False",
+                        "default": "True",
+                    },
+                    "ui_tabs": {
+                        "description": "Show a tab of IBM Quantum on Dag runs and tasks. Before 3.4, Airflow "
+                        "shows it on each of them.",
+                        "version_added": __version__,
+                        "type": "boolean",
+                        "example": "False",
+                        "default": "True",
+                    },
+                },
+            }
+        },
         "cli": [f"{PACKAGE}.cli.airflow.commands"],
         "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],
     }
