@@ -142,9 +142,27 @@ class Scene:
         self.airflow.wait_for_dags(DAGS)
         now, clock = time.time(), self.service.clock
         clock._offset = -2400.0  # sessions have a history up to now
+        dice = random.Random(5)
+        for week in range(30, 43):
+            run_id, failed = f"weekly_{week}", week in (34, 39)
+            self.run("vqe_h2", run_id, "failed" if failed else "success")
+            owner = self.owner("vqe_h2", run_id)
+            at = now - (43 - week) * 604_800
+            if failed:
+                self.record(
+                    f"cx4{week}-lost", owner, opened=at, billed=310.0, jobs={"Completed": 2, "Failed": 1}
+                )
+            self.record(
+                f"cx4{week}",
+                owner,
+                opened=at + 900,
+                billed=round(dice.uniform(120, 260), 1),
+                try_number=2 if failed else 1,
+            )
+            self.returned(owner, vqe_reports(dice))
         self.run("vqe_h2", "weekly_43")
-        self.run("bell_pairs", "nightly_1126")
         self.run("bell_pairs", "nightly_1125", "failed")
+        self.run("bell_pairs", "nightly_1126")
         vqe, bell = self.owner("vqe_h2", "weekly_43"), self.owner("bell_pairs", "nightly_1126")
         lost = self.owner("bell_pairs", "nightly_1125")
         orphan = self.use_session("ibm_torino", [(12.0, 15.0)])
@@ -175,24 +193,6 @@ class Scene:
                 orphan: self.owner("bell_pairs", "nightly_1125", opened=now - 2400),
             }
         )
-        dice = random.Random(5)
-        for week in range(30, 43):
-            run_id, failed = f"weekly_{week}", week in (34, 39)
-            self.run("vqe_h2", run_id, "failed" if failed else "success")
-            owner = self.owner("vqe_h2", run_id)
-            at = now - (43 - week) * 604_800
-            if failed:
-                self.record(
-                    f"cx4{week}-lost", owner, opened=at, billed=310.0, jobs={"Completed": 2, "Failed": 1}
-                )
-            self.record(
-                f"cx4{week}",
-                owner,
-                opened=at + 900,
-                billed=round(dice.uniform(120, 260), 1),
-                try_number=2 if failed else 1,
-            )
-            self.returned(owner, vqe_reports(dice))
         self.record("cx443-first", vqe, opened=now - 2000, billed=188.4, jobs={"Completed": 4, "Failed": 1})
         self.returned(vqe, vqe_reports(dice))
         self.returned(bell, bell_reports(dice))

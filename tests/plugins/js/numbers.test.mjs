@@ -57,9 +57,9 @@ test("idle is active time that no job used, also where jobs overlap", () => {
   assert.equal(idle, 100);
 });
 
-test("jobs are counted by what became of them", () => {
-  const jobs = ["Completed", "Failed", "Cancelled", "Cancelled - Ran too long", "Queued", "Running"].map((state) => ({ state }));
-  assert.deepEqual(n.jobCounts(jobs), { done: 1, failed: 3, queued: 1, running: 1 });
+test("jobs are of four kinds, also where IBM says more", () => {
+  const states = ["Completed", "Failed", "Cancelled", "Cancelled - Ran too long", "Queued", "Running", null];
+  assert.deepEqual(states.map(n.jobKind), ["done", "failed", "failed", "failed", "queued", "running", "running"]);
 });
 
 test("jobs that overlap get rows of their own", () => {
@@ -78,8 +78,7 @@ test("the bars of a histogram sum up to the shots", () => {
 
 test("bit strings come in groups, and other texts as they are", () => {
   assert.equal(n.bits("110010"), "11 0010");
-  assert.equal(n.bits("1".repeat(127), 200).replaceAll(" ", ""), "1".repeat(127));
-  assert.ok(n.bits("1".repeat(127)).includes("…"));
+  assert.equal(n.bits("1".repeat(127)).replaceAll(" ", ""), "1".repeat(127));
   assert.equal(n.bits("<b>"), "<b>");
 });
 

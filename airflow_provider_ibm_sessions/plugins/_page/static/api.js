@@ -34,10 +34,8 @@ export async function request(path, { method = "GET", body, signal } = {}) {
   return { status: response.status, body: answer };
 }
 
-/** A path with encoded parts: path("dags", id). */
 export const path = (...parts) => parts.map((part) => encodeURIComponent(part)).join("/");
 
-/** The routes of a task, and of a session of it. */
 export const taskPath = ({ dag_id, run_id, task_id, map_index }) =>
   path("dags", dag_id, "runs", run_id, "tasks", task_id, map_index);
 export const sessionPath = (owner, id) => `${taskPath(owner)}/${path("sessions", id)}`;
@@ -83,13 +81,13 @@ export function useRoute(route, seconds = 0) {
   return { ...state, reload };
 }
 
-/** The server's time, every second while it is needed. */
+/** The server's time; ticking draws again every second. */
 export function useNow(ticking) {
-  const [time, setTime] = useState(now());
+  const [, draw] = useState(0);
   useEffect(() => {
     if (!ticking) return undefined;
-    const timer = setInterval(() => !document.hidden && setTime(now()), 1000);
+    const timer = setInterval(() => !document.hidden && draw(now()), 1000);
     return () => clearInterval(timer);
   }, [ticking]);
-  return Math.max(time, ticking ? 0 : now());
+  return now();
 }

@@ -2,9 +2,11 @@
 // Results of jobs: histograms of counts, expectation values, and the cost of the last runs.
 
 import { amount, bars, bits, count, curve, duration, niceTicks, shareError } from "./numbers.js";
-import { COLORS, Badge, Facts, Legend, Note, h, jobColor } from "./parts.js";
+import { COLORS, Badge, Facts, Legend, Note, Quiet, Small, h, jobColor } from "./parts.js";
 
 const { useState } = globalThis.React;
+
+const BEFORE = h(Legend, { items: [["this run", COLORS.running], ["the run before", COLORS.queued]] });
 
 /** The counts of one pub, joint over all registers unless one is chosen; the run before beside it. */
 export function Histogram({ pub, before, title }) {
@@ -18,12 +20,12 @@ export function Histogram({ pub, before, title }) {
   const most = Math.max(...rows.map((row) => Math.max(row.share, row.before || 0)));
   const isLong = rows.some((row) => row.label.length > 40 && !row.isRest);
   const width = (share) => ({ width: `${(share / most) * 100}%` });
-  return h("div", { className: "ibmq-panel" },
-    h("div", { className: "ibmq-bar", style: { justifyContent: "space-between", marginBottom: 8 } },
+  return h("div.panel", null,
+    h("div.bar.apart", null,
       h("h3", null, title),
       names.length > 1 && h("select", { value: register, "aria-label": "Register", onChange: (event) => setRegister(event.target.value) },
         h("option", { value: "" }, "all registers (joint)"), names.map((name) => h("option", { key: name, value: name }, `register ${name}`)))),
-    h("p", { className: "ibmq-small ibmq-muted" },
+    h(Small, null,
       `${count(counts.total)} shots, ${count(counts.top.length + counts.rest_outcomes)} outcomes`,
       !register && names.length > 1 ? `; bits of ${[...names].reverse().join(" ")} from left to right` : "",
       pub.register ? `; register ${pub.register}` : "",
@@ -34,15 +36,15 @@ export function Histogram({ pub, before, title }) {
         const text = `${row.label}: ${count(row.count)} of ${count(counts.total)} shots, ${row.share.toFixed(4)} ± ${spread.toFixed(4)}${row.before === null ? "" : `, before ${row.before.toFixed(4)}`}`;
         return [
           h("span", { key: `l${row.label}`, className: `ibmq-bits${row.isRest ? " ibmq-muted" : " ibmq-mono"}`, title: row.label },
-            row.isRest ? row.label : bits(row.label, 160)),
+            row.isRest ? row.label : bits(row.label)),
           h("span", { key: `b${row.label}`, className: "ibmq-track", title: text, role: "img", "aria-label": text },
             h("i", { className: row.isRest ? "ibmq-rest" : "", style: width(row.share) }),
-            row.before !== null && h("i", { className: "ibmq-before", style: width(row.before) })),
-          h("span", { key: `n${row.label}`, className: "ibmq-count", style: { fontVariantNumeric: "tabular-nums" }, "data-count": row.count },
-            `${row.share.toFixed(3)} ± ${spread.toFixed(3)}`, h("span", { className: "ibmq-muted" }, ` · ${count(row.count)}`)),
+            row.before !== null && h("i.before", { style: width(row.before) })),
+          h("span", { key: `n${row.label}`, className: "ibmq-count", "data-count": row.count },
+            `${row.share.toFixed(3)} ± ${spread.toFixed(3)}`, h("span.muted", null, ` · ${count(row.count)}`)),
         ];
       })),
-    earlier ? h(Legend, { items: [["this run", COLORS.running], ["the run before", COLORS.queued]] }) : null);
+    earlier ? BEFORE : null);
 }
 
 /** Points with error bars: {points: [{x, y, error}], before}, joined if they are a curve. */
@@ -62,10 +64,10 @@ export function Points({ title, points, before, xName, joined }) {
     joined && h("polyline", { points: list.filter((each) => each.y !== null).map((each) => `${x(each.x)},${y(each.y)}`).join(" "), fill: "none", stroke: fill, strokeWidth: 1.5 }),
     list.filter((each) => each.y !== null).map((each, index) => h("g", { key: index },
       h("line", { x1: x(each.x), x2: x(each.x), y1: y(each.y - each.error), y2: y(each.y + each.error), stroke: fill, strokeWidth: 1.5 }),
-      h("circle", { className: "ibmq-point", cx: x(each.x), cy: y(each.y), r: 3.5, fill },
+      h("circle.point", { cx: x(each.x), cy: y(each.y), r: 3.5, fill },
         h("title", null, `${xName} ${each.x}: ${each.y.toPrecision(5)} ± ${each.error.toPrecision(2)}`)))));
   const xTicks = joined ? niceTicks(x0, x1).filter((each) => each >= x0 && each <= x1) : [...new Set(xs)].filter((_, index, list) => index % Math.ceil(list.length / 12) === 0);
-  return h("div", { className: "ibmq-panel" },
+  return h("div.panel", null,
     h("h3", null, title),
     h("svg", { viewBox: `0 0 ${W} ${H}`, width: "100%", style: { maxWidth: W }, role: "img", "aria-label": title },
       yTicks.map((value) => h("g", { key: `y${value}` },
@@ -74,23 +76,22 @@ export function Points({ title, points, before, xName, joined }) {
       xTicks.map((value) => h("text", { key: `x${value}`, x: x(value), y: H - B + 16, textAnchor: "middle" }, String(value))),
       h("text", { x: W / 2, y: H - 4, textAnchor: "middle" }, xName),
       before && draw(before, COLORS.queued, "before", 0.75), draw(points, COLORS.running, "now", 1)),
-    before ? h(Legend, { items: [["this run", COLORS.running], ["the run before", COLORS.queued]] }) : null);
+    before ? BEFORE : null);
 }
 
 const evPoints = (pub) => pub && pub.evs ? pub.evs.map((y, index) => ({ x: index, y, error: (pub.stds || [])[index] || 0 })) : null;
 
-/** One job: its facts, and a picture of each pub. */
 export function Job({ report, before }) {
   return h("article", null,
-    h("div", { className: "ibmq-bar", style: { margin: "14px 0 4px" } },
+    h("div.bar.job", null,
       h(Badge, { text: report.state || "?", fill: jobColor(report.state) }),
-      h("h3", { className: "ibmq-mono" }, report.id),
-      h("span", { className: "ibmq-muted" }, [report.program_id, report.backend,
+      h("h3.mono", null, report.id),
+      h("span.muted", null, [report.program_id, report.backend,
         typeof report.qpu_seconds === "number" ? `QPU ${duration(report.qpu_seconds)}${report.usage_is_final ? "" : " so far"}` : null,
         ...(report.tags || []).filter((tag) => !tag.startsWith("airflow-"))].filter(Boolean).join(" · "))),
     report.error && h(Note, { kind: "bad" }, report.error),
     report.results_path && h(Facts, { rows: [["Results are in", report.results_path]] }),
-    h("div", { className: "ibmq-two" }, (report.pubs || []).map((pub, index) => {
+    h("div.two", null, (report.pubs || []).map((pub, index) => {
       const other = before && before.pubs ? before.pubs[index] : null;
       const title = `Pub ${index}`;
       if (pub.error) return h(Note, { key: index, kind: "bad" }, `${title}: ${pub.error}`);
@@ -99,10 +100,9 @@ export function Job({ report, before }) {
       }
       return h(Histogram, { key: index, pub, before: other, title });
     })),
-    report.pubs_left_out ? h("p", { className: "ibmq-muted" }, `${report.pubs_left_out} more pubs are in the XCom.`) : null);
+    report.pubs_left_out ? h(Quiet, null, `${report.pubs_left_out} more pubs are in the XCom.`) : null);
 }
 
-/** All results of a task. */
 export function Results({ results, previous }) {
   const line = curve(results.reports);
   const lineBefore = line && previous ? curve(previous.reports) : null;
@@ -113,24 +113,24 @@ export function Results({ results, previous }) {
       before: lineBefore && lineBefore.name === line.name ? lineBefore.points : null,
     }),
     results.reports.map((report, index) => h(Job, { key: report.id, report, before: previous ? previous.reports[index] : null })),
-    results.left_out ? h("p", { className: "ibmq-muted" }, `${results.left_out} more jobs are in the XCom.`) : null);
+    results.left_out ? h(Quiet, null, `${results.left_out} more jobs are in the XCom.`) : null);
 }
 
 /** A bar for each of the last runs: [{key, value, text, isFailed, isThis, onOpen}]. */
 export function Trend({ runs, unit, currency }) {
   const most = Math.max(...runs.map((run) => run.value), 1e-9);
   const [W, H] = [Math.max(runs.length * 30, 240), 110];
-  return h("div", { className: "ibmq-panel" },
+  return h("div.panel", null,
     h("h3", null, `The last ${runs.length} runs`),
     h("svg", { viewBox: `0 0 ${W} ${H}`, width: Math.min(W * 1.2, 1000), role: "img", "aria-label": "Cost of the last runs" },
       runs.map((run, index) => {
         const tall = (run.value / most) * (H - 30);
-        return h("g", { key: run.key, className: "ibmq-trend", style: { cursor: "pointer" }, onClick: run.onOpen },
+        return h("g.trend", { key: run.key, style: { cursor: "pointer" }, onClick: run.onOpen },
           h("rect", { x: index * 30 + 3, y: 0, width: 24, height: H, fill: "transparent" }),
           h("rect", { x: index * 30 + 5, y: H - 12 - tall, width: 20, height: Math.max(tall, 1), rx: 2, fill: run.isFailed ? COLORS.failed : COLORS.running, opacity: run.isThis ? 1 : 0.55 }),
           run.isThis && h("text", { x: index * 30 + 15, y: H - 1, textAnchor: "middle" }, "this"),
           h("title", null, run.text));
       })),
-    h("div", { className: "ibmq-small ibmq-muted" }, `Highest: ${unit === "money" ? amount(most, currency) : duration(most)}`),
+    h(Small, null, `Highest: ${unit === "money" ? amount(most, currency) : duration(most)}`),
     h(Legend, { items: [["run succeeded, or goes on", COLORS.running], ["run failed", COLORS.failed]] }));
 }

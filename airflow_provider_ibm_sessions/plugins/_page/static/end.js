@@ -6,7 +6,7 @@ import { Button, Dialog, Note, Out, h } from "./parts.js";
 
 const { useState } = globalThis.React;
 
-const many = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+const many = (count, noun) => `${count || "no"} ${noun}${count === 1 ? "" : "s"}`;
 
 /**
  * Asks how to end a session, ends it, and says what is confirmed.
@@ -27,20 +27,20 @@ export function EndDialog({ target, onClose }) {
       setState({ step: "refused", error: error.message });
     }
   };
-  const choice = (value, title, text) => h("label", { className: "ibmq-choice" },
+  const choice = (value, title, text) => h("label.choice", null,
     h("input", { type: "radio", name: "ibmq-action", value, checked: action === value, onChange: () => setAction(value) }),
     h("span", null, h("b", null, title), h("br"), text));
   const console = h(Out, { href: target.console }, "IBM's console");
-  const close = (text) => h("div", { className: "ibmq-right" }, h(Button, { onClick: onClose, autoFocus: true }, text));
+  const close = (text) => h("div.right", null, h(Button, { onClick: onClose, autoFocus: true }, text));
   let content;
   if (state.step === "ask" || state.step === "sent") {
     const isSent = state.step === "sent";
     content = [
       h("p", { key: "who" }, target.who),
-      h("fieldset", { key: "choice", disabled: isSent, style: { border: 0, padding: 0, margin: 0 } },
-        choice("drain", "Drain", `It takes no new jobs. ${queued} and ${running} still run and are billed; then it closes itself.`),
-        choice("close", "Close", `It ends now. ${queued} will never run; ${running} will finish.`)),
-      h("div", { key: "buttons", className: "ibmq-right" },
+      h("fieldset", { key: "choice", disabled: isSent },
+        choice("drain", "Drain", `It takes no new jobs, and closes itself after its last one: ${queued} and ${running} still run and are billed.`),
+        choice("close", "Close", `It ends now: ${queued} will never run, ${running} will finish.`)),
+      h("div.right", { key: "buttons" },
         h(Button, { onClick: onClose }, "Cancel"),
         h(Button, { kind: action === "close" ? "danger" : "solid", onClick: end, disabled: isSent },
           isSent ? "Waiting for IBM …" : action === "close" ? "Close session" : "Drain session")),

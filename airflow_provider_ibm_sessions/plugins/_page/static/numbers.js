@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is computed before it is drawn. No React, no browser: tested with node's own test runner.
 
-export const FINAL_JOB_STATES = ["Completed", "Failed", "Cancelled"];
-
 /** Seconds as "2 h 5 min", in two units at most. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
@@ -27,14 +25,12 @@ export function money(seconds, price, currency) {
   return amount(seconds * price, currency);
 }
 
-/** An amount with its currency. */
 export function amount(value, currency) {
   const digits = Math.abs(value) >= 10000 ? 0 : 2;
   const text = value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   return `${text} ${currency || "USD"}`;
 }
 
-/** A number with separators. */
 export const count = (value) => value.toLocaleString("en-US");
 
 /** What is billed of a session now: {seconds, isEstimate}; seconds is null where nobody says. */
@@ -66,7 +62,7 @@ export function segments(session, now) {
     let end = next ? next[1] : session.closed || now;
     // IBM may stamp "inactive" late: an active session without a job ends at its idle limit.
     if (!next && state === "active" && session.last_job_completed && session.interactive_ttl
-        && !session.has_running_jobs) {
+        && !session.has_running_jobs && !(session.jobs && session.jobs.running)) {
       end = Math.min(end, Math.max(session.last_job_completed + session.interactive_ttl, start));
     }
     if (end > start) found.push({ state, start, end });
@@ -94,14 +90,6 @@ export function idle(session, jobs, now) {
   return found.filter((each) => each.end - each.start > 0.05);
 }
 
-/** Jobs by what a person asks: {done, failed, queued, running}. */
-export function jobCounts(jobs) {
-  const counts = { done: 0, failed: 0, queued: 0, running: 0 };
-  for (const { state } of jobs) counts[jobKind(state)] += 1;
-  return counts;
-}
-
-/** One of done, failed, queued, running. */
 export function jobKind(state) {
   if (state === "Completed") return "done";
   if (state === "Failed" || (state || "").startsWith("Cancelled")) return "failed";
@@ -157,14 +145,10 @@ export function bars(counts, before) {
   return found;
 }
 
-/** A bit string in groups that an eye can follow; the middle of a long one is left out. */
-export function bits(label, most = 40) {
-  if (!/^[01]+$/.test(label)) return label;
-  const short = label.length > most ? `${label.slice(0, 12)}…${label.slice(-12)}` : label;
-  return short.split("…").map((part) => part.replace(/(?=(.{4})+$)/g, " ").trim()).join(" … ");
-}
+/** A bit string in groups that an eye can follow. */
+export const bits = (label) => (/^[01]+$/.test(label) ? label.replace(/(?=(.{4})+$)/g, " ").trim() : label);
 
-/** Statistical error of a share of shots. */
+/** The statistical error. */
 export const shareError = (share, shots) => (shots > 0 ? Math.sqrt((share * (1 - share)) / shots) : 0);
 
 /** The one number in the jobs' tags that differs from job to job, such as "theta=0.3": {name, values}. */

@@ -4,7 +4,7 @@
 import { taskPath, path, useRoute } from "./api.js";
 import { Results, Trend } from "./charts.js";
 import { amount, byTaskAndTry, duration, place, sum } from "./numbers.js";
-import { Card, Frame, Note, Num, Table, Tabs, To, h } from "./parts.js";
+import { Card, Frame, Note, Num, Quiet, Small, Table, Tabs, To, Waiting, h } from "./parts.js";
 import { Cards, Details, OpenSessions, PastSessions, RecordTable, Unowned, totals, useOpenSessions } from "./sessions.js";
 
 const { useEffect, useState } = globalThis.React;
@@ -35,11 +35,12 @@ function Page() {
     h(Note, { kind: "bad" }, open.error),
     isQuiet && h(Note, null, "Airflow's configuration says [ibm_quantum] ui_live = False: IBM is not asked, and sessions cannot be ended here."),
     h(Cards, { open }),
-    h("div", { className: "ibmq-bar", style: { float: "right" } },
+    h("div.bar.line", null,
+      h(Tabs, { tabs: [["open", "Open"], ["past", "Past"], ["unowned", "Unowned"]], chosen: tab, onChoose: setTab }),
+      h("span.fill", null),
       tab === "open" && h("select", { value: state, "aria-label": "State", onChange: (event) => setState(event.target.value) },
         h("option", { value: "" }, "all states"), ["open", "active", "inactive"].map((each) => h("option", { key: each }, each))),
       h("input", { type: "search", value: typed, placeholder: "Search id, Dag, task, run", "aria-label": "Search", onChange: (event) => setTyped(event.target.value) })),
-    h(Tabs, { tabs: [["open", "Open"], ["past", "Past"], ["unowned", "Nobody's"]], chosen: tab, onChoose: setTab }),
     tab === "open" && h(OpenSessions, { open, search, offset, onOffset: setOffset, chosen, onChoose: setChosen, state }),
     tab === "past" && h(PastSessions, { search }),
     tab === "unowned" && h(Unowned, { search }));
@@ -51,7 +52,7 @@ function HomeCard() {
   const total = open.list.data ? open.list.data.total : 0;
   const burning = sums.currency ? `${amount(sums.perMinute, sums.currency)} per minute` : `${sums.burning} sessions hold a QPU`;
   return h(Frame, { label: "IBM Quantum sessions" },
-    h("div", { className: "ibmq-cards", style: { gridTemplateColumns: "minmax(220px, 420px)", margin: 0 } },
+    h("div.home", null,
       h(Card, {
         title: "IBM Quantum: burning now", burning: sums.burning > 0,
         value: open.error ? "–" : open.list.data ? burning : "…",
@@ -62,15 +63,15 @@ function HomeCard() {
 function RunTab({ dagId, runId }) {
   const { data, error } = useRoute(path("dags", dagId, "runs", runId));
   const navigate = useNavigate();
-  if (!data) return h(Frame, null, h(error ? Note : "p", { kind: "bad", className: "ibmq-muted" }, error || "Reading the records …"));
+  if (!data) return h(Frame, null, h(Waiting, { error, text: "Reading the records …" }));
   const total = sum(data.records);
   const costs = data.trend.map((run) => ({ run, sums: sum(run.records) }));
   const hasMoney = costs.some(({ sums }) => sums.cost !== null);
   const isNothing = !data.records.length && !data.open.length && !costs.some(({ run }) => run.records.length);
-  if (isNothing) return h(Frame, null, h("p", { className: "ibmq-muted" }, "No IBM Quantum session: this run has opened none, and the runs before neither."));
+  if (isNothing) return h(Frame, null, h(Quiet, null, "No IBM Quantum session: this run has opened none, and the runs before neither."));
   const bound = total.isFinal ? "" : "≥ ";
   return h(Frame, null,
-    h("div", { className: "ibmq-cards" },
+    h("div.cards", null,
       h(Card, { title: "Cost of this run", value: total.cost === null ? "–" : `${bound}${amount(total.cost, total.currency)}`, note: total.unpriced ? `${total.unpriced} sessions without a price or a bill` : "failures included" }),
       h(Card, { title: "Billed", value: `${bound}${duration(total.billed)}`, note: total.isFinal ? "final" : "not final yet" }),
       h(Card, { title: "QPU time of the jobs", value: duration(total.qpu), note: total.billed ? `${Math.round((total.qpu / total.billed) * 100)} % of what is billed` : "" }),
@@ -90,7 +91,7 @@ function RunTab({ dagId, runId }) {
         })),
       h("h2", null, "Sessions"), h(RecordTable, { records: data.records })),
     costs.length > 1 && h(Trend, {
-      unit: hasMoney ? "money" : "seconds", currency: (costs.find(({ sums }) => sums.currency) || { sums: {} }).sums.currency,
+      unit: hasMoney ? "money" : "seconds", currency: sum(data.trend.flatMap((run) => run.records)).currency,
       runs: costs.map(({ run, sums }) => ({
         key: run.run_id, value: hasMoney ? sums.cost || 0 : sums.billed, isFailed: run.state === "failed", isThis: run.run_id === runId,
         text: `${run.run_id}, ${run.state}: ${sums.cost === null ? "" : `${amount(sums.cost, sums.currency)}, `}billed ${duration(sums.billed)}, QPU ${duration(sums.qpu)}`,
@@ -99,36 +100,31 @@ function RunTab({ dagId, runId }) {
     }));
 }
 
-function TaskTab({ dagId, runId, taskId, mapIndex }) {
-  const owner = { dag_id: dagId, run_id: runId, task_id: taskId, map_index: mapIndex };
+function TaskTab({ owner }) {
   const { data, error } = useRoute(taskPath(owner));
-  if (!data) return h(Frame, null, h(error ? Note : "p", { kind: "bad", className: "ibmq-muted" }, error || "Reading the task …"));
+  if (!data) return h(Frame, null, h(Waiting, { error, text: "Reading the task …" }));
   const sessions = [...data.open.map((row) => ({ id: row.id, record: null })), ...data.records.map((record) => ({ id: record.session_id, record })).reverse()];
   const { results, previous } = data;
   if (!sessions.length && !results.reports.length && !results.error) {
-    return h(Frame, null, h("p", { className: "ibmq-muted" }, "No IBM Quantum session and no results: this task has neither opened one nor returned reports of jobs."));
+    return h(Frame, null, h(Quiet, null, "No IBM Quantum session: this task has neither opened one nor returned reports of jobs."));
   }
   const hasBefore = previous && previous.reports.length > 0;
   return h(Frame, null,
-    sessions.map(({ id, record }) => h("div", { key: id, className: "ibmq-panel" },
+    sessions.map(({ id, record }) => h("div.panel", { key: id },
       h("h3", null, record ? `Session of try ${record.try_number || "–"}` : "Open session"),
       h(Details, { owner: { ...owner, conn_id: record ? record.conn_id : (data.open.find((row) => row.id === id) || {}).conn_id }, id, record, polling: !record }))),
     (results.reports.length > 0 || results.error) && h("div", null, h("h2", null, "Results"),
-      hasBefore && h("p", { className: "ibmq-small ibmq-muted" }, "Compared with the run before: ",
+      hasBefore && h(Small, null, "Compared with the run before: ",
         h(To, { to: place({ ...owner, run_id: previous.run_id }) }, previous.run_id)),
       h(Results, { results, previous: hasBefore ? previous : null })));
 }
 
-/** Airflow gives the place of a tab as properties; the URL has it too. */
-function Anywhere(given) {
-  const found = useParams();
-  const dagId = given.dagId ?? found.dagId;
-  const runId = given.runId ?? found.runId;
-  const taskId = given.taskId ?? found.taskId;
-  const index = Number(given.mapIndex ?? found.mapIndex ?? -1);
-  if (taskId) return h(TaskTab, { key: `${dagId}/${runId}/${taskId}/${index}`, dagId, runId, taskId, mapIndex: Number.isInteger(index) ? index : -1 });
-  if (runId) return h(RunTab, { key: `${dagId}/${runId}`, dagId, runId });
-  return h(Page);
+function Anywhere() {
+  const { dagId, runId, taskId, mapIndex = "-1" } = useParams();
+  const owner = { dag_id: dagId, run_id: runId, task_id: taskId, map_index: Number(mapIndex) };
+  const key = JSON.stringify(owner);
+  if (taskId) return h(TaskTab, { key, owner });
+  return runId ? h(RunTab, { key, dagId, runId }) : h(Page);
 }
 
 // Airflow finds each component by the name of its app. A module is evaluated once: all are set at once.

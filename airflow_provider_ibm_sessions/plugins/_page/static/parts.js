@@ -6,7 +6,12 @@ import { jobKind } from "./numbers.js";
 const { createElement, useEffect, useRef } = globalThis.React;
 const { Link } = globalThis.ReactRouterDOM;
 
-export const h = createElement;
+/** React's createElement, with the page's classes behind the name: h("span.small.muted"). */
+export function h(type, props, ...children) {
+  if (typeof type !== "string" || !type.includes(".")) return createElement(type, props, ...children);
+  const [name, ...classes] = type.split(".");
+  return createElement(name, { ...props, className: classes.map((each) => `ibmq-${each}`).join(" ") }, ...children);
+}
 
 const STYLES = new URL("page.css", import.meta.url).href;
 
@@ -15,7 +20,7 @@ const color = (name, fallback) => `var(--chakra-colors-${name}, ${fallback})`;
 export const COLORS = {
   open: color("queued-solid", "#78716c"),
   active: color("running-solid", "#06b6d4"),
-  inactive: color("up_for_reschedule-solid", color("deferred-solid", "#a855f7")),
+  inactive: color("deferred-solid", "#a855f7"),
   closed: color("success-solid", "#16a34a"),
   done: color("success-solid", "#16a34a"),
   failed: color("failed-solid", "#dc2626"),
@@ -23,11 +28,9 @@ export const COLORS = {
   running: color("running-solid", "#06b6d4"),
 };
 
-/** The colour of a session's state, also of one that IBM has not documented. */
 export const stateColor = (state) => COLORS[state] || COLORS.queued;
 export const jobColor = (state) => COLORS[jobKind(state)];
 
-/** A part of the page, with its styles. */
 export const Frame = ({ children, label }) =>
   h("section", { className: "ibmq", "aria-label": label || "IBM Quantum" },
     h("link", { rel: "stylesheet", href: STYLES }), children);
@@ -37,15 +40,20 @@ export const Card = ({ title, value, note, burning }) =>
     h("dt", null, title), h("dd", null, value, h("small", null, note || " ")));
 
 export const Badge = ({ text, fill }) =>
-  h("span", { className: "ibmq-badge" }, h("i", { style: { background: fill }, "aria-hidden": true }), text);
+  h("span.badge", null, h("i", { style: { background: fill }, "aria-hidden": true }), text);
 
 export const Note = ({ kind, children }) =>
   children ? h("div", { className: `ibmq-note ${kind ? `ibmq-${kind}` : ""}`, role: "status" }, children) : null;
 
-/** A link inside of Airflow. */
+export const DASH = h("span.muted", null, "–");
+export const Quiet = ({ children }) => h("p.muted", null, children);
+export const Small = ({ children }) => h("div.small.muted", null, children);
+
+/** In place of what a route has not answered yet, or why it will not. */
+export const Waiting = ({ error, text }) => (error ? h(Note, { kind: "bad" }, error) : h(Quiet, null, text));
+
 export const To = ({ to, children, title }) => h(Link, { to, className: "ibmq-link", title }, children);
 
-/** A link out of Airflow, in a tab of its own. */
 export const Out = ({ href, children }) =>
   h("a", { href, className: "ibmq-link", target: "_blank", rel: "noopener noreferrer" }, children);
 
@@ -53,37 +61,35 @@ export const Button = ({ kind, ...props }) =>
   h("button", { type: "button", className: `ibmq-button${kind ? ` ibmq-${kind}` : ""}`, ...props });
 
 export const Facts = ({ rows }) =>
-  h("dl", { className: "ibmq-facts" },
+  h("dl.facts", null,
     rows.filter(([, value]) => value !== null && value !== undefined && value !== "")
       .map(([name, value]) => h("div", { key: name }, h("dt", null, name), h("dd", null, value))));
 
-/** How much of a bound is used. */
 export function Meter({ value, most, label }) {
   if (!(most > 0) || value === null) return null;
   const share = Math.min(value / most, 1);
-  return h("span", {
-    className: "ibmq-meter", role: "meter", "aria-label": label,
+  return h("span.meter", {
+      role: "meter", "aria-label": label,
     "aria-valuemin": 0, "aria-valuemax": Math.round(most), "aria-valuenow": Math.round(value),
   }, h("i", { className: share > 0.8 ? "ibmq-high" : "", style: { width: `${share * 100}%` } }));
 }
 
 export const Legend = ({ items }) =>
-  h("div", { className: "ibmq-legend" },
+  h("div.legend", null,
     items.map(([name, fill]) => h("span", { key: name }, h("i", { style: { background: fill } }), name)));
 
 export const Tabs = ({ tabs, chosen, onChoose }) =>
-  h("div", { className: "ibmq-tabs", role: "tablist" }, tabs.map(([key, text]) =>
+  h("div.tabs", { role: "tablist" }, tabs.map(([key, text]) =>
     h("button", { key, type: "button", role: "tab", "aria-selected": key === chosen, onClick: () => onChoose(key) }, text)));
 
 /** A table; the names in right are those of columns of numbers. */
 export const Table = ({ names, right = [], children }) =>
-  h("div", { className: "ibmq-scroll" }, h("table", null,
+  h("div.scroll", null, h("table", null,
     h("thead", null, h("tr", null, names.map((name, index) =>
       h("th", { key: index, className: right.includes(name) ? "ibmq-num" : "", scope: "col" }, name)))),
     h("tbody", null, children)));
 
-/** A number's cell. */
-export const Num = (props) => h("td", { className: "ibmq-num", ...props });
+export const Num = (props) => h("td.num", { ...props });
 
 /** A modal dialog of the browser's own: it keeps the focus, and Escape closes it. */
 export function Dialog({ title, onClose, children }) {
