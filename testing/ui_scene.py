@@ -136,6 +136,18 @@ class Scene:
                 self.service.service.catch_up()
         return session.id
 
+    def add(self, dag_id: str, run_id: str) -> str:
+        """Open a session that is active and has no job, and register it; return its id."""
+        session_id: str = self.service.add_session(state="active").id
+        self.register({session_id: self.owner(dag_id, run_id)})
+        return session_id
+
+    def remove(self, session_id: str) -> None:
+        """Close a session, and take it out of the registry."""
+        with self.client() as client:
+            client.close_session(session_id)
+        self.airflow.http.delete(f"{self.airflow.url}/api/v2/variables/{PREFIX}{session_id}")
+
     def build(self) -> None:
         """Arrange all that a person may see."""
         self.connect()
@@ -161,6 +173,8 @@ class Scene:
             )
             self.returned(owner, vqe_reports(dice))
         self.run("vqe_h2", "weekly_43")
+        self.run("hostile", "evil")
+        self.run("hostile", "no_session")
         self.run("bell_pairs", "nightly_1125", "failed")
         self.run("bell_pairs", "nightly_1126")
         vqe, bell = self.owner("vqe_h2", "weekly_43"), self.owner("bell_pairs", "nightly_1126")

@@ -37,13 +37,13 @@ export const count = (value) => value.toLocaleString("en-US");
 export function billed(session, now) {
   if (!session || !session.at) return { seconds: null, isEstimate: false };
   const isOver = session.state === "closed";
-  const ticks = isBurning(session) ? Math.max(now - session.at, 0) : 0;
+  const since = isBurning(session) ? Math.max(now - session.at, 0) : 0;
   if (typeof session.billed === "number") {
-    return { seconds: session.billed + ticks, isEstimate: ticks > 1 && !isOver };
+    return { seconds: session.billed + since, isEstimate: since > 1 && !isOver };
   }
   if (session.mode === "batch") return { seconds: null, isEstimate: false };
   const active = segments(session, now).filter((each) => each.state === "active");
-  const seconds = active.reduce((sum, each) => sum + each.end - each.start, 0);
+  const seconds = active.reduce((all, each) => all + each.end - each.start, 0);
   return { seconds, isEstimate: seconds > 0 };
 }
 

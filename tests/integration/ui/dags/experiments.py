@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dags whose runs and tasks exist and never run: what they have opened and returned is written by the tests."""
+"""Dags whose tasks never run: the tests write what they have opened and returned."""
 
 from __future__ import annotations
 
