@@ -345,6 +345,7 @@ def _row(entry: records.Entry, states: dict[str, Any], may_end: bool) -> dict[st
         "map_index": owner.map_index,
         "opened": owner.opened,
         "may_end": may_end,
+        "console": console_url(entry.session_id),
         **states,
     }
 

@@ -110,8 +110,8 @@ class LiveSessions:
         """Return one session."""
         return (await self.sessions([(conn_id, session_id)]))[session_id]
 
-    async def job_counts(self, wanted: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
-        """Return how many jobs of each session are done, failed, queued and running, as far as known."""
+    async def job_counts(self, wanted: Iterable[tuple[str, str]]) -> dict[str, dict[str, float]]:
+        """Return how many jobs of each session are done, failed, queued and running, and their QPU time."""
         pairs = list(wanted)[:COUNTED]
         fresh = max(COUNT_SECONDS, SECONDS_PER_COUNT * len(pairs))
         answers = await self._get_all(
@@ -124,6 +124,9 @@ class LiveSessions:
                 "failed": sum(job.is_final and not job.is_completed for job in answer.value),
                 "queued": sum(job.final_status == JobState.QUEUED for job in answer.value),
                 "running": sum(job.final_status == JobState.RUNNING for job in answer.value),
+                "qpu_seconds": sum(
+                    (job.usage and job.usage.qpu_charge_time_seconds) or 0.0 for job in answer.value
+                ),
             }
             for (_, session_id), answer in zip(pairs, answers, strict=True)
             if answer.value is not None

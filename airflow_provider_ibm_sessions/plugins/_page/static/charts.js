@@ -112,11 +112,11 @@ export function Results({ results, previous }) {
       title: `Expectation value over ${line.name}`, points: line.points, xName: line.name, joined: true,
       before: lineBefore && lineBefore.name === line.name ? lineBefore.points : null,
     }),
-    results.reports.map((report, index) => h(Job, { key: report.id, report, before: previous ? previous.reports[index] : null })),
+    results.reports.map((report, index) => line && report.format === "estimator" ? null
+      : h(Job, { key: report.id, report, before: previous ? previous.reports[index] : null })),
     results.left_out ? h(Quiet, null, `${results.left_out} more jobs are in the XCom.`) : null);
 }
 
-/** A bar for each of the last runs: [{key, value, text, isFailed, isThis, onOpen}]. */
 export function Trend({ runs, unit, currency }) {
   const most = Math.max(...runs.map((run) => run.value), 1e-9);
   const [W, H] = [Math.max(runs.length * 30, 240), 110];

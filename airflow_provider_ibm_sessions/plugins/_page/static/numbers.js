@@ -41,7 +41,8 @@ export function billed(session, now) {
   if (typeof session.billed === "number") {
     return { seconds: session.billed + since, isEstimate: since > 1 && !isOver };
   }
-  if (session.mode === "batch") return { seconds: null, isEstimate: false };
+  // A batch is billed for its jobs' time on the QPU.
+  if (session.mode === "batch") return { seconds: session.jobs ? session.jobs.qpu_seconds : null, isEstimate: !isOver };
   const active = segments(session, now).filter((each) => each.state === "active");
   const seconds = active.reduce((all, each) => all + each.end - each.start, 0);
   return { seconds, isEstimate: seconds > 0 };

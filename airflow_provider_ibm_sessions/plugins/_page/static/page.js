@@ -65,6 +65,7 @@ function RunTab({ dagId, runId }) {
   const navigate = useNavigate();
   if (!data) return h(Frame, null, h(Waiting, { error, text: "Reading the records …" }));
   const total = sum(data.records);
+  total.isFinal = total.isFinal && !data.open.length;
   const costs = data.trend.map((run) => ({ run, sums: sum(run.records) }));
   const hasMoney = costs.some(({ sums }) => sums.cost !== null);
   const isNothing = !data.records.length && !data.open.length && !costs.some(({ run }) => run.records.length);

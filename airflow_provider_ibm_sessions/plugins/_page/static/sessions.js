@@ -25,7 +25,7 @@ export function Owner({ owner, state }) {
       state ? ` · ${state}` : ""));
 }
 
-/** What the open sessions on these rows cost: {perMinute, billed, most, isEstimate, unknown}. */
+/** What these open sessions cost. */
 export function totals(rows, live, time) {
   const found = { perMinute: 0, burning: 0, billed: 0, most: 0, currency: null, isEstimate: false, unpriced: 0, seconds: 0 };
   for (const row of rows) {
@@ -106,10 +106,11 @@ export function Details({ owner, id, polling, record }) {
   } : { spans: [] });
   const about = kept && kept.price_per_second ? { price: kept.price_per_second, currency: kept.currency } : data.connection;
   session.has_running_jobs = data.jobs.some((job) => job.started && !job.ended);
+  session.jobs = { qpu_seconds: data.jobs.reduce((all, job) => all + (job.qpu_seconds || 0), 0) };
   const cost = billed(session, time);
   const isUnknown = Boolean(data.jobs_error) || (!data.jobs.length && kept && Object.keys(kept.jobs || {}).length > 0);
   return h("div", null,
-    h(Note, { kind: "bad" }, data.session.error || data.jobs_error),
+    h(Note, { kind: kept ? "" : "bad" }, kept && data.session.error ? `From the record. ${data.session.error}` : data.session.error || data.jobs_error),
     h(Timeline, { session, jobs: data.jobs, isUnknown, price: about.price, currency: about.currency, now: session.closed || time, id }),
     h(Facts, { rows: [
       ["Session", h("span.mono.small", null, id)],
@@ -148,8 +149,8 @@ export function OpenSessions({ open, search, offset, onOffset, chosen, onChoose,
   const end = (row) => {
     const session = live.sessions[row.id] || {};
     setEnding({
-      id: row.id, route: sessionPath(row, row.id), jobs: session.jobs || null, console: `https://quantum.cloud.ibm.com/workloads?search=${encodeURIComponent(row.id)}`,
-      who: h(Fragment, null, "It was opened for task ", h("b", null, row.task_id + (row.map_index >= 0 ? ` [${row.map_index}]` : "")), " of Dag ", h("b", null, row.dag_id), ", run ", h("b", null, row.run_id), row.active ? ", which goes on and may need it" : ", which has ended", session.backend ? `. QPU ${session.backend}.` : "."),
+      id: row.id, route: sessionPath(row, row.id), jobs: session.jobs || null, console: row.console,
+      who: `It was opened for task ${row.task_id}${row.map_index >= 0 ? ` [${row.map_index}]` : ""} of Dag ${row.dag_id}, run ${row.run_id}, which ${row.active ? "goes on and may need it" : "has ended"}${session.backend ? `. QPU ${session.backend}` : ""}.`,
     });
   };
   return h("div", null,
@@ -216,7 +217,7 @@ export function PastSessions({ search }) {
   if (!data) return h(Waiting, { error, text: "Reading the records …" });
   const total = sum(data.records);
   return h("div", null,
-    data.records.length === 0 && h(Quiet, null, search ? "No record matches." : "No session has ended yet. Records are kept from Airflow 3.3 on."),
+    data.records.length === 0 && h(Quiet, null, search ? "No record matches." : "No record yet. They are kept from Airflow 3.3 on."),
     data.records.length > 0 && h(RecordTable, { records: data.records }),
     (before || data.next) && h(Pager, {
       newer: before && (() => setPages(pages.slice(0, -1))), older: data.next && (() => setPages([...pages, data.next])),
@@ -245,7 +246,7 @@ function Workloads({ conn, search }) {
     .filter((each) => Object.values(each).join(" ").toLowerCase().includes(search.toLowerCase()));
   const end = (each) => setEnding({
     id: each.id, route: path("connections", conn, "sessions", each.id), jobs: null, console: each.console,
-    who: `No task of this Airflow owns it: another program or person with a key of the same user may need it. QPU ${each.backend || "unknown"}.`,
+    who: `No task of this Airflow owns it: another program or person may need it. QPU ${each.backend || "unknown"}.`,
   });
   return h("div", null,
     ending && h(EndDialog, { target: ending, onClose: () => { setEnding(null); reload(); } }),

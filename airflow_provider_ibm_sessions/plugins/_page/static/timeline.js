@@ -44,7 +44,7 @@ export function Timeline({ session, jobs, isUnknown, price, currency, now, id })
   return h("div", null,
     h("div.scroll", null,
       h("svg", {
-        viewBox: `0 0 ${WIDTH} ${height}`, width: "100%", style: { minWidth: 560 }, role: "img",
+        viewBox: `0 0 ${WIDTH} ${height}`, width: "100%", style: { minWidth: 760 }, role: "img",
         "aria-label": `Timeline of session ${id}`,
       },
       h("defs", null, h("pattern", { id: hatch, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
