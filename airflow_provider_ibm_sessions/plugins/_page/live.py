@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_ibm_sessions.cli.metastore import hook_from_database
 from airflow_provider_ibm_sessions.client.enums import JobState
 from airflow_provider_ibm_sessions.client.errors import (
     ConflictError,
@@ -356,8 +357,6 @@ async def _read_workloads(client: AsyncIBMQuantumClient) -> list[Workload]:
 
 
 def _hook_now(conn_id: str) -> IBMQuantumHook:
-    from airflow_provider_ibm_sessions.cli.metastore import hook_from_database
-
     hook = hook_from_database(conn_id)
     hook.credentials  # noqa: B018 - read here, in a thread
     return hook
