@@ -29,8 +29,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="package")
 def service():
-    # An idle session stays active for long: the tests are to find it so.
-    with FakeIBM(interactive_ttl=3600) as fake:
+    # An idle session stays active for long, and jobs wait for each other: the tests are to find them so.
+    with FakeIBM(interactive_ttl=3600, lanes=1) as fake:
         yield fake
         fake.clear_faults()
         remember_secrets(fake)

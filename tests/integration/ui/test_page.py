@@ -108,7 +108,7 @@ def test_close_ends_the_session_and_is_audited(browser, scene, service):
     button.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
-    dialog.get_by_label("Close").check()
+    dialog.get_by_label("It ends now").check()
     dialog.get_by_role("button", name="Close session").click()
     dialog.get_by_text("Confirmed: the session is closed.").wait_for()
     assert service.sessions[session_id].state == "closed"
@@ -152,7 +152,7 @@ def test_what_nobody_owns_has_a_verdict_and_can_be_ended(browser, scene, service
     assert "orphaned" in page.inner_text(".ibmq")
     browser.shoot(page, "unowned")
     page.get_by_role("button", name=f"End session {scene.names['stranger']}").click()
-    page.get_by_role("dialog").get_by_label("Close").check()
+    page.get_by_role("dialog").get_by_label("It ends now").check()
     page.get_by_role("dialog").get_by_role("button", name="Close session").click()
     page.get_by_text("Confirmed: the session is closed.").wait_for()
     assert service.sessions[scene.names["stranger"]].state == "closed"
@@ -199,14 +199,14 @@ def test_the_tab_of_a_task_has_histograms_that_sum_up(browser):
     wide = page.locator(".ibmq-hist").nth(1)
     assert len(re.sub(r"\s", "", wide.locator(".ibmq-bits").first.inner_text())) == 127
     assert "others" in wide.inner_text()
+    page.get_by_text("Results", exact=True).scroll_into_view_if_needed()
+    browser.shoot(page, "histograms")
     first = page.locator(".ibmq-panel").filter(has=page.get_by_label("Register"))
     assert first.locator(".ibmq-count").count() == 4  # joint over both registers
     first.get_by_label("Register").select_option("bob")
     assert first.locator(".ibmq-count").count() == 2
     page.get_by_text("Compared with the run before").wait_for()
     page.locator(".ibmq-before").first.wait_for()
-    page.locator(".ibmq-hist").first.scroll_into_view_if_needed()
-    browser.shoot(page, "histograms")
 
 
 def test_expectation_values_over_a_parameter_are_a_curve(browser):
