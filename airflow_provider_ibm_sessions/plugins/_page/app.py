@@ -19,7 +19,7 @@ from airflow.utils.session import create_session
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as PathParam
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.validation import validate_id
@@ -43,7 +43,9 @@ _TASK = "/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}"
 
 Name = Annotated[str, PathParam(min_length=1, max_length=300)]
 SessionId = Annotated[str, PathParam(min_length=1, max_length=100)]
-Search = Annotated[str, Query(max_length=200)]
+MapIndex = Annotated[int, PathParam(ge=-1, le=2**31 - 1)]
+Text = Annotated[str, StringConstraints(max_length=200, pattern="^[^\\x00]*$")]
+Number = Annotated[int | None, Query(ge=1, le=2**62)]
 
 router = APIRouter(prefix="/api")
 
@@ -100,8 +102,8 @@ def list_sessions(
     user: User,
     session: SessionDep,
     limit: Annotated[int, Query(ge=1, le=MAX_ROWS)] = MAX_ROWS,
-    offset: Annotated[int, Query(ge=0)] = 0,
-    q: Search = "",
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    q: Text = "",
 ) -> Response:
     """Return the open sessions of readable Dags, the newest first. IBM is not asked."""
     readable, query = access.readable_dags(user), q.strip().lower()
@@ -121,7 +123,7 @@ def list_sessions(
 async def read_live(
     user: User,
     live: Live,
-    session_ids: Annotated[list[str], Query(alias="id", max_length=MAX_ROWS)],
+    session_ids: Annotated[list[Text], Query(alias="id", max_length=MAX_ROWS)],
 ) -> Response:
     """Return what IBM says of open sessions, and the prices of their connections."""
 
@@ -144,7 +146,7 @@ async def read_session(
     dag_id: Name,
     run_id: Name,
     task_id: Name,
-    map_index: int,
+    map_index: MapIndex,
     session_id: SessionId,
     live: Live,
 ) -> Response:
@@ -178,7 +180,7 @@ async def end_session(
     dag_id: Name,
     run_id: Name,
     task_id: Name,
-    map_index: int,
+    map_index: MapIndex,
     session_id: SessionId,
     body: EndSession,
     live: Live,
@@ -205,7 +207,9 @@ def read_run(dag_id: Name, run_id: Name, session: SessionDep, user: User) -> Res
 
 
 @router.get(_TASK, dependencies=[access.read_dag_run])
-def read_task(dag_id: Name, run_id: Name, task_id: Name, map_index: int, session: SessionDep) -> Response:
+def read_task(
+    dag_id: Name, run_id: Name, task_id: Name, map_index: MapIndex, session: SessionDep
+) -> Response:
     """Return a task's sessions and results, and those of the run before."""
     place = (dag_id, run_id, task_id, map_index)
     entries = [entry for entry in records.entries(session) if entry.place == place]
@@ -222,9 +226,7 @@ def read_task(dag_id: Name, run_id: Name, task_id: Name, map_index: int, session
 
 
 @router.get("/records")
-def list_records(
-    user: User, session: SessionDep, before: Annotated[int | None, Query(ge=1)] = None, q: Search = ""
-) -> Response:
+def list_records(user: User, session: SessionDep, before: Number = None, q: Text = "") -> Response:
     """Return a page of past sessions of readable Dags, the newest first."""
     found, following = records.past_records(
         session, access.readable_dags(user), before, RECORDS_PER_PAGE, q.strip()
