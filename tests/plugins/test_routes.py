@@ -251,3 +251,17 @@ def test_scripts_are_asked_for_again_and_sent_when_changed(page):
     again = page.ask("GET", "../static/numbers.js", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert page.ask("GET", "../static/..%2Fapp.py").status_code == 404
+
+
+def test_numbers_and_texts_that_no_database_takes_are_refused(page):
+    place = page.path.partition("/-1/")[0]
+    wrong = [
+        f"{place}/{10**30}",
+        f"{place}/-2",
+        f"sessions?offset={10**30}",
+        "sessions?limit=0",
+        "sessions?q=%00",
+    ]
+    wrong += [f"records?before={10**30}", "records?before=0", "records?q=%00", "live?id=%00", "live"]
+    wrong += ["live?" + "&".join(["id=a"] * 101)]
+    assert [path for path in wrong if page.ask("GET", path).status_code != 422] == []

@@ -6,7 +6,7 @@ import { Button, Dialog, Note, Out, h } from "./parts.js";
 
 const { useState } = globalThis.React;
 
-const many = (count, noun) => `${count || "no"} ${noun}${count === 1 ? "" : "s"}`;
+const many = (count, noun) => (count ? `${count} ${noun} job${count === 1 ? "" : "s"}` : "");
 
 /**
  * Asks how to end a session, ends it, and says what is confirmed.
@@ -16,8 +16,9 @@ export function EndDialog({ target, onClose }) {
   const [action, setAction] = useState("drain");
   const [state, setState] = useState({ step: "ask" });
   const { jobs } = target;
-  const queued = jobs ? many(jobs.queued, "queued job") : "queued jobs";
-  const running = jobs ? many(jobs.running, "running job") : "running jobs";
+  const queued = jobs ? many(jobs.queued, "queued") : "queued jobs";
+  const running = jobs ? many(jobs.running, "running") : "running jobs";
+  const left = [queued, running].filter(Boolean).join(" and ");
   const end = async () => {
     setState({ step: "sent" });
     try {
@@ -38,8 +39,8 @@ export function EndDialog({ target, onClose }) {
     content = [
       h("p", { key: "who" }, target.who),
       h("fieldset", { key: "choice", disabled: isSent },
-        choice("drain", "Drain", `It takes no new jobs, and closes itself after its last one: ${queued} and ${running} still run and are billed.`),
-        choice("close", "Close", `It ends now: ${queued} will never run, ${running} will finish.`)),
+        choice("drain", "Drain", `It takes no new jobs, and closes itself after its last one${left && `: ${left} still run and are billed`}.`),
+        choice("close", "Close", `It ends now: ${queued || "no queued job is lost"}${queued && " will never run"}${running && `, ${running} will finish`}.`)),
       h("div.right", { key: "buttons" },
         h(Button, { onClick: onClose }, "Cancel"),
         h(Button, { kind: action === "close" ? "danger" : "solid", onClick: end, disabled: isSent },

@@ -129,7 +129,7 @@ export function niceTicks(low, high, most = 5) {
   return found;
 }
 
-/** Bars of a histogram: [{label, count, share, before}], the rest as the last one; shares of all shots. */
+/** Bars of a histogram; the rest is the last one. Shares are of all shots. */
 export function bars(counts, before) {
   if (!counts || !counts.total) return [];
   const earlier = new Map(before ? before.top : []);
@@ -198,7 +198,7 @@ export function sum(records) {
   return total;
 }
 
-/** Records by task and try, in order: [{task, tryNumber, records}]. */
+/** Records by task and try. */
 export function byTaskAndTry(records) {
   const groups = new Map();
   for (const record of records) {

@@ -69,7 +69,7 @@ function RunTab({ dagId, runId }) {
   const costs = data.trend.map((run) => ({ run, sums: sum(run.records) }));
   const hasMoney = costs.some(({ sums }) => sums.cost !== null);
   const isNothing = !data.records.length && !data.open.length && !costs.some(({ run }) => run.records.length);
-  if (isNothing) return h(Frame, null, h(Quiet, null, "No IBM Quantum session: this run has opened none, and the runs before neither."));
+  if (isNothing) return h(Frame, null, h(Quiet, null, "No IBM Quantum session: neither this run nor those before have opened one."));
   const bound = total.isFinal ? "" : "≥ ";
   return h(Frame, null,
     h("div.cards", null,

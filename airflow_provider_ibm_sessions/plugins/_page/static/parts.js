@@ -49,7 +49,6 @@ export const DASH = h("span.muted", null, "–");
 export const Quiet = ({ children }) => h("p.muted", null, children);
 export const Small = ({ children }) => h("div.small.muted", null, children);
 
-/** In place of what a route has not answered yet, or why it will not. */
 export const Waiting = ({ error, text }) => (error ? h(Note, { kind: "bad" }, error) : h(Quiet, null, text));
 
 export const To = ({ to, children, title }) => h(Link, { to, className: "ibmq-link", title }, children);
