@@ -30,7 +30,7 @@ class Browser:
         *,
         user: str = "admin",
         theme: str = "light",
-        width: int = 1500,
+        width: int = 1280,
         url: str | None = None,
     ) -> Any:
         """Open a page of Airflow, and wait for the part that is ours."""
@@ -54,10 +54,11 @@ class Browser:
         answer = self._airflow.http.post(f"{self._airflow.url}/auth/token", json=credentials)
         return str(answer.raise_for_status().json()["access_token"])
 
-    def shoot(self, page: Any, name: str, **clip: Any) -> None:
-        """Take a picture of what is in the window."""
+    def shoot(self, page: Any, name: str, height: int = 900) -> None:
+        """Take a picture of the upper part of the window."""
         self._shots.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=self._shots / f"{name}.png", animations="disabled", **clip)
+        clip = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height}
+        page.screenshot(path=self._shots / f"{name}.png", animations="disabled", clip=clip)
 
     def close(self) -> None:
         """Close all pages."""

@@ -45,7 +45,7 @@ def test_the_page_is_in_the_menu_and_shows_what_burns(browser, scene):
     assert "orphaned" in row(page, "orphan", scene).inner_text()
     cards = page.locator(".ibmq-card").all_inner_texts()
     assert any(card.startswith("Burning now") and "192.00 USD" in card for card in cards), cards
-    browser.shoot(page, "page")
+    browser.shoot(page, "page", height=560)
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="IBM Quantum").wait_for()
 
@@ -67,7 +67,7 @@ def test_unfolded_it_shows_states_jobs_and_idle_time(browser, scene):
     assert "Idle while active:" in page.inner_text(".ibmq-detail")
     assert "USD" in page.inner_text(".ibmq-detail")
     assert page.locator(".ibmq-detail tbody tr").count() == 11
-    browser.shoot(page, "session")
+    browser.shoot(page, "session", height=820)
 
 
 def test_links_lead_to_the_dag_the_run_and_the_task(browser, scene):
@@ -96,7 +96,7 @@ def test_the_dialog_names_the_owner_and_what_happens_to_the_jobs(browser, scene)
     assert "task run_jobs of Dag vqe_h2, run weekly_43, which goes on and may need it" in text
     assert "3 queued jobs and 1 running job still run and are billed" in text
     assert "3 queued jobs will never run, 1 running job will finish" in text
-    browser.shoot(page, "end")
+    browser.shoot(page, "end", height=700)
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
 
@@ -150,7 +150,7 @@ def test_what_nobody_owns_has_a_verdict_and_can_be_ended(browser, scene, service
     page.get_by_role("tab", name="Unowned").click()
     page.get_by_text("not opened by this Airflow").wait_for()
     assert "orphaned" in page.inner_text(".ibmq")
-    browser.shoot(page, "unowned")
+    browser.shoot(page, "unowned", height=420)
     page.get_by_role("button", name=f"End session {scene.names['stranger']}").click()
     page.get_by_role("dialog").get_by_label("It ends now").check()
     page.get_by_role("dialog").get_by_role("button", name="Close session").click()
