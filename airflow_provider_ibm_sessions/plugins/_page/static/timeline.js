@@ -27,7 +27,7 @@ export function Timeline({ session, jobs, isUnknown, price, currency, now, id })
   const states = segments(session, now);
   const drawn = jobs.filter((job) => job.created || job.started);
   const starts = [...states.map((each) => each.start), ...drawn.map((job) => job.created || job.started)];
-  if (!starts.length) return h(Quiet, null, "IBM has told no times of this session yet.");
+  if (!starts.length) return h(Quiet, null, "IBM has no times of this session yet.");
   const from = Math.min(...starts);
   const ends = [...states.map((each) => each.end), ...drawn.map((job) => job.ended || (job.started ? now : job.created))];
   const to = Math.max(...ends, session.closed || 0, from + 1);
