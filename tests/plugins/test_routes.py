@@ -73,7 +73,7 @@ def test_live_details_come_from_ibm(page):
     assert list(found["sessions"]) == [page.session_id]
     session = found["sessions"][page.session_id]
     assert session["state"] == "active"
-    assert session["jobs"] == {"done": 0, "failed": 0, "queued": 0, "running": 0}
+    assert session["jobs"] == {"done": 0, "failed": 0, "queued": 0, "running": 0, "qpu_seconds": 0}
     assert list(found["connections"]) == ["ibm_quantum_default"]
 
 
