@@ -7,10 +7,12 @@ VENV   ?= .venv
 TESTERS ?= 4
 BIN    := $(VENV)/bin
 SPECTRAL ?= 6.16.3
+ESLINT   ?= 10.15.0
+PAGE_SCRIPTS := airflow_provider_ibm_sessions/plugins/_page/static
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests spectral docs dist bench env clean
+.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests ui-tests spectral docs dist bench env clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -34,7 +36,7 @@ contract: env
 	$(BIN)/lint-imports --no-logo
 
 pytest: env  ## All tests (COVER=1: and what of the package they run, which takes half as long again)
-	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal $(if $(FAST),-m "not airflow and not standalone") \
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal -m "not ui$(if $(FAST), and not airflow and not standalone)" \
 	  $(if $(COVER),--cov --cov-report=term)
 
 faults: env  ## Run every operation under every fault; print what is lost (ONLY='create | 503': these cells)
@@ -44,6 +46,11 @@ faults: env  ## Run every operation under every fault; print what is lost (ONLY=
 fuzz: env  ## Read 10,000 random responses in each way, and arguments (COUNT=500 SEED=1: so many, of that seed)
 	@$(BIN)/python -m tests.client.fuzz $(or $(COUNT),10000) $(SEED)
 	@$(BIN)/python -m tests.client.fuzz_arguments $(or $(COUNT),10000) $(SEED)
+
+ui-tests: env  ## Look at the page in Airflow's UI with a browser (needs Chromium, node; pictures go to .ui, or SHOTS=folder)
+	node --test tests/plugins/js/
+	npx --yes eslint@$(ESLINT) -c scripts/eslint.config.mjs $(PAGE_SCRIPTS) tests/plugins/js
+	UI_SHOTS=$(or $(SHOTS),.ui) $(BIN)/python -m pytest -m ui tests/integration/ui
 
 kill-tests: env  ## Kill workers, schedulers and triggerers under airflow standalone
 	@$(BIN)/python -m tests.integration.process_kills
@@ -74,4 +81,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:  ## Remove everything that make has created
-	rm -rf $(VENV) .venv-bench .demo .bench .spectral .site .coverage .hypothesis .*_cache dist
+	rm -rf $(VENV) .venv-* .demo .bench .spectral .site .ui .coverage .hypothesis .*_cache dist

@@ -53,7 +53,9 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": f"{PACKAGE}.decorators.jobs.ibm_quantum_jobs_task",
             },
         ],
-        "cli": [f"{PACKAGE}.cli.airflow.commands"],
+        "plugins": [
+            {"name": "ibm_quantum", "plugin-class": f"{PACKAGE}.plugins.ibm_quantum.IBMQuantumPlugin"}
+        ],
         "config": {
             "ibm_quantum": {
                 "description": "Options of the provider for IBM Quantum sessions.",
@@ -61,14 +63,31 @@ def get_provider_info() -> dict[str, Any]:
                     "record_retention_days": {
                         "description": "Days for which the record of an ended session is kept: what it was "
                         "for, and what was billed. 0: as long as its Dag run. Needs Airflow 3.3.",
-                        "version_added": "0.1.0",
+                        "version_added": __version__,
                         "type": "integer",
                         "example": "90",
                         "default": "400",
-                    }
+                    },
+                    "ui_live": {
+                        "description": "Let the API server ask IBM for what the page in Airflow shows, and "
+                        "end sessions from there.",
+                        "version_added": __version__,
+                        "type": "boolean",
+                        "example": "False",
+                        "default": "True",
+                    },
+                    "ui_tabs": {
+                        "description": "Show a tab of IBM Quantum on Dag runs and tasks. Before 3.4, Airflow "
+                        "shows it on each of them.",
+                        "version_added": __version__,
+                        "type": "boolean",
+                        "example": "False",
+                        "default": "True",
+                    },
                 },
             }
         },
+        "cli": [f"{PACKAGE}.cli.airflow.commands"],
         "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],
     }
 

@@ -49,6 +49,7 @@ def test_all_that_the_metadata_names_exists():
 
     info = get_provider_info()
     paths = [info["connection-types"][0]["hook-class-name"], *info["extra-links"], *info["cli"]]
+    paths += [plugin["plugin-class"] for plugin in info["plugins"]]
     for path in paths:
         module, _, name = path.rpartition(".")
         assert hasattr(import_module(module), name)
@@ -81,6 +82,32 @@ def test_older_airflows_get_the_same_fields():
 
 def test_airflow_registers_the_button(manager):
     assert "airflow_provider_ibm_sessions.links.IBMQuantumSessionLink" in manager.extra_links_class_names
+
+
+def test_airflow_discovers_the_plugin_by_its_entry_point():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    path = project["entry-points"]["airflow.plugins"]["ibm_quantum"].replace(":", ".")
+    assert {"name": "ibm_quantum", "plugin-class": path} in get_provider_info()["plugins"]
+
+
+def test_the_pages_switches_are_options_of_airflow():
+    options = get_provider_info()["config"]["ibm_quantum"]["options"]
+    assert {"ui_live", "ui_tabs"} <= set(options)
+
+
+def test_the_plugin_costs_one_module():
+    """Each Airflow process loads it, and only the API server needs more."""
+    code = (
+        "import sys\n"
+        "from airflow.providers.common.compat.sdk import AirflowPlugin, conf\n"
+        "import airflow_provider_ibm_sessions.plugins\n"
+        "before = set(sys.modules)\n"
+        "from airflow_provider_ibm_sessions.plugins.ibm_quantum import IBMQuantumPlugin\n"
+        "assert len(IBMQuantumPlugin().react_apps) == 4\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['airflow_provider_ibm_sessions.plugins.ibm_quantum']"
 
 
 def test_a_dag_file_pays_for_no_http_client():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,33 @@ class SweepRecord:
             "decision": str(self.decision),
             "closed": closed,
         }
+
+
+def decide(
+    accepts_jobs: bool,
+    owner: SessionOwner | None,
+    age: float,
+    *,
+    scope: SweepScope,
+    min_age: float,
+    is_active: Callable[[SessionOwner], bool | None],
+) -> SweepDecision:
+    """
+    Return what a sweep makes of an open session.
+
+    :param age: Seconds since it was opened.
+    :param is_active: Returns True if the owner may still use it, None if that cannot be found out.
+    """
+    if not accepts_jobs:
+        return SweepDecision.DRAINING
+    if owner is None and scope == SweepScope.AIRFLOW:
+        return SweepDecision.UNOWNED
+    active = owner is not None and is_active(owner)
+    if active is None:
+        return SweepDecision.UNKNOWN
+    if active:
+        return SweepDecision.ACTIVE
+    return SweepDecision.TOO_RECENT if age < min_age else SweepDecision.ORPHANED
 
 
 class SessionSweeper:
@@ -222,16 +249,14 @@ class SessionSweeper:
             yield from self._hook.list_workloads(mode=mode, status=["pending", "in_progress"], **user)
 
     def _decide(self, session: Session, owner: SessionOwner | None, age: float) -> SweepDecision:
-        if not session.accepts_jobs:
-            return SweepDecision.DRAINING
-        if owner is None and self._scope == SweepScope.AIRFLOW:
-            return SweepDecision.UNOWNED
-        is_active = owner is not None and self._is_active(owner)
-        if is_active is None:
-            return SweepDecision.UNKNOWN
-        if is_active:
-            return SweepDecision.ACTIVE
-        return SweepDecision.TOO_RECENT if age < self._min_age else SweepDecision.ORPHANED
+        return decide(
+            session.accepts_jobs,
+            owner,
+            age,
+            scope=self._scope,
+            min_age=self._min_age,
+            is_active=self._is_active,
+        )
 
     def _is_forgotten(self, owner: SessionOwner) -> bool:
         """Return True if IBM will not list the session any more, as it may late, and nobody uses it."""

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may see and end what, and what a route tells."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from testing.fake_ibm import Fault
+
+GUARDED = {"X-IBM-Quantum-Page": "1"}
+
+
+def paths(page):
+    place = page.path.partition("/sessions/")[0]
+    return [
+        "sessions",
+        f"live?id={page.session_id}",
+        page.path,
+        place,
+        place.partition("/tasks/")[0],
+        "records",
+        "connections",
+        "connections/ibm_quantum_default/workloads",
+        "../static/page.js",
+        "../static/page.css",
+    ]
+
+
+def test_nobody_sees_anything_without_signing_in(page):
+    for path in [*paths(page), "nothing", "../openapi.json", "../docs", "../redoc"]:
+        assert page.ask("GET", path, role=None).status_code in (401, 404), path
+    assert [page.ask("GET", path, role=None).status_code for path in paths(page)] == [401] * 10
+    assert page.end(role=None).status_code == 401
+    assert (
+        page.end(role=None, path=f"connections/ibm_quantum_default/sessions/{page.session_id}").status_code
+        == 401
+    )
+    assert page.ibm.requests() == []
+
+
+def test_there_is_no_description_of_the_routes(page):
+    assert [page.ask("GET", f"../{name}").status_code for name in ("openapi.json", "docs", "redoc")] == [
+        404
+    ] * 3
+
+
+def test_a_viewer_sees_the_open_session(page):
+    found = page.ask("GET", "sessions", "viewer").json()
+    [row] = [row for row in found["sessions"] if row["id"] == page.session_id]
+    assert (row["dag_id"], row["task_id"], row["run"], row["active"]) == (
+        page.dag_id,
+        "opens",
+        "running",
+        True,
+    )
+    assert row["may_end"] is False
+    [row] = [row for row in page.ask("GET", "sessions").json()["sessions"] if row["id"] == page.session_id]
+    assert row["may_end"] is True
+
+
+def test_a_viewer_ends_nothing(page):
+    assert page.end(role="viewer").status_code == 403
+    assert page.ibm.sessions[page.session_id].state == "active"
+    elsewhere = f"connections/ibm_quantum_default/sessions/{page.session_id}"
+    assert page.end(role="user", path=elsewhere).status_code == 403
+    assert page.ask("GET", "connections/ibm_quantum_default/workloads", "user").status_code == 403
+
+
+def test_live_details_come_from_ibm(page):
+    found = page.ask("GET", f"live?id={page.session_id}&id=unknown").json()
+    assert list(found["sessions"]) == [page.session_id]
+    session = found["sessions"][page.session_id]
+    assert session["state"] == "active"
+    assert session["jobs"] == {"done": 0, "failed": 0, "queued": 0, "running": 0, "qpu_seconds": 0}
+    assert list(found["connections"]) == ["ibm_quantum_default"]
+
+
+def test_details_have_the_jobs(page):
+    found = page.ask("GET", page.path, "viewer").json()
+    assert found["session"]["state"] == "active"
+    assert found["jobs"] == []
+    assert page.session_id in found["console"]
+
+
+def test_a_session_of_another_task_is_not_found(page):
+    elsewhere = page.path.replace("/tasks/opens/", "/tasks/another/")
+    assert page.ask("GET", elsewhere).status_code == 404
+    assert page.end(path=elsewhere).status_code == 404
+    assert page.end(path=page.path.replace("/-1/", "/3/")).status_code == 404
+    assert page.ibm.sessions[page.session_id].state == "active"
+
+
+@pytest.mark.parametrize(("action", "state"), [("close", "closed"), ("drain", "inactive")])
+def test_ending_is_confirmed_and_audited(page, action, state):
+    ended = page.end(action)
+    assert ended.status_code == 200, ended.text
+    assert ended.json()["confirmed"] is True
+    assert page.ibm.sessions[page.session_id].state in (state, "closed")
+    assert page.ibm.sessions[page.session_id].accepts_jobs is False
+    if action == "close":
+        assert page.entry(page.session_id) is None
+    entry = last_audit_entry()
+    assert (entry.event, entry.owner) == ("ibm_quantum.end_session", "the admin")
+    assert (entry.dag_id, entry.run_id, entry.task_id) == (page.dag_id, page.run_id, "opens")
+    assert json.loads(entry.extra)["session_id"] == page.session_id
+
+
+def last_audit_entry():
+    from airflow.models import Log
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        entry = session.scalars(select(Log).order_by(Log.id.desc()).limit(1)).one()
+        session.expunge_all()
+    return entry
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-IBM-Quantum-Page": "1", "Sec-Fetch-Site": "same-site"},
+        {"X-IBM-Quantum-Page": "1", "Sec-Fetch-Site": "cross-site"},
+        {"X-IBM-Quantum-Page": "1", "Content-Type": "text/plain"},
+        {"X-IBM-Quantum-Page": "1", "Content-Type": "application/x-www-form-urlencoded"},
+    ],
+)
+def test_a_request_that_another_page_may_have_caused_is_refused(page, headers):
+    assert page.end(headers=headers).status_code in (403, 422)
+    assert page.ibm.requests() == []
+
+
+def test_a_body_that_names_another_session_is_refused(page):
+    assert page.end(session_id="another").status_code == 422
+    assert page.end("delete").status_code == 422
+    assert page.ibm.requests() == []
+
+
+@pytest.mark.parametrize("session_id", ["a%2Fb", "%00", "None", "x" * 101, "%3Cscript%3E", "a?b=c"])
+def test_a_hostile_id_reaches_nothing(page, session_id):
+    path = page.path.replace(page.session_id, session_id)
+    assert page.ask("GET", path).status_code in (404, 422)
+    assert page.end(path=path, session_id=session_id).status_code in (404, 405, 422)
+    for way in ("GET", "POST"):
+        path = f"connections/ibm_quantum_default/sessions/{session_id}"
+        assert (
+            page.ask(
+                way, path, json={"action": "close", "session_id": session_id}, headers=GUARDED
+            ).status_code
+            >= 400
+        )
+    assert page.ibm.requests("DELETE") == []
+    assert page.ask("GET", f"live?id={session_id}").status_code in (200, 422)
+
+
+def test_only_ibms_word_confirms(page):
+    page.ibm.script(Fault("DELETE", "/v1/sessions/*", status=403, times=None))
+    page.ibm.script(Fault("PATCH", "/v1/sessions/*", status=403, times=None))
+    ended = page.end()
+    assert ended.status_code == 502
+    assert ended.json()["confirmed"] is False
+    assert "may still be open" in ended.json()["error"]
+    assert page.ibm.sessions[page.session_id].state == "active"
+    assert page.entry(page.session_id) is not None
+
+
+def test_what_nobody_owns_has_the_sweeps_verdict(page):
+    stranger = page.ibm.add_session(state="active").id
+    found = page.ask("GET", "connections/ibm_quantum_default/workloads").json()
+    verdicts = {each["id"]: each["verdict"] for each in found["workloads"]}
+    assert verdicts[stranger] == "not opened by this Airflow"
+    assert verdicts[page.session_id] == "belongs to an active run"
+    owned = f"connections/ibm_quantum_default/sessions/{page.session_id}"
+    assert page.end(path=owned).status_code == 409
+    ended = page.end(path=owned.replace(page.session_id, stranger), session_id=stranger)
+    assert ended.json()["confirmed"] is True
+    assert page.ibm.sessions[stranger].state == "closed"
+
+
+def test_a_failing_ibm_is_asked_no_more_for_a_while(page):
+    page.ibm.script(Fault("GET", "/v1/sessions/*", status=400, times=None))
+    for _ in range(3):
+        found = page.ask("GET", f"live?id={page.session_id}").json()["sessions"][page.session_id]
+        assert found["error"]
+    assert len(page.ibm.requests("GET", "/v1/sessions/*")) == 1
+
+
+def test_ui_live_false_never_asks_ibm(page, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__IBM_QUANTUM__UI_LIVE", "False")
+    assert page.ask("GET", "sessions").json()["live"] is False
+    assert page.ask("GET", f"live?id={page.session_id}").json()["sessions"] == {page.session_id: {}}
+    assert page.ask("GET", page.path).status_code == 200
+    assert page.ask("GET", "connections/ibm_quantum_default/workloads").status_code == 200
+    assert page.end().status_code == 403
+    assert page.ibm.requests() == []
+
+
+def test_records_are_shown_for_the_owners_dag_only(page):
+    """A sweep keeps the records of other Dags' sessions: the owner in the record decides."""
+    owner = {"dag_id": page.dag_id, "run_id": page.run_id, "task_id": "opens", "map_index": -1}
+    page.keep({"session_id": "past", "conn_id": "ibm_quantum_default", "owner": owner, "billed": 12.5})
+    foreign = {**owner, "dag_id": "no_dag_of_this_airflow"}
+    page.keep({"session_id": "foreign", "conn_id": "ibm_quantum_default", "owner": foreign})
+    page.keep({"session_id": 7, "owner": owner})
+    listed = [each["session_id"] for each in page.ask("GET", "records", "viewer").json()["records"]]
+    assert "past" in listed
+    assert "foreign" not in listed
+    run = page.ask("GET", page.path.partition("/tasks/")[0], "viewer").json()
+    assert [each["session_id"] for each in run["records"]] == ["past"]
+    assert [each["id"] for each in run["open"]] == [page.session_id]
+    assert [each["billed"] for each in run["trend"][-1]["records"]] == [12.5]
+    assert page.ask("GET", page.path.replace(page.session_id, "foreign")).status_code == 404
+
+
+def test_past_sessions_come_by_page(page):
+    owner = {"dag_id": page.dag_id, "run_id": page.run_id, "task_id": "opens", "map_index": -1}
+    for number in range(30):
+        page.keep({"session_id": f"past-{number}", "owner": owner})
+    first = page.ask("GET", "records?q=past-").json()
+    second = page.ask("GET", f"records?q=past-&before={first['next']}").json()
+    listed = [each["session_id"] for each in first["records"] + second["records"]]
+    assert listed == [f"past-{number}" for number in range(29, -1, -1)]
+    assert second["next"] is None
+    assert page.ask("GET", "records?q=%25past").json()["records"] == []
+
+
+def test_five_hundred_sessions_come_by_page(page):
+    for number in range(120):
+        page.register(f"s{number}", opened=number)
+    found = page.ask("GET", "sessions?limit=100").json()
+    assert found["total"] >= 121
+    assert len(found["sessions"]) == 100
+    assert page.ask("GET", "sessions?limit=101").status_code == 422
+    searched = page.ask("GET", "sessions?q=S119").json()
+    assert [row["id"] for row in searched["sessions"]] == ["s119"]
+
+
+def test_no_answer_holds_a_secret(page):
+    texts = [page.ask("GET", path).text for path in paths(page)] + [page.end().text]
+    secrets = [page.ibm.api_key, *(token.value for token in page.ibm.tokens)]
+    assert [secret for secret in secrets for text in texts if secret in text] == []
+    assert all("signature" not in text for text in texts[:8])
+
+
+def test_scripts_are_asked_for_again_and_sent_when_changed(page):
+    first = page.ask("GET", "../static/numbers.js")
+    assert first.headers["content-type"].startswith("text/javascript")
+    again = page.ask("GET", "../static/numbers.js", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert page.ask("GET", "../static/..%2Fapp.py").status_code == 404
+
+
+def test_numbers_and_texts_that_no_database_takes_are_refused(page):
+    place = page.path.partition("/-1/")[0]
+    wrong = [
+        f"{place}/{10**30}",
+        f"{place}/-2",
+        f"sessions?offset={10**30}",
+        "sessions?limit=0",
+        "sessions?q=%00",
+    ]
+    wrong += [f"records?before={10**30}", "records?before=0", "records?q=%00", "live?id=%00", "live"]
+    wrong += ["live?" + "&".join(["id=a"] * 101)]
+    assert [path for path in wrong if page.ask("GET", path).status_code != 422] == []
