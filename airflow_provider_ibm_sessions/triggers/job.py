@@ -77,7 +77,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         if self._progress.is_due(progress):
             credentials = await self.hook.aget_credentials()
             line = progress.describe(credentials.price_per_second, credentials.currency)
-            self.log.info("%s%s", line, await self._progress.queue(client, progress))
+            self.log.info("%s%s", line, await self._progress.queue(client, credentials, progress))
         if not progress.is_done or self._is_settling(progress):
             return None
         return {

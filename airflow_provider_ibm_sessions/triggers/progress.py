@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_ibm_sessions.client.enums import JobState
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.instance_reader import instance_reader
 from airflow_provider_ibm_sessions.client.usage import count_states
 
 if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
+    from airflow_provider_ibm_sessions.client.credentials import Credentials
     from airflow_provider_ibm_sessions.client.flows import Progress
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class ProgressLog:
         self._states, self._final, self._logged_at = states, progress.final, time.monotonic()
         return True
 
-    async def queue(self, client: AsyncIBMQuantumClient, progress: Progress) -> str:
+    async def queue(self, client: AsyncIBMQuantumClient, credentials: Credentials, progress: Progress) -> str:
         """
         Return what is known of the queue, where the jobs have been in it for a while; errors are logged.
 
@@ -60,22 +61,16 @@ class ProgressLog:
         if self._has_changed or not waiting or waiting[0].backend is None:
             return ""
         try:
-            backends = {backend.name: backend for backend in await client.list_backends()}
+            backends = await instance_reader(credentials).abackends(client)
         except IBMQuantumError as error:
             log.warning("The length of the queue is not known: %s", error)
             return ""
-        backend = backends.get(waiting[0].backend)
+        backend = next((each for each in backends if each.name == waiting[0].backend), None)
         if backend is None or backend.queue_length is None:
             return ""
-        wait = _median(getattr(backend, "wait_time_seconds", None))
+        wait = backend.wait_time
         expected = "" if wait is None else f", which waited {wait:.0f} s lately"
         return f". {backend.queue_length} jobs queue for {backend.name}{expected}"
 
     def _is_late(self) -> bool:
         return self._states is not None and time.monotonic() - self._logged_at >= INTERVAL
-
-
-def _median(wait: Any) -> float | None:
-    """Return the median of IBM's waiting times, in seconds."""
-    median = wait.get("p50") if isinstance(wait, Mapping) else getattr(wait, "p50", None)
-    return median if isinstance(median, int | float) and not isinstance(median, bool) else None
