@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from airflow.models.connection import Connection
@@ -78,14 +79,19 @@ def entries(session: Session, session_ids: Iterable[str] | None = None) -> list[
         query = query.where(Variable.key.startswith(PREFIX, autoescape=True))
     else:
         query = query.where(Variable.key.in_([PREFIX + session_id for session_id in session_ids]))
-    fernet, found = get_fernet(), []
+    found = []
     for key, value, is_encrypted in session.execute(query):
         try:
-            text = fernet.decrypt(value.encode()).decode() if is_encrypted else value
-            found.append(Entry(key.removeprefix(PREFIX), SessionOwner.parse(text)))
+            found.append(Entry(key.removeprefix(PREFIX), _read_owner(value, is_encrypted)))
         except (ValueError, InvalidToken):
             log.warning("The variable %s is no readable entry of a session", key)
     return sorted(found, key=lambda entry: -entry.owner.opened)
+
+
+@lru_cache(maxsize=2_000)
+def _read_owner(value: str, is_encrypted: bool) -> SessionOwner:
+    # Kept by the encrypted text: a page asks every few seconds, and nothing of the entries is secret.
+    return SessionOwner.parse(get_fernet().decrypt(value.encode()).decode() if is_encrypted else value)
 
 
 def owner_states(session: Session, found: Iterable[Entry]) -> dict[tuple[str, str, str, int], dict[str, Any]]:
