@@ -265,3 +265,29 @@ def test_numbers_and_texts_that_no_database_takes_are_refused(page):
     wrong += [f"records?before={10**30}", "records?before=0", "records?q=%00", "live?id=%00", "live"]
     wrong += ["live?" + "&".join(["id=a"] * 101)]
     assert [path for path in wrong if page.ask("GET", path).status_code != 422] == []
+
+
+def test_without_a_task_state_store_the_records_are_xcoms(page, monkeypatch):
+    """As in Airflow 3.1 and 3.2."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    place = {"dag_id": page.dag_id, "run_id": page.run_id, "task_id": "opens"}
+    record = {
+        "session_id": "kept",
+        "owner": {**place, "map_index": -1},
+        "billed": 7.0,
+        "price_per_second": 2.0,
+    }
+    details = {"id": "pushed", "state": "closed", "elapsed_time": 33.0, "backend_name": "ibm_fez"}
+    with create_session() as session:
+        for key, value in (("ibm_quantum_record_kept", record), ("session", details)):
+            XComModel.set(key=key, value=value, session=session, **place)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.plugins._page.records.TaskStateStoreModel", None)
+    task = page.path.partition("/sessions/")[0]
+    for path in (task, task.partition("/tasks/")[0]):
+        found = page.ask("GET", path, "viewer").json()["records"]
+        assert [(each["session_id"], each["billed"]) for each in found] == [("kept", 7.0), ("pushed", 33.0)]
+    trend = page.ask("GET", task.partition("/tasks/")[0]).json()["trend"]
+    assert [len(run["records"]) for run in trend] == [2]
+    assert page.ask("GET", "records").json() | {"now": 0} == {"records": [], "next": None, "now": 0}

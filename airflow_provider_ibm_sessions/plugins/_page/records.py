@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from airflow.models.connection import Connection
@@ -78,14 +79,19 @@ def entries(session: Session, session_ids: Iterable[str] | None = None) -> list[
         query = query.where(Variable.key.startswith(PREFIX, autoescape=True))
     else:
         query = query.where(Variable.key.in_([PREFIX + session_id for session_id in session_ids]))
-    fernet, found = get_fernet(), []
+    found = []
     for key, value, is_encrypted in session.execute(query):
         try:
-            text = fernet.decrypt(value.encode()).decode() if is_encrypted else value
-            found.append(Entry(key.removeprefix(PREFIX), SessionOwner.parse(text)))
+            found.append(Entry(key.removeprefix(PREFIX), _read_owner(value, is_encrypted)))
         except (ValueError, InvalidToken):
             log.warning("The variable %s is no readable entry of a session", key)
     return sorted(found, key=lambda entry: -entry.owner.opened)
+
+
+@lru_cache(maxsize=2_000)
+def _read_owner(value: str, is_encrypted: bool) -> SessionOwner:
+    # Kept by the encrypted text: a page asks every few seconds, and nothing of the entries is secret.
+    return SessionOwner.parse(get_fernet().decrypt(value.encode()).decode() if is_encrypted else value)
 
 
 def owner_states(session: Session, found: Iterable[Entry]) -> dict[tuple[str, str, str, int], dict[str, Any]]:
@@ -125,7 +131,7 @@ def run_records(
 ) -> list[dict[str, Any]]:
     """Return the records of a run's sessions, or of one task's, the oldest first."""
     if TaskStateStoreModel is None:
-        return list(_records_of_xcoms(session, dag_id, run_id, task_id, map_index))
+        return _records_of_xcoms(session, dag_id, run_id, task_id, map_index)
     store = TaskStateStoreModel
     # A sweep keeps the records of what it closes in its own run.
     of_run = or_(
@@ -199,7 +205,7 @@ def trend(session: Session, dag_id: str, run_id: str) -> list[dict[str, Any]]:
                 run["records"].append(record)
     else:
         for run in runs.values():
-            run["records"] = list(_records_of_xcoms(session, dag_id, run["run_id"]))
+            run["records"] = _records_of_xcoms(session, dag_id, run["run_id"])
     return list(runs.values())
 
 
@@ -276,26 +282,39 @@ def _plain(value: Any) -> Any:
 
 def _records_of_xcoms(
     session: Session, dag_id: str, run_id: str, task_id: str | None = None, map_index: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yield records made from the XComs ``session``, which hold the final details of most sessions."""
-    query = select(XComModel.task_id, XComModel.map_index, XComModel.value).where(
-        XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "session"
+) -> list[dict[str, Any]]:
+    """
+    Return the records that tasks have pushed as XComs, where there is no task state store.
+
+    Where there is none of a session, one is made from the XCom ``session``, which has its last details.
+    """
+    is_record = or_(*(XComModel.key.startswith(prefix, autoescape=True) for prefix in RECORD_PREFIXES))
+    query = select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
+        XComModel.dag_id == dag_id, XComModel.run_id == run_id, is_record | (XComModel.key == "session")
     )
     if task_id is not None:
         query = query.where(XComModel.task_id == task_id, XComModel.map_index == map_index)
-    for task, index, value in session.execute(query.limit(_MAX_RECORDS)):
+    found: dict[str, dict[str, Any]] = {}
+    made: list[dict[str, Any]] = []
+    for task, index, key, value in session.execute(query.limit(_MAX_RECORDS)):
+        owner = {"dag_id": dag_id, "run_id": run_id, "task_id": task, "map_index": index}
         details = _plain(value)
-        if not isinstance(details, dict) or not isinstance(details.get("id"), str):
-            continue
-        yield {
-            "session_id": details["id"],
-            "conn_id": None,
-            "owner": {"dag_id": dag_id, "run_id": run_id, "task_id": task, "map_index": index},
-            "backend": details.get("backend_name"),
-            "mode": details.get("mode"),
-            "max_ttl": details.get("max_ttl"),
-            "billed": details.get("elapsed_time"),
-            "billed_is_final": details.get("state") == "closed",
-            "stamps": details.get("timestamps"),
-            "reason": details.get("state_reason"),
-        }
+        if key != "session":
+            found |= {each["session_id"]: each for each in _parse([(None, json.dumps(details))])}
+        elif isinstance(details, dict) and isinstance(details.get("id"), str):
+            made.append(_record_of_details(details, owner))
+    return [*found.values(), *(each for each in made if each["session_id"] not in found)]
+
+
+def _record_of_details(details: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "session_id": details["id"],
+        "conn_id": None,
+        "owner": owner,
+        "backend": details.get("backend_name"),
+        "mode": details.get("mode"),
+        "max_ttl": details.get("max_ttl"),
+        "billed": details.get("elapsed_time"),
+        "billed_is_final": details.get("state") == "closed",
+        "reason": details.get("state_reason"),
+    }

@@ -73,7 +73,7 @@ function RunTab({ dagId, runId }) {
   const bound = total.isFinal ? "" : "≥ ";
   return h(Frame, null,
     h("div.cards", null,
-      h(Card, { title: "Cost of this run", value: total.cost === null ? "–" : `${bound}${amount(total.cost, total.currency)}`, note: total.unpriced ? `${total.unpriced} sessions without a price or a bill` : "failures included" }),
+      h(Card, { title: "Cost of this run", value: total.cost === null ? "–" : `${bound}${amount(total.cost, total.currency)}`, note: total.unpriced ? `without a price or a bill: ${total.unpriced}` : "failures included" }),
       h(Card, { title: "Billed", value: `${bound}${duration(total.billed)}`, note: total.isFinal ? "final" : "not final yet" }),
       h(Card, { title: "QPU time of the jobs", value: duration(total.qpu), note: total.billed ? `${Math.round((total.qpu / total.billed) * 100)} % of what is billed` : "" }),
       h(Card, { title: "Sessions", value: String(data.records.length + data.open.length), note: `${data.open.length} open` })),
