@@ -35,10 +35,11 @@ log = logging.getLogger(__name__)
 CLOSED_BY = "ibm-quantum-sessions sweep"
 
 
-def hook_from_database(conn_id: str) -> IBMQuantumHook:
+def hook_from_database(conn_id: str, closed_by: str = CLOSED_BY) -> IBMQuantumHook:
     """
     Return the hook on a connection, wherever Airflow keeps it, or else on the environment's credentials.
 
+    :param closed_by: Named in the records of the sessions that the hook closes.
     :raises AirflowApiUnavailableError: If the database does not answer.
     """
     hook = IBMQuantumHook(conn_id)
@@ -56,7 +57,7 @@ def hook_from_database(conn_id: str) -> IBMQuantumHook:
         if connection:
             hook.credentials = credentials_from_connection(connection)
             break
-    hook.registry = MetastoreSessionRegistry()
+    hook.registry = MetastoreSessionRegistry(closed_by)
     return hook
 
 
@@ -71,7 +72,14 @@ def _database(sought: str = "") -> Iterator[Session]:
 
 
 class MetastoreSessionRegistry:
-    """The registry of open sessions as a command reads it, in Airflow's database."""
+    """
+    The registry of open sessions as a command reads it, in Airflow's database.
+
+    :param closed_by: Named in the records of the sessions that it unregisters.
+    """
+
+    def __init__(self, closed_by: str = CLOSED_BY) -> None:
+        self._closed_by = closed_by
 
     def list_ids(self) -> list[str]:
         """Return the ids of all registered sessions."""
@@ -105,7 +113,7 @@ class MetastoreSessionRegistry:
     def unregister(self, session_id: str, record: SessionRecord | None) -> None:
         """Keep the record of a session that is closed, and remove the session."""
         with _database() as session:
-            if record is not None and not write_record(session, replace(record, closed_by=CLOSED_BY)):
+            if record is not None and not write_record(session, replace(record, closed_by=self._closed_by)):
                 log.info("The run of session %s is gone, and so no record of it is kept", session_id)
             Variable.delete(PREFIX + session_id, session=session)
 

@@ -357,7 +357,7 @@ async def _read_workloads(client: AsyncIBMQuantumClient) -> list[Workload]:
 
 
 def _hook_now(conn_id: str) -> IBMQuantumHook:
-    hook = hook_from_database(conn_id)
+    hook = hook_from_database(conn_id, closed_by="the page in Airflow")
     hook.credentials  # noqa: B018 - read here, in a thread
     return hook
 

@@ -49,13 +49,21 @@ def scene(service):
         yield scene
 
 
+FLAGS = [
+    "--no-sandbox",
+    "--no-first-run",
+    *(f"--disable-{feature}" for feature in ("background-networking", "component-update", "quic", "sync")),
+]
+"""The browser asks for nothing but the page."""
+
+
 @pytest.fixture(scope="package")
 def chromium():
     from playwright.sync_api import sync_playwright
 
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 
