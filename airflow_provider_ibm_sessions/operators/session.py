@@ -193,10 +193,14 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         self.log.warning("%s: closing session %s", event["message"], self.session_id)
         return self._report(context, self._close())
 
-    def complete_usage(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+    def complete_usage(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """Report on the closed session, with its usage as it is when the waiting for it has ended."""
-        with raise_as_airflow_errors(final=(ConfigurationError, NotFoundError)):
+        event = event or {}
+        try:
             session = self.hook.settle_session(self.session_id)
+        except Exception:  # the session is closed, and its usage is in the XCom as it was then
+            self.log.warning("The usage of session %s was not read again", self.session_id, exc_info=True)
+            return event.get("session") or event.get("resume_data")
         push_session_usage(context, self.hook, session)
         return session.to_json()
 
@@ -255,6 +259,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         trigger = IBMQuantumJobTrigger(
             session_id=session.id,
             settle_seconds=self.settle_usage,
+            resume_data=session.to_json(),
             end_time=time.time() + self.settle_usage,
             poll_interval=self.poll_interval,
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,
