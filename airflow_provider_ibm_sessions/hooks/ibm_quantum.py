@@ -43,6 +43,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_bool,
     validate_choice,
     validate_conn_id,
+    validate_fractional_gates,
     validate_id,
     validate_jobs,
 )
@@ -573,7 +574,7 @@ class IBMQuantumHook(BaseHook):
         return RecordingRuntimeService(
             self.credentials,
             backend,
-            use_fractional_gates=use_fractional_gates,
+            use_fractional_gates=validate_fractional_gates(use_fractional_gates),
             calibration_id=calibration_id,
         )
 
@@ -610,7 +611,9 @@ class IBMQuantumHook(BaseHook):
         session_id = validate_id(session_id)
         backend = None if backend is None else validate_backend(backend)
         runtime = service(
-            self.credentials, use_fractional_gates=use_fractional_gates, calibration_id=calibration_id
+            self.credentials,
+            use_fractional_gates=validate_fractional_gates(use_fractional_gates),
+            calibration_id=calibration_id,
         )
         return session(runtime, self.get_session(session_id), backend)
 

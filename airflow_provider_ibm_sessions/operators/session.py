@@ -84,9 +84,8 @@ class IBMQuantumCreateSessionOperator(SessionOwnerOperator, IBMQuantumOperator):
         enders = IBMQuantumCloseSessionOperator | IBMQuantumUpdateSessionOperator
         if not any(isinstance(task, enders) for task in context["dag"].tasks):
             self.log.warning(
-                "No task of this Dag closes the session that %s opens. Add an "
-                "IBMQuantumCloseSessionOperator as "
-                "its teardown",
+                "No task of this Dag closes the session that %s opens. Add an IBMQuantumCloseSessionOperator "
+                "as its teardown",
                 self.task_id,
             )
 
