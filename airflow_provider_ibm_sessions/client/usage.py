@@ -65,9 +65,8 @@ class UsageReport:
             return cls(of_jobs.qpu_seconds, of_jobs.qpu_seconds, is_final, is_final)
         billed = None if session.elapsed_time is None else _decimal(session.elapsed_time)
         if billed is None and session.is_closed and jobs == [] and session.started_at is None:
-            billed = Decimal(
-                0
-            )  # known, although IBM may not say it: a session is billed from its first job on
+            # IBM need not say it: a session is billed from its first job on.
+            billed = Decimal(0)
         # A job that runs on in a closed session is billed.
         has_ended = session.is_closed and jobs is not None and all(job.is_final for job in jobs)
         is_final = has_ended and billed is not None

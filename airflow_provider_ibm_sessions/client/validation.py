@@ -146,6 +146,11 @@ def validate_bool(value: object, field: str) -> bool:
     raise _refusal(field, "must be true or false", value)
 
 
+def validate_fractional_gates(value: object, field: str = "use_fractional_gates") -> bool | None:
+    """Return what ``QiskitRuntimeService.backend`` takes as ``use_fractional_gates``: a bool, or None."""
+    return None if value is None else validate_bool(value, field)
+
+
 def validate_int(value: object, field: str, *, at_least: int = 0, at_most: int = _INT32_MAX) -> int:
     """
     Return a whole number; whole floats and NumPy's integers are read as well.

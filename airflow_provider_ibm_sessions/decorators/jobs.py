@@ -14,7 +14,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
-from airflow_provider_ibm_sessions.client.validation import to_plain, validate_bool, validate_string
+from airflow_provider_ibm_sessions.client.validation import (
+    to_plain,
+    validate_fractional_gates,
+    validate_string,
+)
 from airflow_provider_ibm_sessions.decorators._function import call_digest, reserve_argument
 from airflow_provider_ibm_sessions.lifecycle.recorded_jobs import RecordedJobs
 from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run
@@ -66,9 +70,7 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
     ) -> None:
         op_kwargs = reserve_argument(python_callable, _ARGUMENT, kwargs.get("op_args"), op_kwargs)
         super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)
-        if use_fractional_gates is not None:
-            use_fractional_gates = validate_bool(use_fractional_gates, "use_fractional_gates")
-        self.use_fractional_gates = use_fractional_gates
+        self.use_fractional_gates = validate_fractional_gates(use_fractional_gates)
         self.calibration_id = calibration_id
 
     def jobs_to_run(
@@ -108,7 +110,9 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         return {
             "backend": session_args["backend"],
             "use_fractional_gates": self.use_fractional_gates,
-            "calibration_id": calibration and validate_string(calibration, "calibration_id"),
+            "calibration_id": (
+                None if calibration is None else validate_string(calibration, "calibration_id")
+            ),
         }
 
     def _record_jobs(self, context: Context, target: Mapping[str, Any]) -> RecordedJobs:

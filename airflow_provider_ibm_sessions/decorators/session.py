@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_string
+from airflow_provider_ibm_sessions.client.validation import validate_fractional_gates, validate_string
 from airflow_provider_ibm_sessions.decorators._function import reserve_argument
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -77,11 +77,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
     ) -> None:
         op_kwargs = reserve_argument(python_callable, _ARGUMENT, kwargs.get("op_args"), op_kwargs)
         super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)
-        self.use_fractional_gates = (
-            None
-            if use_fractional_gates is None
-            else validate_bool(use_fractional_gates, "use_fractional_gates")
-        )
+        self.use_fractional_gates = validate_fractional_gates(use_fractional_gates)
         self.calibration_id = calibration_id
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
 

@@ -43,6 +43,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_bool,
     validate_choice,
     validate_conn_id,
+    validate_fractional_gates,
     validate_id,
     validate_jobs,
 )
@@ -355,13 +356,26 @@ class IBMQuantumHook(BaseHook):
         return self._usage_of_closed[session.id]
 
     def settle_session(self, session_id: str) -> Session:
-        """Read a closed session's usage again, update the record that this task keeps, and return it."""
+        """
+        Read a closed session's usage again, update the record that this task keeps, and return the session.
+
+        Errors of Airflow are logged. Where the jobs cannot be listed, the record stays as it is.
+        """
         session, jobs = self.get_session(session_id), self._list_session_jobs(session_id)
+        if jobs is None:
+            return session
         usage = self._usage_of_closed[session_id] = UsageReport.of_session(session, jobs)
         context = _current_context()
         store: Any = context.get("task_state_store") if context else None
-        if store is not None and (kept := store.get(RECORD_PREFIX + session_id)):
-            write_to_task_state(store, SessionRecord.parse(kept).with_usage(usage, jobs))
+        try:
+            if store is not None and (kept := store.get(RECORD_PREFIX + session_id)):
+                write_to_task_state(store, SessionRecord.parse(kept).with_usage(usage, jobs))
+        except Exception:  # whatever failed, the session is closed
+            self.log.warning(
+                "The record of session %s was not updated; airflow ibm-quantum usage --settle does it",
+                session_id,
+                exc_info=True,
+            )
         return session
 
     def estimate_usage(self, jobs: Iterable[Mapping[str, Any]]) -> UsageEstimate:
@@ -560,7 +574,7 @@ class IBMQuantumHook(BaseHook):
         return RecordingRuntimeService(
             self.credentials,
             backend,
-            use_fractional_gates=use_fractional_gates,
+            use_fractional_gates=validate_fractional_gates(use_fractional_gates),
             calibration_id=calibration_id,
         )
 
@@ -597,7 +611,9 @@ class IBMQuantumHook(BaseHook):
         session_id = validate_id(session_id)
         backend = None if backend is None else validate_backend(backend)
         runtime = service(
-            self.credentials, use_fractional_gates=use_fractional_gates, calibration_id=calibration_id
+            self.credentials,
+            use_fractional_gates=validate_fractional_gates(use_fractional_gates),
+            calibration_id=calibration_id,
         )
         return session(runtime, self.get_session(session_id), backend)
 

@@ -134,8 +134,7 @@ class SessionSweeper:
         if scope != SweepScope.AIRFLOW and conf.getboolean("core", "multi_team", fallback=False):
             raise ConfigurationError(
                 f"scope must be 'airflow' where Airflow has several teams, got '{scope}': the sessions of "
-                f"other "
-                "teams would seem to be nobody's",
+                "other teams would seem to be nobody's",
                 field="scope",
             )
         self._hook = hook

@@ -70,7 +70,8 @@ class TaskState:
             state._record = state._store.get(state._record_key, {})
             if state._record:
                 _task_instances_with_record.add(str(state._ti.id))
-        state.is_lost = not state._record and state._ti.try_number > 1 and not state.is_superseded
+        is_missing = not state._record and state._ti.try_number > 1 and not state.is_superseded
+        state.is_lost = is_missing or bool(state._record.get("is_lost"))
         return state
 
     @property
@@ -181,7 +182,7 @@ class TaskState:
 
     def save_pending_create(self, pending: PendingCreate) -> None:
         """Save the request to create a session before it is sent."""
-        self._save(session_id=None, pending_create=pending.to_json(), finished=False)
+        self._save(session_id=None, pending_create=pending.to_json(), finished=False, is_lost=False)
 
     def save_session(self, session_id: str) -> None:
         """
@@ -189,7 +190,7 @@ class TaskState:
 
         :raises Exception: If Airflow does not store it, such as where another try has taken over.
         """
-        self._save(session_id=session_id, pending_create=None)
+        self._save(session_id=session_id, pending_create=None, is_lost=False)
 
     def clear_pending_create(self) -> None:
         """Save that no session was opened. A failure is logged: the error of the request is what matters."""
@@ -245,7 +246,8 @@ class TaskState:
         if self.is_durable:
             self._store.set(f"{self._record_key}_jobs", {"digest": summary["digest"], "content": content})
         self._record.update(recorded_jobs=summary, job_key=None)
-        self._save()
+        # Until a session is saved, a retry has to look for those of tries before that have no record.
+        self._save(is_lost=self.is_lost)
 
     def get_results(self, job_id: str) -> Any:
         """Return the stored results of a private job, or None."""

@@ -302,8 +302,8 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         """Return the job's fields as they were submitted, by its id. After a deferral, read again."""
         try:
             return {str(self.job_id): self.validate_job()}
-        except IBMQuantumError as error:
-            self.log.warning("The report carries no parameters: %s", error)
+        except Exception:  # of the storage as well: the results are what was paid for
+            self.log.warning("The report carries no parameters", exc_info=True)
             return {}
 
     def _read_job(self) -> list[dict[str, Any]]:

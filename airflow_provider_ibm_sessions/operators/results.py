@@ -107,7 +107,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
             self.result_storage.validate()
             found = self._find_jobs()
         if self.session_id is not None:
-            IBMQuantumSessionLink.persist(context, self.session_id)
+            IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
         if not found.jobs:
             self.log.warning("IBM lists no job of %s: check it, and the connection", self._description())
         is_done = found.is_done or not (found.jobs or self.session_id)

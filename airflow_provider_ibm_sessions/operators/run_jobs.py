@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+)
 
 from airflow_provider_ibm_sessions.client.enums import OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import (
@@ -148,7 +153,7 @@ class SessionJobsOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOper
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowException as error:
-            if next_method != "execute_complete":
+            if next_method not in ("execute_complete", "execute_after_wait"):  # these clean up themselves
                 state = TaskState.load(context, self.task_id)
                 self.session_id = state.session_id
                 self._clean_up_after_error(error, state)
@@ -188,14 +193,14 @@ class SessionJobsOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOper
             session_args = self.session_args(context)
             self.validate_paths()
             jobs = self.jobs_to_run(context, state, session_args)
-            if not state.is_resumed:
-                self._check_estimate(jobs)
         except ConfigurationError:
             end_unrecorded_sessions(self.hook, context, state)
             raise
         earlier = self.find_submitted_jobs(state, len(jobs))
         resumed = [job for _, job in earlier if job]
         end_unrecorded_sessions(self.hook, context, state, {job.session_id for job in resumed})
+        if not resumed:  # also when the task was cleared after this has failed
+            self._check_estimate(jobs)
         self._open_or_resume_session(context, state, session_args, resumed, len(jobs))
         for index, (job, (tag, submitted)) in enumerate(zip(jobs, earlier, strict=True)):
             submission = {"id": submitted.id} if submitted else self._submit(state, index, tag, job)
@@ -229,6 +234,7 @@ class SessionJobsOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOper
         from airflow_provider_ibm_sessions.client.submission import ResumedJob, resume_jobs
 
         tags = [state.job_tag(index) for index in range(count)]
+        self._job_ids = []
         if not state.is_resumed:
             return [ResumedJob(tag, None) for tag in tags]
         found = resume_jobs(self.hook.get_conn(), tags, self.session_id, state.is_repeated)
@@ -288,7 +294,8 @@ class SessionJobsOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOper
         """
         if self.session_id is None or (self._kill and self._kill.is_superseded):
             return
-        is_retried = isinstance(error, Exception) and not isinstance(error, AirflowFailException)
+        is_final = isinstance(error, AirflowFailException | AirflowSkipException)
+        is_retried = isinstance(error, Exception) and not is_final
         if state.is_last_try or self._kill or not is_retried:
             close_and_cancel(self.hook, self.session_id, self._job_ids)
             session = close_quietly(self.hook, self.session_id)
@@ -369,8 +376,8 @@ class SessionJobsOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOper
         ids = [each["id"] for each in self._submissions]
         try:
             return dict(zip(ids, self.read_jobs(state), strict=True))
-        except (IBMQuantumError, ValueError) as error:
-            self.log.warning("The reports carry no parameters: %s", error)
+        except Exception:  # of Airflow's store as well: the results are what was paid for
+            self.log.warning("The reports carry no parameters", exc_info=True)
             return {}
 
     def _ensure_closed(self, context: Context, event: Mapping[str, Any]) -> IBMQuantumError | None:

@@ -84,9 +84,8 @@ class IBMQuantumCreateSessionOperator(SessionOwnerOperator, IBMQuantumOperator):
         enders = IBMQuantumCloseSessionOperator | IBMQuantumUpdateSessionOperator
         if not any(isinstance(task, enders) for task in context["dag"].tasks):
             self.log.warning(
-                "No task of this Dag closes the session that %s opens. Add an "
-                "IBMQuantumCloseSessionOperator as "
-                "its teardown",
+                "No task of this Dag closes the session that %s opens. Add an IBMQuantumCloseSessionOperator "
+                "as its teardown",
                 self.task_id,
             )
 
@@ -193,10 +192,14 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         self.log.warning("%s: closing session %s", event["message"], self.session_id)
         return self._report(context, self._close())
 
-    def complete_usage(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+    def complete_usage(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """Report on the closed session, with its usage as it is when the waiting for it has ended."""
-        with raise_as_airflow_errors(final=(ConfigurationError, NotFoundError)):
+        event = event or {}
+        try:
             session = self.hook.settle_session(self.session_id)
+        except Exception:  # the session is closed, and its usage is in the XCom as it was then
+            self.log.warning("The usage of session %s was not read again", self.session_id, exc_info=True)
+            return event.get("session") or event.get("resume_data")
         push_session_usage(context, self.hook, session)
         return session.to_json()
 
@@ -255,6 +258,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         trigger = IBMQuantumJobTrigger(
             session_id=session.id,
             settle_seconds=self.settle_usage,
+            resume_data=session.to_json(),
             end_time=time.time() + self.settle_usage,
             poll_interval=self.poll_interval,
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,

@@ -437,6 +437,7 @@ def assert_matches(pattern, text):
         ({"mode": "x"}, "mode"),
         ({"max_ttl": "soon"}, "max_ttl"),
         ({"calibration_id": ["x"]}, "calibration_id"),
+        ({"calibration_id": "{{ '' }}"}, "calibration_id"),
     ],
     ids=str,
 )

@@ -8,17 +8,20 @@ Airflow 3.4 empties the task state store when a task is cleared; before 3.3 ther
 from __future__ import annotations
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import Variable, task
 
+from airflow_provider_ibm_sessions.decorators.jobs import IBMQuantumJobsDecoratedOperator
 from airflow_provider_ibm_sessions.hooks.airflow_id import VARIABLE
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
+from airflow_provider_ibm_sessions.operators.run_jobs import SessionJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
 )
-from testing.airflow_runs import cleared, fails_once, next_try
+from testing.airflow_runs import cleared, fails_once, next_try, serialize
 from testing.dag_tasks import AT_ONCE, dies, run_jobs, sampler_job
 from testing.fake_ibm import Fault, Outcome
 
@@ -173,6 +176,77 @@ class TestRunJobs:
         assert set(one.tags).isdisjoint(other.tags)
 
 
+@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated")
+class TestFunction:
+    """A function whose code and arguments are the same in each try, and whose jobs are not."""
+
+    @pytest.fixture
+    def widths(self, dag):
+        """The widths of the circuits that the function makes a job of each; None: it skips its task."""
+        widths = [1, 2]
+        with dag:
+
+            @task.ibm_quantum_jobs(backend="ibm_fez", max_ttl="10m", poll_interval=0.1)
+            def work(backend):
+                from qiskit import QuantumCircuit
+                from qiskit_ibm_runtime import SamplerV2
+
+                for width in widths:
+                    if width is None:
+                        raise AirflowSkipException("not today")
+                    circuit = QuantumCircuit(backend.num_qubits, width)
+                    circuit.measure(range(width), range(width))
+                    SamplerV2(mode=backend).run([circuit], shots=10)
+
+            work()
+        return widths
+
+    def killed(self, ibm, dag, run, monkeypatch, name, at=1):
+        """Run the Dag with long jobs, in a worker that vanishes while the session accepts jobs."""
+        ibm.next_jobs([LONG] * 2)
+        with monkeypatch.context() as patch:
+            dies(patch, IBMQuantumHook, name, at=at)
+            patch.setattr(SessionJobsOperator, "_clean_up_after_error", lambda *args: None)
+            result = run(dag)
+        assert len(ibm.state()["accepting"]) == 1
+        return result
+
+    def test_a_session_without_a_record_is_ended_by_the_try_after_next(
+        self, ibm, dag, run, widths, monkeypatch
+    ):
+        """The next one has recorded its own jobs, and fails before it has looked for the session."""
+        first = self.killed(ibm, dag, run, monkeypatch, "update_session")
+        widths[:] = [3]
+        fails_once(monkeypatch, SessionJobsOperator, "find_submitted_jobs")
+        second = emptied(first, dag, "work")
+        assert second.state_of("work") == "failed"
+        third = cleared(second, dag, "work")
+        assert third.state_of("work") == "success"
+        assert states(ibm) == ["closed", "closed"]
+        assert statuses(ibm) == ["Cancelled", "Cancelled", "Completed"]
+
+    def test_a_skipped_task_leaves_nothing_that_runs(self, ibm, dag, run, widths, monkeypatch):
+        """Jobs that are too large to be stored are made again: so the function is called, and skips."""
+        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.recorded_jobs.MAX_STORED_BYTES", 1)
+        first = self.killed(ibm, dag, run, monkeypatch, "submit_job_once", at=2)
+        widths[:] = [None]
+        dag.task_dict["work"].retries = 1
+        serialize(dag)
+        again = cleared(first, dag, "work")
+        assert again.state_of("work") == "skipped"
+        assert states(ibm) == ["closed"]
+        assert statuses(ibm) == ["Cancelled"]
+
+    def test_recorded_jobs_that_airflow_does_not_return_lose_no_results(
+        self, ibm, dag, run, widths, output, monkeypatch
+    ):
+        fails_once(monkeypatch, IBMQuantumJobsDecoratedOperator, "read_jobs")
+        result = run(dag)
+        assert result.state == "success"
+        assert ["results" in report for report in result.xcom("work")] == [True, True]
+        assert "The reports carry no parameters" in output()
+
+
 class TestSubmitJob:
     def test_clearing_a_success_collects_and_runs_nothing_again(self, ibm, dag, run, clear):
         submit()
@@ -232,7 +306,7 @@ class TestSession:
         assert ibm.state()["accepting"] == list(ibm.sessions)[1:] == [again.xcom("create")]
 
     def test_that_of_a_function_is_closed_before_another_is_opened(self, ibm, dag, run, monkeypatch):
-        monkeypatch.setattr(IBMQuantumHook, "qiskit_session", lambda _, session_id, backend=None: session_id)
+        monkeypatch.setattr(IBMQuantumHook, "qiskit_session", lambda _, session_id, **_kwargs: session_id)
         with dag:
 
             @task.ibm_quantum_session(backend="ibm_fez", max_ttl="20m")

@@ -10,6 +10,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink, console_url
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumJobResultsOperator
 from airflow_provider_ibm_sessions.operators.results import (
     IBMQuantumJobResultsOperator as FromItsOwnModule,
@@ -98,6 +99,17 @@ class TestThreeWays:
         assert widths(result.xcom("fetch")) == [1, 2]
         assert session.id in result.xcom("fetch", "_link_IBMQuantumSessionLink")
         assert ibm.state()["accepting"] == [session.id], "it is somebody else's"
+
+    def test_while_it_waits_the_link_is_a_page(self, ibm, dag, run, monkeypatch):
+        shown = []
+        monkeypatch.setattr(
+            IBMQuantumSessionLink, "persist", classmethod(lambda cls, context, url: shown.append(url))
+        )
+        session = ibm.add_session()
+        submitted(1, session_id=session.id)
+        fetch(session_id=session.id)
+        assert run(dag).state == "success"
+        assert shown == [console_url(session.id)]
 
     def test_tags_with_templates(self, ibm, run):
         now = datetime.now(UTC)

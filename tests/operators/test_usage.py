@@ -12,12 +12,13 @@ from airflow.sdk import task
 from airflow_provider_ibm_sessions.cli.main import main
 from airflow_provider_ibm_sessions.cli.metastore import records_of_run
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
 )
-from testing.airflow_runs import cleared
+from testing.airflow_runs import cleared, fails_once
 from testing.connections import connection_to
 from testing.dag_tasks import run_jobs, sampler_job
 from testing.fake_ibm import Outcome
@@ -163,6 +164,22 @@ class TestSettling:
         assert result.xcom("close", "usage")["cost"] == money(record.billed)
         assert result.xcom("close", "usage")["settled"] is record.billed_is_final is True
 
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_a_usage_that_cannot_be_read_again_does_not_fail_the_closing(
+        self, ibm, dag, run, output, monkeypatch, deferrable
+    ):
+        with dag:
+            create = IBMQuantumCreateSessionOperator(task_id="create", backend="ibm_fez", max_ttl="10m")
+            IBMQuantumCloseSessionOperator(
+                task_id="close", session_id=create.output, settle_usage="1m", deferrable=deferrable
+            ) << submit_job(session_id=create.output, backend=None)
+        fails_once(monkeypatch, IBMQuantumHook, "settle_session")
+        result = run(dag)
+        assert result.state == "success"
+        assert result.xcom("close")["state"] == "closed"
+        assert result.xcom("close", "usage")["billed_seconds"] > 0
+        assert "was not read again" in output()
+
     def test_the_command_reads_again_what_was_not_final(self, ibm, dag, run, capfd):
         with dag:
             run_jobs(mode="batch")
@@ -252,6 +269,12 @@ class TestEstimate:
         assert run(dag).state == "failed"
         assert ibm.requests("POST", "/v1/sessions") == []
         assert "max_estimate is 30 s, and the jobs take at least 37 s of QPU time, 59.20 EUR" in output()
+
+    def test_nor_are_they_when_the_task_is_cleared(self, ibm, dag, run):
+        with dag:
+            run_jobs(jobs=[sampler_job(shots=100_000)], max_estimate="30s")
+        assert cleared(run(dag), dag, "run").state_of("run") == "failed"
+        assert ibm.requests("POST", "/v1/*") == []
 
     def test_jobs_below_it_run_and_the_log_tells_the_price(self, dag, run, output):
         with dag:
