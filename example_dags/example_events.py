@@ -31,6 +31,7 @@ job_final = Asset(
 with DAG(
     dag_id="ibm_quantum_on_qpu_ready",
     description="Start when a QPU is online and its queue short",
+    doc_md=__doc__,
     schedule=[qpu_ready],
     catchup=False,
     tags=["ibm-quantum", "example"],
@@ -46,6 +47,7 @@ with DAG(
 with DAG(
     dag_id="ibm_quantum_on_job_final",
     description="Start when a job with a tag is final",
+    doc_md=__doc__,
     schedule=[job_final],
     catchup=False,
     tags=["ibm-quantum", "example"],

@@ -40,6 +40,7 @@ def summarise(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
 with DAG(
     dag_id="ibm_quantum_results_of_last_month",
     description="What last month's IBM Quantum jobs with a tag found and used",
+    doc_md=__doc__,
     schedule="@monthly",
     catchup=False,
     params={"tag": Param("bell", type="string", description="The tag of the jobs")},

@@ -146,9 +146,14 @@ class NoBackendError(IBMQuantumError):
     """
 
     def __init__(
-        self, message: str, *, retryable: bool = False, reasons: dict[str, str] | None = None
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        reasons: dict[str, str] | None = None,
+        **facts: Any,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, **facts)
         self.retryable = retryable
         self.reasons = reasons or {}
 

@@ -255,7 +255,7 @@ def test_a_create_whose_id_cannot_be_used_again_is_of_unknown_outcome(connect, c
     """Else a session would be opened that our own check does not let anybody close."""
     for odd in ("\x00x", "a/b", "..", " ", "x" * 501, "ψ"):
         canned.reply = http({"id": odd, "state": "open"})
-        said = "id is empty" if odd == " " else "id must be 1 to 500 letters"
+        said = "id: is empty" if odd == " " else "id: must be 1 to 500 letters"
         with pytest.raises(OutcomeUnknownError, match=said):
             connect(ONE_TRY, url=canned.url).create_session("ibm_fez")
         with pytest.raises(OutcomeUnknownError, match=said):

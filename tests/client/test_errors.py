@@ -140,7 +140,7 @@ def test_what_to_do_stands_before_what_ibm_says(ibm, connect, code):
     ibm.script(Fault("GET", "/v1/sessions/*", status=400, code=int(code), message="ibm says " * 30))
     with pytest.raises(IBMQuantumError) as caught:
         connect(ONE_TRY).get_session("a-session")
-    assert str(caught.value).startswith(f"Get a session: {ERROR_HINTS[code]}. ibm says")
+    assert str(caught.value).startswith(f"Get a session: {ERROR_HINTS[code]}. IBM says: ibm says")
 
 
 def test_a_crn_of_another_region_is_not_a_missing_session(ibm, connect):

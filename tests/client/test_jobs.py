@@ -141,12 +141,12 @@ BAD_FIELDS = {
     "log level": ({"log_level": "loud"}, "log_level", "critical.*debug"),
     "long calibration": ({"calibration_id": "x" * 101}, "calibration_id", "1 to 100 printable"),
     "calibration with escape": ({"calibration_id": "\x1b[0m"}, "calibration_id", "1 to 100 printable"),
-    "backend empty": ({"backend": ""}, "backend", "the name of a QPU"),
-    "backend nothing": ({"backend": None}, "backend", "string"),
+    "backend empty": ({"backend": ""}, "backend", "is empty"),
+    "backend nothing": ({"backend": None}, "backend", "is empty"),
     "backend two lines": ({"backend": "ibm_fez\n"}, "backend", "the name of a QPU"),
     "backend with slash": ({"backend": "ibm/fez"}, "backend", "the name of a QPU"),
-    "program empty": ({"program_id": ""}, "program_id", "the name of a program"),
-    "program nothing": ({"program_id": None}, "program_id", "string"),
+    "program empty": ({"program_id": ""}, "program_id", "is empty"),
+    "program nothing": ({"program_id": None}, "program_id", "is empty"),
 }
 
 
