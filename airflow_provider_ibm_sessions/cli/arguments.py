@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from enum import StrEnum
 from functools import partial
 from typing import Any, Final, get_args, get_origin
 
@@ -64,13 +65,21 @@ def add_fields(command: argparse.ArgumentParser, operation: Operation[Any]) -> N
             text += "; also a duration such as '2h 30m'"
         kinds = (field.annotation, *get_args(field.annotation))
         takes_several = any(get_origin(kind) is list for kind in kinds)
-        command.add_argument(
+        option: Any = command.add_argument(
             "--" + name.replace("_", "-"),
             required=field.is_required(),
             action="append" if takes_several else "store",
             metavar=name.upper(),
             help=text if field.is_required() else f"{text} (default: {field.default})",
         )
+        # Shell completion offers them. They are no choices of argparse: the model says what is wrong.
+        words = [
+            word.value
+            for kind in kinds
+            if isinstance(kind, type) and issubclass(kind, StrEnum)
+            for word in kind
+        ]
+        option.completer = partial(_complete, words or (["true", "false"] if bool in kinds else []))
 
 
 def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> dict[str, Any]:
@@ -92,3 +101,7 @@ def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> di
 def _fields(operation: Operation[Any]) -> dict[str, FieldInfo]:
     model = operation.body or operation.query
     return dict(model.model_fields) if model else {}
+
+
+def _complete(words: list[str], **_: Any) -> list[str]:
+    return words

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# PYTHON_ARGCOMPLETE_OK
 """
 The command ``ibm-quantum-sessions``: sessions, jobs and QPUs at a terminal, and the two services.
 
@@ -57,6 +58,11 @@ def main(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack characters that IBM sends
     command_line = parser(program, conn_id)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how the words typed so far may go on
+        from argcomplete import autocomplete
+        from argcomplete.completers import SuppressCompleter
+
+        autocomplete(command_line, default_completer=SuppressCompleter())
     options = command_line.parse_args(arguments)
     output.log_to_stderr()
     try:

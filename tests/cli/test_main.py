@@ -506,3 +506,19 @@ def test_who_has_no_mcp_is_told_what_to_install():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == WRONG
     assert "airflow-provider-ibm-sessions[mcp]" in done.stderr
+
+
+def test_a_shell_completes_commands_and_modes():
+    script = """
+        eval "$(register-python-argcomplete ibm-quantum-sessions)"
+        for COMP_LINE in "ibm-quantum-sessions re" "ibm-quantum-sessions create --mode "; do
+          COMP_POINT=${#COMP_LINE} COMP_TYPE=9
+          _python_argcomplete ibm-quantum-sessions
+          echo "${COMPREPLY[*]}"
+        done
+    """
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert [line.split() for line in done.stdout.splitlines()] == [["results"], ["dedicated", "batch"]]
