@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_provider_ibm_sessions.cli.histogram import histogram
 from airflow_provider_ibm_sessions.emulator.emulator import DEFAULT_PORT, Emulator, connection
 from testing.airflow_standalone import FINAL_STATES, Airflow, running_airflow
 
@@ -34,7 +35,6 @@ CONNECTION = "ibm_quantum_default"
 USD_PER_SECOND = 1.60  # Pay-As-You-Go: 96 USD a minute
 RUN_SECONDS = 600.0
 SILENCE_SECONDS = 7.0
-BAR = 40
 
 
 class Console:
@@ -123,7 +123,8 @@ def run_sweep(airflow: Airflow, emulator: Emulator) -> str:
         for point in airflow.xcom(SWEEP, run_id, "run_sweep"):
             ones = point["counts"].get("1", 0) / sum(point["counts"].values())
             say(f"\n  angle {point['angle']:.3f}: P(1) = {ones:.3f}, expected {expected(point['angle']):.3f}")
-            histogram(point["counts"])
+            for line in histogram(point["counts"]):
+                say(f"    {line}")
         report_session(emulator, airflow.xcom(SWEEP, run_id, "create_session"))
     return state
 
@@ -214,13 +215,6 @@ def report_session(emulator: Emulator, session_id: str) -> None:
     cost, limit = session.billed_seconds * USD_PER_SECOND, session.max_ttl * USD_PER_SECOND
     say(f"    billed   {session.billed_seconds:.2f} s, from the first job's start to the end of the last")
     say(f"    On the Pay-As-You-Go plan it would have cost {cost:.2f} USD; max_ttl allows {limit:,.0f} USD.")
-
-
-def histogram(counts: dict[str, int]) -> None:
-    """Print a bar for each outcome."""
-    total = sum(counts.values())
-    for bits, count in sorted(counts.items()):
-        say(f"    {bits} {'█' * round(BAR * count / total):{BAR}} {count}")
 
 
 def expected(angle: float) -> float:

@@ -15,7 +15,7 @@ def commands() -> list[CLICommand]:
     """Return what Airflow adds to its command line. The command itself is loaded when it is run."""
     from airflow.cli.cli_config import ActionCommand, Arg
 
-    text = "list, get, create, update, close, sweep, usage or serve, and their options"
+    text = "list, create, drain, close, jobs, results, backends, ... (see --help), and their options"
     rest = Arg(("arguments",), nargs=argparse.REMAINDER, help=text)  # type: ignore[no-untyped-call]
     return [
         ActionCommand(

@@ -1,18 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command-line arguments of an operation, read off its models."""
+"""Command-line arguments: those that commands share, and those of an operation, read off its models."""
 
 from __future__ import annotations
 
 import argparse
+from enum import StrEnum
+from functools import partial
 from typing import Any, Final, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from airflow_provider_ibm_sessions.cli.connection import add_connection
 from airflow_provider_ibm_sessions.client.operations import Operation, validate
 from airflow_provider_ibm_sessions.client.validation import to_seconds
 from airflow_provider_ibm_sessions.server.exposure import accept_strings
 
+WIDTH: Final = 79
+"""Characters in a line of help."""
+Parser: Final[Any] = partial(
+    argparse.ArgumentParser, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+"""``--clo`` is not ``--close``."""
+
+_MAX_LIMIT: Final = 10_000
 _MAX_TTL: Final = "max_ttl"
+
+
+def examples(program: str, *commands: str) -> str:
+    """Return the end of a command's help."""
+    return "Examples:\n" + "\n".join(f"  {program} {command}" for command in commands)
+
+
+def limit(text: str) -> int:
+    """Read the value of ``--limit``."""
+    if text.isascii() and text.isdigit() and 0 < int(text) <= _MAX_LIMIT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a number from 1 to {_MAX_LIMIT}")
+
+
+def add_common(command: argparse.ArgumentParser, conn_id: str | None) -> None:
+    """Add the options of the commands that ask IBM and print a result."""
+    add_json(command)
+    add_connection(command, conn_id)
+
+
+def add_json(command: argparse.ArgumentParser, forms: Any = None) -> None:
+    """
+    Add the option of the commands that print a result.
+
+    :param forms: The group of options of which it is one, if there are others.
+    """
+    text = "print JSON in place of a table"
+    (forms or command).add_argument("--json", action="store_true", help=text)
+    command.set_defaults(prints=True)
 
 
 def add_fields(command: argparse.ArgumentParser, operation: Operation[Any]) -> None:
@@ -25,13 +65,21 @@ def add_fields(command: argparse.ArgumentParser, operation: Operation[Any]) -> N
             text += "; also a duration such as '2h 30m'"
         kinds = (field.annotation, *get_args(field.annotation))
         takes_several = any(get_origin(kind) is list for kind in kinds)
-        command.add_argument(
+        option: Any = command.add_argument(
             "--" + name.replace("_", "-"),
             required=field.is_required(),
             action="append" if takes_several else "store",
             metavar=name.upper(),
             help=text if field.is_required() else f"{text} (default: {field.default})",
         )
+        # Shell completion offers them. They are no choices of argparse: the model says what is wrong.
+        words = [
+            word.value
+            for kind in kinds
+            if isinstance(kind, type) and issubclass(kind, StrEnum)
+            for word in kind
+        ]
+        option.completer = partial(_complete, words or (["true", "false"] if bool in kinds else []))
 
 
 def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> dict[str, Any]:
@@ -53,3 +101,7 @@ def arguments_from(options: argparse.Namespace, operation: Operation[Any]) -> di
 def _fields(operation: Operation[Any]) -> dict[str, FieldInfo]:
     model = operation.body or operation.query
     return dict(model.model_fields) if model else {}
+
+
+def _complete(words: list[str], **_: Any) -> list[str]:
+    return words

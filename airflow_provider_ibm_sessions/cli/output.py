@@ -4,15 +4,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from typing import Any, Final, TextIO
 
-COLUMNS: Final = ("id", "mode", "status", "backend", "created", "accepting_jobs", "user_id")
-_DURATIONS: Final = frozenset({"age", "max_ttl", "interactive_ttl", "active_ttl", "elapsed_time"})
+_DURATIONS: Final = frozenset(
+    {"age", "max_ttl", "interactive_ttl", "active_ttl", "elapsed_time", "wait_time"}
+)
 """Fields in seconds."""
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
+
+
+def log_to_stderr(level: int = logging.WARNING) -> None:
+    """
+    Log to standard error.
+
+    :param level: That of the services; of all else, warnings and errors are logged.
+    """
+    form = (
+        "%(levelname)s %(message)s" if level >= logging.WARNING else "%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr, force=True)
+    logging.getLogger("airflow_provider_ibm_sessions.server").setLevel(level)
 
 
 def stdout_to_stderr() -> AbstractContextManager[TextIO]:
@@ -33,7 +48,7 @@ def print_fields(value: Mapping[str, Any]) -> None:
         print(f"{name.ljust(width)}  {field}")
 
 
-def print_rows(values: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> None:
+def print_rows(values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print a line for each value, under a heading."""
     lines = [tuple(columns), *(tuple(_format(name, value.get(name)) for name in columns) for value in values)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
@@ -50,11 +65,14 @@ def format_duration(seconds: float) -> str:
     return " ".join([*parts, f"{rest:g}s"] if rest or not parts else parts)
 
 
+def printable(text: str) -> str:
+    """Return the text without what controls a terminal: IBM may send anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _format(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if name in _DURATIONS and isinstance(value, int | float) and 0 <= value < 1e9:
         return format_duration(value)
-    text = value if isinstance(value, str) else json.dumps(value)
-    # What IBM sends must not control the terminal.
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(value if isinstance(value, str) else json.dumps(value))

@@ -6,14 +6,15 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_ibm_sessions.cli import output
 from airflow_provider_ibm_sessions.cli.output import stdout_to_stderr
+from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice
 
 log = logging.getLogger(__name__)
 
-_DESCRIPTION: Final = (
+DESCRIPTION: Final = (
     "List the open sessions and batches, and what each is to the Airflow of this environment. Closes nothing "
     "without --close. Fails if one that is to be closed stays open."
 )
@@ -22,7 +23,6 @@ _COLUMNS: Final = ("session_id", "mode", "state", "backend", "age", "owner", "de
 
 def add_fields(command: argparse.ArgumentParser) -> None:
     """Add the options that only this command has."""
-    command.description = _DESCRIPTION
     command.add_argument("--close", action="store_true", help="close what is orphaned")
     command.add_argument(
         "--min-age", default="15m", help="leave alone what is younger (default: %(default)s)"
@@ -35,16 +35,18 @@ def add_fields(command: argparse.ArgumentParser) -> None:
     )
 
 
-def sweep(options: argparse.Namespace, hook: Any) -> None:
+def sweep(options: argparse.Namespace) -> None:
     """
-    Sweep, and print what was found.
+    Sweep, and print what was found. Loads Airflow.
 
-    :param hook: The hook that :func:`load_hook` returns.
     :raises IBMQuantumError: The last error of reading or closing a session; those before it are logged.
     """
-    from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice
-    from airflow_provider_ibm_sessions.lifecycle.sweep import SessionSweeper, SweepScope
+    with stdout_to_stderr():
+        from airflow_provider_ibm_sessions.cli.metastore import hook_from_database
+        from airflow_provider_ibm_sessions.lifecycle.sweep import SessionSweeper, SweepScope
 
+        hook = hook_from_database(options.conn_id)
+    output.log_to_stderr()  # Airflow logs to standard output
     scope = SweepScope(validate_choice(options.scope, SweepScope, "scope"))
     min_age = to_seconds(options.min_age, "min_age")
     with stdout_to_stderr():
@@ -58,11 +60,3 @@ def sweep(options: argparse.Namespace, hook: Any) -> None:
         log.error("%s", error)
     if errors:
         raise errors[-1]
-
-
-def load_hook(conn_id: str) -> Any:
-    """Return the hook on a connection, with Airflow's database as its registry. Loads Airflow."""
-    with stdout_to_stderr():
-        from airflow_provider_ibm_sessions.cli.metastore import hook_from_database
-
-        return hook_from_database(conn_id)

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_ibm_sessions.cli import output
+from airflow_provider_ibm_sessions.cli.arguments import add_json
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.usage import UsageReport, format_money
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DESCRIPTION: Final = """\
-Print what a Dag run of this environment's Airflow has used, by task and try.
-Failed tries are included, and what the sweep has closed. Reads Airflow's
-database; asks IBM nothing without --settle."""
+DESCRIPTION: Final = (
+    "Print what a Dag run of this environment's Airflow has used, by task and try. Failed tries are "
+    "included, and what the sweep has closed. Reads Airflow's database; asks IBM nothing without --settle."
+)
 _COLUMNS: Final = (
     "task_id",
     "map_index",
@@ -41,12 +42,12 @@ _COLUMNS: Final = (
 
 def add_fields(command: argparse.ArgumentParser) -> None:
     """Add the options that only this command has."""
-    command.description = _DESCRIPTION
     command.add_argument("--dag-id", required=True, help="the Dag")
     command.add_argument("--run-id", required=True, help="its run")
     command.add_argument(
         "--settle", action="store_true", help="read from IBM again what was not final, and keep it"
     )
+    add_json(command)
 
 
 def usage(options: argparse.Namespace) -> None:

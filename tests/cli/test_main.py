@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from airflow_provider_ibm_sessions.cli.main import FAILED, INTERRUPTED, REFUSED, UNKNOWN, WRONG, main, parser
+from airflow_provider_ibm_sessions.cli.main import FAILED, INTERRUPTED, REFUSED, UNKNOWN, WRONG, parser
 from airflow_provider_ibm_sessions.cli.output import format_duration
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN
 from testing.connections import connection_to
@@ -27,30 +26,6 @@ from tests.server.conftest import BEARER, BODY, TOKEN, request_of, until
 
 COMMAND = [sys.executable, "-m", "airflow_provider_ibm_sessions.cli.main"]
 CREATE = ["create", "--mode", "batch", "--backend", "ibm_fez", "--max-ttl", "10m"]
-
-
-@pytest.fixture
-def environment(ibm):
-    return {"AIRFLOW_CONN_QUANTUM": connection_to(ibm)}
-
-
-@pytest.fixture
-def run(environment, monkeypatch, capsys):
-    """Run the command in this process; returns its exit code, its output and its complaints."""
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments, conn_id="quantum"):
-        try:
-            code = main(arguments, conn_id=conn_id)
-        except SystemExit as end:
-            code = end.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    handlers = logging.root.handlers[:]
-    yield run
-    logging.root.handlers[:] = handlers  # the command logs to where this test's output went
 
 
 def test_a_session_from_its_opening_to_its_end(ibm, run):
@@ -73,11 +48,12 @@ def test_what_is_open_is_listed(ibm, run):
     code, out, _ = run("list")
     assert code == 0
     heading, *rows = [line.split() for line in out.splitlines()]
-    assert heading[:3] == ["id", "mode", "status"]
-    assert [row[0] for row in rows] == [session, batch]
+    assert heading[:3] == ["id", "mode", "state"]
+    assert [row[:3] for row in rows] == [[session, "dedicated", "open"], [batch, "batch", "open"]]
     assert [each["id"] for each in json.loads(run("list", "--mine", "--json")[1])] == [batch]
     assert [each["id"] for each in json.loads(run("list", "--mode", "batch", "--json")[1])] == [batch]
-    assert ended in run("list", "--all")[1]
+    assert not any("status" in each for each in json.loads(run("list", "--json")[1]))
+    assert [row.split()[2] for row in run("list", "--all")[1].splitlines() if ended in row] == ["closed"]
     assert len(json.loads(run("list", "--all", "--limit", "1", "--json")[1])) == 1
 
 
@@ -121,6 +97,14 @@ def test_what_is_open_is_listed(ibm, run):
         (["serve", "rest", "--host", "\xe9" * 70, "--name", "x"], "bearer token"),
         (["serve", "mcp", "--port", "-1"], "port -1"),
         (["serve", "mcp", "--max-ttl", "0"], "max_ttl"),
+        (["drain", "a/b"], "id"),
+        (["jobs", "--session", "a/b"], "session_id"),
+        (["jobs", "--tag", "x" * 87], "tags"),
+        (["jobs", "--limit", "0"], "from 1 to"),
+        (["results", "a/b"], "job_id"),
+        (["results", "x", "--raw", "--json"], "--raw"),
+        (["cancel", "x", "a/b"], "job_id"),
+        (["cancel"], "JOB_ID"),
         ([], "COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -367,8 +351,31 @@ def test_a_closed_session_that_is_to_accept_jobs_is_an_error(ibm, run):
     assert f"Session {name} is closed" in err
 
 
+def test_drain_leaves_queued_jobs_to_run(ibm, run):
+    name = ibm.add_session().id
+    code, out, err = run("drain", name, "--json")
+    assert (code, json.loads(out)["accepting_jobs"], err) == (0, False, "")
+
+
+@pytest.mark.parametrize("command", ["drain", "close"])
+def test_a_change_that_ibm_does_not_make_is_an_error(ibm, run, command):
+    name = ibm.add_session().id
+    ibm.script(Fault(path=f"/v1/sessions/{name}*", no_content=True))
+    code, out, err = run(command, name)
+    assert (code, "open" in out) == (FAILED, True)
+    assert f"Session {name} is still open" in err or f"Session {name} still accepts jobs" in err
+
+
+def test_a_session_that_may_not_be_read_is_listed_all_the_same(ibm, run):
+    name = ibm.add_session(user="somebody").id
+    ibm.script(Fault("GET", "/v1/sessions/*", status=403, times=None))
+    code, out, err = run("list", "--json")
+    assert (code, [(each["id"], each["state"]) for each in json.loads(out)]) == (0, [(name, None)])
+    assert "The state of 1 sessions could not be read" in err
+
+
 @pytest.mark.parametrize(
-    "arguments", [["get", "x"], ["close", "x"], ["update", "x", "--accepting-jobs", "true"]]
+    "arguments", [["get", "x"], ["close", "x"], ["drain", "x"], ["update", "x", "--accepting-jobs", "true"]]
 )
 def test_an_error_is_said_once(ibm, run, arguments):
     code, _, err = run(*arguments)
@@ -380,6 +387,14 @@ def test_a_connection_costs_no_warning_of_airflows(ibm, environment):
     process = started(environment, "list", "--conn-id", "quantum", stdout=subprocess.PIPE)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
+
+
+def test_another_backend_than_was_asked_for_is_told(ibm, run):
+    given = {"id": "x", "mode": "batch", "backend_name": "ibm_torino", "state": "open", "max_ttl": 600}
+    ibm.script(Fault("POST", "/v1/sessions", json=given))
+    code, _, err = run(*CREATE)
+    assert code == 0
+    assert "granted the backend ibm_torino, not the ibm_fez asked for" in err
 
 
 def test_a_shorter_max_ttl_than_was_asked_for_is_told(ibm, run):
@@ -407,7 +422,11 @@ def test_durations_have_units(seconds, text):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "create", "get", "update", "close", "list", "sweep", "serve", "serve rest", "serve mcp"]
+    "command",
+    [
+        *("", "create", "get", "update", "close", "drain", "list", "jobs", "results", "cancel", "backends"),
+        *("sweep", "usage", "serve", "serve rest", "serve mcp"),
+    ],
 )
 def test_every_help_has_examples_that_can_be_parsed(run, command):
     code, out, _ = run(*command.split(), "--help")
@@ -487,3 +506,19 @@ def test_who_has_no_mcp_is_told_what_to_install():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == WRONG
     assert "airflow-provider-ibm-sessions[mcp]" in done.stderr
+
+
+def test_a_shell_completes_commands_and_modes():
+    script = """
+        eval "$(register-python-argcomplete ibm-quantum-sessions)"
+        for COMP_LINE in "ibm-quantum-sessions re" "ibm-quantum-sessions create --mode "; do
+          COMP_POINT=${#COMP_LINE} COMP_TYPE=9
+          _python_argcomplete ibm-quantum-sessions
+          echo "${COMPREPLY[*]}"
+        done
+    """
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert [line.split() for line in done.stdout.splitlines()] == [["results"], ["dedicated", "batch"]]

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 from mcp import Client, StdioServerParameters
 
-from airflow_provider_ibm_sessions.cli.main import parser
+from airflow_provider_ibm_sessions.cli.main import main, parser
+from airflow_provider_ibm_sessions.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.server.mcp import mcp_app
 from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails
 from airflow_provider_ibm_sessions.server.rest import rest_app
@@ -113,9 +115,29 @@ def test_mcp_over_standard_input_and_output(ibm):
 
 
 def test_cli(ibm, airflow_db, tmp_path):
-    out, _ = run_shell("cli.md", ibm, tmp_path)
+    [jobs] = job_blocks()
+    out, _ = run_shell("cli.md", ibm, tmp_path, **{jobs: ""})
     assert "state            closed" in out
     assert [session.state for session in ibm.sessions.values()] == ["closed"]
+
+
+def job_blocks():
+    return [block for block in blocks("cli.md", "sh") if "JOB=" in block]
+
+
+def test_cli_on_jobs(ibm, monkeypatch, capsys):
+    """In this process: each command that is one of its own takes seconds to start."""
+    monkeypatch.setenv("AIRFLOW_CONN_QUANTUM", connection_to(ibm))
+    ibm.settings.job_seconds = 0.0
+    with IBMQuantumClient(credentials_for(ibm)) as client:
+        params = {"pubs": [["OPENQASM 3.0; bit[1] c; c[0] = measure $0;", None, 4]]}
+        job = client.submit_job("sampler", backend="ibm_fez", params=params).id
+    [lines] = job_blocks()
+    for line in lines.splitlines()[1:]:
+        program, *arguments = shlex.split(line.replace("$JOB", job))
+        assert program == "ibm-quantum-sessions"
+        assert main([*arguments, "--conn-id", "quantum"]) == 0
+    assert "Pub 0: 4 shots, register c" in capsys.readouterr().out
 
 
 def test_the_exit_codes_are_those_of_the_help():
