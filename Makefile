@@ -12,7 +12,7 @@ PAGE_SCRIPTS := airflow_provider_ibm_sessions/plugins/_page/static
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests ui-tests spectral docs dist bench env clean
+.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests ui-tests spectral docs dist compat bench env clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -65,6 +65,9 @@ docs: env  ## Build the documentation site into .site/html; a warning is an erro
 
 dist: env  ## Build wheel and source distribution into dist/, and check them
 	rm -rf dist && $(BIN)/python -m build --quiet --outdir dist && $(BIN)/python -m twine check --strict dist/*
+
+compat:  ## Test on another Airflow (AIRFLOW=3.1, 3.2, 3.3, lowest or pre); needs uv and the cell's Python
+	@$(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m scripts.compat $(or $(AIRFLOW),3.1)
 
 bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds, the services
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)

@@ -39,9 +39,13 @@ def serialize(dag: Any) -> None:
     """Write the Dag to the database, as the Dag processor does with a file of the Dags folder."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.models.serialized_dag import SerializedDagModel
-    from airflow.serialization.definitions.dag import SerializedDAG
     from airflow.serialization.serialized_objects import LazyDeserializedDAG
     from airflow.utils.session import create_session
+
+    try:
+        from airflow.serialization.definitions.dag import SerializedDAG
+    except ImportError:  # Airflow 3.1
+        from airflow.serialization.serialized_objects import SerializedDAG
 
     with create_session() as session:
         DagBundlesManager().sync_bundles_to_db(session=session)
@@ -97,6 +101,7 @@ def next_try(result: Run, dag: Any, task_id: str) -> Run:
 
 def _run_again(result: Run, dag: Any, task_id: str, prepare: Any) -> Run:
     from airflow.models.taskinstance import TaskInstance
+    from airflow.sdk import timezone
     from airflow.sdk.definitions.dag import _run_task
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -111,6 +116,8 @@ def _run_again(result: Run, dag: Any, task_id: str, prepare: Any) -> Run:
         session.commit()
         ti = session.scalars(query).one()
         ti.try_number += 1
+        # The scheduler sets the start date of a cleared run, without which Airflow 3.1 runs no task.
+        ti.dag_run.start_date = ti.dag_run.start_date or timezone.utcnow()
         session.commit()
         _run_task(ti=ti, task=dag.task_dict[task_id], run_triggerer=True)
     return Run(result.dag_run)

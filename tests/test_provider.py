@@ -75,7 +75,7 @@ def test_airflow_shows_the_form(manager):
 def test_older_airflows_get_the_same_fields():
     widgets = connection_form_widgets()
     assert set(widgets) == set(CONN_FIELDS)
-    # Airflow 3.0 and 3.1 drop the connection type for any other class.
+    # Airflow 3.1 drops the connection type for any other class.
     allowed = {"IntegerField", "PasswordField", "StringField", "BooleanField"}
     assert {widget.field_class.__name__ for widget in widgets.values()} <= allowed
 

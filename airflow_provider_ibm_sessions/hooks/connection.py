@@ -126,10 +126,8 @@ def check_connection(credentials: Credentials) -> tuple[bool, str]:
 
 def mask_secret(secret: str) -> None:
     """Hide a string in every log of this process, as Airflow does with a connection's password."""
-    try:
-        from airflow.sdk.log import mask_secret as mask
-    except ImportError:  # Airflow 3.0
-        from airflow.sdk.execution_time.secrets_masker import mask_secret as mask  # type: ignore[no-redef]
+    from airflow.sdk.log import mask_secret as mask
+
     mask(secret)
 
 

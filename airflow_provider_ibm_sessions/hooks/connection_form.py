@@ -78,7 +78,7 @@ FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
 
 
 def connection_form_widgets() -> dict[str, Any]:
-    """Return the same form for Airflow 3.0 and 3.1, which build it from widgets."""
+    """Return the same form for Airflow 3.1, which builds it from widgets."""
     from wtforms import BooleanField, PasswordField, StringField
 
     # Airflow drops a connection type whose form has other fields than these, or its IntegerField.

@@ -71,7 +71,7 @@ from airflow_provider_ibm_sessions.hooks.session_registry import (
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection, Context
+    from airflow.providers.common.compat.sdk import Context
     from qiskit.primitives import PrimitiveResult
     from qiskit_ibm_runtime import QiskitRuntimeService
     from qiskit_ibm_runtime import Session as QiskitSession
@@ -124,8 +124,9 @@ class IBMQuantumHook(BaseHook):
         """Return the connection's credentials inside of an event loop."""
         if "credentials" not in self.__dict__:
             try:
+                connection = await self.aget_connection(self.ibm_quantum_conn_id)
                 # In a thread: a file of CA certificates may have to be read.
-                read = asyncio.to_thread(credentials_from_connection, await self._aget_connection())
+                read = asyncio.to_thread(credentials_from_connection, connection)
             except AirflowNotFoundException:
                 # In `dag.test()`, a trigger does not get it by awaiting it.
                 read = asyncio.to_thread(self._read_credentials)
@@ -630,14 +631,6 @@ class IBMQuantumHook(BaseHook):
     @cached_property
     def _client(self) -> IBMQuantumClient:
         return self.client()
-
-    async def _aget_connection(self) -> Connection:
-        if hasattr(BaseHook, "aget_connection"):  # Airflow 3.1+
-            return await self.aget_connection(self.ibm_quantum_conn_id)
-        from asgiref.sync import sync_to_async
-
-        connection: Connection = await sync_to_async(self.get_connection)(self.ibm_quantum_conn_id)
-        return connection
 
     def _read_credentials(self) -> Credentials:
         try:

@@ -7,7 +7,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_ibm_sessions.lifecycle.kill import Kill
 from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 DEFAULT_RETRIES: int = max(3, conf.getint("core", "default_task_retries", fallback=0))
 """Retries of an operator whose task or ``default_args`` set none: each resumes, none runs anything twice."""
+
+# Airflow 3.1 knows it as a switch, and doubles the delays.
+DEFAULT_RETRY_BACKOFF: bool | float = True if isinstance(BaseOperator.retry_exponential_backoff, bool) else 2
+"""Factor by which the delay grows from one retry to the next."""
 
 DEFAULT_DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError
 from airflow_provider_ibm_sessions.hooks.airflow_id import airflow_id
+from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -57,6 +58,7 @@ class TaskState:
         """False for an operator that runs inside of another task."""
         self._record_key = _RECORD if self.is_of_whole_task else f"{_RECORD}_{name}"
         self._record: dict[str, Any] = {}
+        self._result_variables: set[str] = set()
         self._is_resumed = False
         self._repeats_failed_jobs = False
         self.is_lost = False
@@ -219,6 +221,7 @@ class TaskState:
             self._save(finished=True, undelivered=list(undelivered))
         except Exception:  # what was paid for is returned all the same; a retry then resumes
             log.exception("Could not save that the task has finished; a retry will collect its results again")
+        self._delete_result_variables()
 
     def mark_returned(self) -> None:
         """Let the task start again if this process executes it once more, as a user's loop does."""
@@ -251,18 +254,42 @@ class TaskState:
 
     def get_results(self, job_id: str) -> Any:
         """Return the stored results of a private job, or None."""
-        return self._store.get(f"{_RESULTS}_{job_id}") if self.is_durable else None
+        key = f"{_RESULTS}_{job_id}"
+        if self.is_durable:
+            return self._store.get(key)
+        from airflow.providers.common.compat.sdk import Variable
+
+        stored = Variable.get(key, default=None) or ensure_variable_absent(key)
+        if stored:
+            self._result_variables.add(key)
+        return json.loads(stored) if stored else None
 
     def save_results(self, job_id: str, results: Any) -> None:
         """
         Store the results of a private job, which IBM gives out once, for as long as Airflow keeps task state.
 
-        Before Airflow 3.3 they are an XCom of the task, which a retry cannot read.
+        Before Airflow 3.3 they are kept in a variable until the task is about to return.
         """
+        key = f"{_RESULTS}_{job_id}"
         if self.is_durable:
-            self._store.set(f"{_RESULTS}_{job_id}", results)
-        else:
-            self._ti.xcom_push(key=job_id, value=results)
+            self._store.set(key, results)
+            return
+        from airflow.providers.common.compat.sdk import Variable
+
+        description = f"Results of a private job of {self._ti.dag_id}.{self._ti.task_id}"
+        Variable.set(key, json.dumps(results), description)
+        self._result_variables.add(key)
+
+    def _delete_result_variables(self) -> None:
+        """Delete the results that the task is about to return. A failure is logged."""
+        from airflow.providers.common.compat.sdk import Variable
+
+        while self._result_variables:
+            key = self._result_variables.pop()
+            try:
+                Variable.delete(key)
+            except Exception:  # whatever failed, the results are returned
+                log.warning("Delete the variable %s: it holds results of a private job", key, exc_info=True)
 
     def _clears(self) -> list[int]:
         """Return what changes when somebody clears the task: it may be one of them only."""

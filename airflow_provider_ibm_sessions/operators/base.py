@@ -35,6 +35,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
 from airflow_provider_ibm_sessions.lifecycle.task_mixin import (
     DEFAULT_DEFERRABLE,
     DEFAULT_RETRIES,
+    DEFAULT_RETRY_BACKOFF,
     IBMQuantumTaskMixin,
 )
 from airflow_provider_ibm_sessions.operators._job_results import MAX_XCOM_BYTES, ResultStorage
@@ -67,7 +68,7 @@ class IBMQuantumOperator(IBMQuantumTaskMixin, BaseOperator):
         ibm_quantum_conn_id: str = DEFAULT_CONN_ID,
         retries: int | None = DEFAULT_RETRIES,
         retry_delay: timedelta | float = timedelta(seconds=30),
-        retry_exponential_backoff: float = 2,
+        retry_exponential_backoff: float = DEFAULT_RETRY_BACKOFF,
         **kwargs: Any,
     ) -> None:
         super().__init__(

@@ -20,6 +20,7 @@ from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.lifecycle.task_mixin import (
     DEFAULT_DEFERRABLE,
     DEFAULT_RETRIES,
+    DEFAULT_RETRY_BACKOFF,
     IBMQuantumTaskMixin,
 )
 
@@ -50,7 +51,7 @@ class IBMQuantumSensor(IBMQuantumTaskMixin, BaseSensorOperator):
         poke_interval: float | timedelta = 10,
         retries: int | None = DEFAULT_RETRIES,
         retry_delay: timedelta | float = timedelta(seconds=30),
-        retry_exponential_backoff: float = 2,
+        retry_exponential_backoff: float = DEFAULT_RETRY_BACKOFF,
         **kwargs: Any,
     ) -> None:
         if "timeout" in kwargs:  # Airflow takes True for a second

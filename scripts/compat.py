@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Run ``tests/integration/compat`` on another version of Airflow, in a virtual environment of its own.
+
+``python -m scripts.compat 3.1`` installs Airflow 3.1.8 with what its users could install on the day of its
+release: no constraints of this project apply. It needs uv, and the version of Python that the cell names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6")
+COMMON_COMPAT = "apache-airflow-providers-common-compat"
+COMMON_COMPAT_DAY = "2026-03-20"
+"""Day by which the oldest release that is allowed, 1.14.1, was published: shortly after Airflow 3.1.8."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    One combination of versions.
+
+    :param airflow: The version of Airflow; None: the newest, also a pre-release.
+    :param python: The version of Python.
+    :param day: Newest upload day of all that is installed, but for the extra ``qiskit``; None: today.
+    :param lowest: Install the lowest versions that ``pyproject.toml`` allows.
+    """
+
+    airflow: str | None
+    python: str
+    day: str | None
+    lowest: bool = False
+
+
+CELLS = {
+    "lowest": Cell("3.1.2", "3.11", COMMON_COMPAT_DAY, lowest=True),
+    "3.1": Cell("3.1.8", "3.11", "2026-03-11"),
+    "3.2": Cell("3.2.2", "3.12", "2026-05-29"),
+    "3.3": Cell("3.3.2", "3.13", "2026-09-17"),
+    "pre": Cell(None, "3.11", None),
+}
+"""The claimed versions: the matrix of ``.github/workflows/ci.yml`` names the same."""
+
+
+def install(cell: Cell, uv: str, python: Path) -> None:
+    """Install Airflow and this package as on the cell's day, then the test tools and Qiskit as of today."""
+    pip = [uv, "pip", "install", "--quiet", "--python", str(python)]
+    airflow = f"apache-airflow=={cell.airflow}" if cell.airflow else "apache-airflow>=3.1.2"
+    dated = ["--exclude-newer", cell.day] if cell.day else ["--prerelease", "allow"]
+    if cell.day and cell.day < COMMON_COMPAT_DAY:
+        dated += ["--exclude-newer-package", f"{COMMON_COMPAT}={COMMON_COMPAT_DAY}"]
+    if cell.lowest:
+        # Here the project's own requirements are the direct ones.
+        lowest = ["--resolution", "lowest-direct", "-r", "pyproject.toml"]
+        subprocess.run([*pip, *dated, *lowest, airflow], cwd=ROOT, check=True)
+        subprocess.run([*pip, "--no-deps", "-e", "."], cwd=ROOT, check=True)
+    else:
+        subprocess.run([*pip, *dated, airflow, "-e", "."], cwd=ROOT, check=True)
+        # Its releases need a newer pydantic than the constraints of Airflow 3.1 allow.
+        subprocess.run([*pip, airflow, "-e", ".[qiskit]"], cwd=ROOT, check=True)
+    subprocess.run([*pip, *TEST_TOOLS], cwd=ROOT, check=True)
+
+
+def environment(name: str, cell: Cell, uv: str) -> Path:
+    """Return the Python of the cell's virtual environment; it is made again after a change of versions."""
+    folder = ROOT / f".venv-compat-{name}"
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    wanted = max(path.stat().st_mtime for path in (ROOT / "pyproject.toml", Path(__file__)))
+    if not ready.exists() or ready.stat().st_mtime < wanted:
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", cell.python, str(folder)], check=True)
+        install(cell, uv, python)
+        ready.touch()
+    return python
+
+
+def main() -> int:
+    """Run one cell; return pytest's exit code."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in CELLS:
+        sys.exit(f"AIRFLOW must be one of {', '.join(CELLS)}, got '{name}': make compat AIRFLOW=3.1")
+    uv = shutil.which("uv")
+    if uv is None:
+        sys.exit("make compat needs uv: pip install uv")
+    cell = CELLS[name]
+    python = environment(name, cell, uv)
+    print(f"Airflow {cell.airflow or 'pre-release'} on Python {cell.python}", flush=True)
+    tests = [str(python), "-m", "pytest", "-n", "2", "tests/integration/compat", *arguments]
+    variables = {"COMPAT_AIRFLOW": cell.airflow} if cell.airflow else {}
+    return subprocess.run(tests, cwd=ROOT, env={**os.environ, **variables}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
