@@ -15,10 +15,7 @@ from airflow_provider_ibm_sessions.hooks.session_registry import (
     SessionOwner,
     VariableSessionRegistry,
 )
-from airflow_provider_ibm_sessions.operators.job import (
-    IBMQuantumRunJobsOperator,
-    IBMQuantumSubmitJobOperator,
-)
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
 
 AT_ONCE = {"retry_delay": timedelta(0)}

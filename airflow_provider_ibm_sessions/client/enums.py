@@ -49,6 +49,13 @@ class OnJobFailure(StrEnum):
     COLLECT = "collect"
 
 
+class OnClear(StrEnum):
+    """A cleared task's reaction: run only the failed jobs again, or all jobs."""
+
+    REPAIR = "repair"
+    RERUN = "rerun"
+
+
 class LogLevel(StrEnum):
     """What a job's program logs."""
 

@@ -32,3 +32,6 @@ By code, the remedy first: Airflow's list of log lines shows 100 characters.
 
 Sources: IBM's registry of error codes, and third parties' records of live calls.
 """
+
+UNBILLED_CODES: Final = ("1999", "9999")
+"""IBM's own errors, which it does not bill in job and batch mode: the job itself may be all right."""

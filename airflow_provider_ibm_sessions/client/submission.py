@@ -153,6 +153,11 @@ def resume_jobs(
     return {tag: _last_submission(jobs, tag, is_repeated) for tag in tags}
 
 
+def count_attempts(first_tag: str, tag: str) -> int:
+    """Return how often a job with this tag was submitted: once under its first tag, which has no number."""
+    return 1 + int(tag.removeprefix(first_tag).removeprefix("-") or 0)
+
+
 def validate_job(job: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """
     Return a job's fields for :func:`submit_once`, without its backend and session.

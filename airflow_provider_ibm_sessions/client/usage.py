@@ -72,6 +72,21 @@ class UsageReport:
         is_final = has_ended and billed is not None
         return cls(of_jobs.qpu_seconds, billed, is_final, is_final and of_jobs.settled)
 
+    @classmethod
+    def total(cls, usages: Sequence[UsageReport]) -> Self:
+        """Return what several sessions have used together. Unless each is known, the sum is not."""
+
+        def add(used: list[Decimal | None]) -> Decimal | None:
+            known = [each for each in used if each is not None]
+            return sum(known, Decimal(0)) if len(known) == len(used) else None
+
+        return cls(
+            add([each.qpu_seconds for each in usages]),
+            add([each.billed_seconds for each in usages]),
+            all(each.billed_is_final for each in usages),
+            all(each.settled for each in usages),
+        )
+
     def cost(self, price_per_second: Decimal | None) -> Decimal | None:
         """Return what is billed, in money, without any rounding."""
         return cost_of(self.billed_seconds, price_per_second)

@@ -122,6 +122,27 @@ def validate_choice(value: object, allowed: type[StrEnum], field: str) -> str:
     raise _refusal(field, f"must be one of {', '.join(choices)}", value)
 
 
+def validate_reason_codes(value: object, field: str) -> tuple[str, ...]:
+    """
+    Return IBM's codes for why a job failed, as strings without repetitions.
+
+    :param value: A list of at least one code, each an int or a string.
+    """
+    codes = _from_numpy(value, field)
+    if isinstance(codes, str | bytes) or not isinstance(codes, Sequence | Set) or not codes:
+        raise _refusal(field, "must be a list of IBM's reason codes, such as [1999, 9999]", value)
+    found = []
+    for code in codes:
+        text = _plain_string(code)
+        number = (
+            int(text) if isinstance(text, str) and re.fullmatch("[0-9]{4}", text) else _whole_number(text)
+        )
+        if number is None or not 1000 <= number <= 9999:
+            raise _refusal(field, "must have codes from 1000 to 9999 only, such as 9999", code)
+        found.append(str(number))
+    return tuple(dict.fromkeys(found))
+
+
 def validate_states(value: object, field: str = "target_state") -> tuple[str, ...]:
     """
     Return one or several session states as a tuple without repetitions.

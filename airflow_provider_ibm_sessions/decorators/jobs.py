@@ -84,11 +84,17 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         recorded = RecordedJobs.load(state) if state.is_resumed else None
         count = len(recorded.jobs) if recorded else 0
         if recorded and (
-            recorded.has_params or all(job for _, job in self.find_submitted_jobs(state, count))
+            recorded.has_params or all(job for _, job in self.find_submitted_jobs(state, count).values())
         ):
             self.log.info("Resuming with %d recorded jobs: the function is not called again", count)
         else:
             earlier, recorded = recorded, self._record_jobs(context, target)
+            if earlier and earlier.digest != recorded.digest and state.retries_jobs:
+                raise ConfigurationError(
+                    f"{self.python_callable.__name__} must make the same jobs each time, so that jobs which "
+                    "have failed can be submitted again: give the transpiler a seed, seed_transpiler=...",
+                    field="python_callable",
+                )
             if earlier and earlier.digest != recorded.digest:
                 self.log.warning("The function made other jobs than in the last try: ending those")
                 discard_previous_run(self.hook, state)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
+from airflow_provider_ibm_sessions.hooks.metrics import emit_usage
 from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord, write_to_task_state
 from airflow_provider_ibm_sessions.links import console_url
 
@@ -220,8 +221,10 @@ class VariableSessionRegistry:
             return False
         store: Any = self._context.get("task_state_store")
         record = replace(record, closed_by=str(SessionOwner.of(self._context, record.conn_id)))
+        is_new = True
         try:
             if store is not None:
+                is_new = store.get(record.key) is None
                 write_to_task_state(store, record)
             else:
                 self._context["ti"].xcom_push(key=record.key, value=record.to_json())
@@ -232,6 +235,8 @@ class VariableSessionRegistry:
                 exc_info=True,
             )
             return False
+        if is_new:
+            emit_usage(record)
         return True
 
     def list_ids(self) -> list[str]:

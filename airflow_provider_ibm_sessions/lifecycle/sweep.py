@@ -19,6 +19,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     PermissionDeniedError,
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
+from airflow_provider_ibm_sessions.hooks.metrics import count
 from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
 
 if TYPE_CHECKING:
@@ -170,6 +171,13 @@ class SessionSweeper:
             self._errors.append(error)
             return False
         log.info("Closed session %s", record.session_id)
+        count(
+            "sessions_swept",
+            conn_id=self._hook.ibm_quantum_conn_id,
+            backend=record.backend,
+            mode=record.mode,
+            dag_id=record.owner.dag_id if record.owner else None,
+        )
         return True
 
     def _records(self, *, tidy: bool) -> Iterator[SweepRecord]:

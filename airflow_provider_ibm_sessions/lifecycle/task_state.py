@@ -61,18 +61,25 @@ class TaskState:
         self._result_variables: set[str] = set()
         self._is_resumed = False
         self._repeats_failed_jobs = False
+        self._retried: frozenset[str] = frozenset()
         self.is_lost = False
         """True if a try before may have left work, and there is no record of it."""
 
     @classmethod
-    def load(cls, context: Context, name: str = "") -> Self:
-        """Load the record of the tries before, if there is one."""
+    def load(cls, context: Context, name: str = "", *, after_deferral: bool = False) -> Self:
+        """
+        Load the record of the tries before, if there is one.
+
+        :param after_deferral: This try may have left work itself, before it was deferred. A record says so,
+            except before Airflow 3.3.
+        """
         state = cls(context, name)
         if state.is_durable:
             state._record = state._store.get(state._record_key, {})
             if state._record:
                 _task_instances_with_record.add(str(state._ti.id))
-        is_missing = not state._record and state._ti.try_number > 1 and not state.is_superseded
+        may_have_left_work = state._ti.try_number > 1 or (after_deferral and not state.is_durable)
+        is_missing = not state._record and may_have_left_work and not state.is_superseded
         state.is_lost = is_missing or bool(state._record.get("is_lost"))
         return state
 
@@ -109,6 +116,21 @@ class TaskState:
         return self._record.get("session_id")
 
     @property
+    def session_ids(self) -> list[str]:
+        """Return the ids of all sessions that were opened for the task, as far as they are known."""
+        return list(self._record.get("session_ids", ()))
+
+    @property
+    def clears(self) -> int:
+        """Return a number that changes when a task that does not run is cleared, and only then."""
+        return int(self._ti.max_tries)
+
+    @property
+    def retries_jobs(self) -> bool:
+        """Return True if this very try submits jobs again that have failed."""
+        return bool(self._retried)
+
+    @property
     def unfinished_job_tag(self) -> str | None:
         """Return the tag of a job outside of a session that may not be final, if it is known."""
         return None if self.is_finished else self._record.get("job_tag")
@@ -142,11 +164,13 @@ class TaskState:
         is_recorded = is_first_here and self._record.get("inputs") == digest
         if is_recorded:
             self._is_resumed = True
-            self._repeats_failed_jobs = self._record["clears"] != self._clears()
+            self._repeats_failed_jobs = (
+                not self.retries_jobs and self._record.get("clears", self._clears()) != self._clears()
+            )
         else:
-            self._is_resumed = tries > 1 and (self.is_lost or not is_first_here)
-            self._repeats_failed_jobs = self._is_first_try_since_clear()
-            self._record = {"inputs": digest, "finished": False}
+            self._is_resumed = self.is_lost or (tries > 1 and not is_first_here)
+            self._repeats_failed_jobs = not self.retries_jobs and self._is_first_try_since_clear()
+            self._record = {"inputs": digest, "finished": False, "session_ids": self.session_ids}
         if self._record.get("key") != key:
             self._record.update(key=key, job_key=None)
         if self._repeats_failed_jobs:
@@ -155,7 +179,8 @@ class TaskState:
 
     def start_again(self) -> None:
         """Keep nothing of the tries before, whose work has been ended."""
-        self._record = {"inputs": self._record["inputs"], "key": self._record["key"], "finished": False}
+        kept = {name: self._record[name] for name in ("inputs", "key")}
+        self._record = {**kept, "finished": False, "session_ids": self.session_ids}
         self._is_resumed = False
 
     def job_tag(self, index: int = 0) -> str:
@@ -175,12 +200,32 @@ class TaskState:
         """
         Return True if a job that has failed is to be submitted again, or was already.
 
-        It is once the task was cleared. That is recorded: a retry then does not submit it once more.
+        It is once the task was cleared, and as :meth:`retry_jobs` says. That is recorded: a retry of the task
+        then does not submit it once more.
         """
         repeated: list[str] = self._record.setdefault("repeated", [])
-        if self._repeats_failed_jobs and job.is_final and not job.is_completed and job.id not in repeated:
+        has_failed = job.is_final and not job.is_completed
+        is_due = job.id in self._retried or (self._repeats_failed_jobs and has_failed)
+        if is_due and job.id not in repeated:
             repeated.append(job.id)
         return job.id in repeated
+
+    def retry_jobs(self, job_ids: Iterable[str]) -> None:
+        """
+        Let this very try submit jobs again that have failed.
+
+        It is saved with the request for their session. A try that dies before finds the same jobs failed.
+        """
+        self._retried = frozenset(job_ids)
+
+    def count_retries(self, index: int, attempts: int) -> int:
+        """Return how often the ``index``-th job was submitted again since the task was last cleared."""
+        return attempts - int(self._record.get("first_attempts", {}).get(str(index), 1))
+
+    def save_first_attempt(self, index: int, attempt: int) -> None:
+        """Note which attempt at a job is the first since the task was cleared; the next save stores it."""
+        if self._repeats_failed_jobs:
+            self._record.setdefault("first_attempts", {})[str(index)] = attempt
 
     def save_pending_create(self, pending: PendingCreate) -> None:
         """Save the request to create a session before it is sent."""
@@ -192,7 +237,8 @@ class TaskState:
 
         :raises Exception: If Airflow does not store it, such as where another try has taken over.
         """
-        self._save(session_id=session_id, pending_create=None, is_lost=False)
+        known = dict.fromkeys([*self.session_ids, session_id])
+        self._save(session_id=session_id, session_ids=list(known), pending_create=None, is_lost=False)
 
     def clear_pending_create(self) -> None:
         """Save that no session was opened. A failure is logged: the error of the request is what matters."""

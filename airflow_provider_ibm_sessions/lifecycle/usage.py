@@ -26,19 +26,31 @@ MAX_LOG_LINES = 1000
 """Lines of a job's own log that a task's log shows, the last ones."""
 
 
-def push_session_usage(context: Context | None, hook: IBMQuantumHook, session: Session | None) -> UsageReport:
+def push_session_usage(
+    context: Context | None,
+    hook: IBMQuantumHook,
+    session: Session | None,
+    earlier_ids: Sequence[str] = (),
+) -> UsageReport:
     """
-    Push what a session has used; unknown if it could not be read.
+    Push what a task's sessions have used; unknown if one could not be read.
 
     :param context: The task's context; None if it is not known, in the last moments of a killed task.
+    :param session: The last session of the task.
+    :param earlier_ids: Those that were opened for the same task before, and have ended.
+    :returns: The usage of the last session alone.
     """
+    credentials = hook.credentials
     usage = UsageReport() if session is None else hook.session_usage(session)
     if session is not None:
-        credentials = hook.credentials
         used = usage.describe(credentials.price_per_second, credentials.currency)
         log.info("Session %s is %s: %s", session.id, session.state, used)
     if context is not None:
-        _push(context, "usage", hook.usage_to_json(usage))
+        total = UsageReport.total([usage, *(_read_usage(hook, each) for each in earlier_ids)])
+        if earlier_ids:
+            used = total.describe(credentials.price_per_second, credentials.currency)
+            log.info("All %d sessions of this task: %s", len(earlier_ids) + 1, used)
+        _push(context, "usage", hook.usage_to_json(total))
         if session is not None and context.get("task_state_store") is None:
             # Before Airflow 3.3 there is no record that outlives the task.
             _push(context, "session", session.to_json())
@@ -83,6 +95,15 @@ def log_job_logs(hook: IBMQuantumHook, job_ids: Iterable[str]) -> None:
         for line in lines[-MAX_LOG_LINES:]:
             # On one line, without what could control a terminal.
             log.info("Job %s: %s", job_id, redact(single_line(line)))
+
+
+def _read_usage(hook: IBMQuantumHook, session_id: str) -> UsageReport:
+    """Return what an earlier session has used by now, and update its record."""
+    try:
+        return hook.session_usage(hook.settle_session(session_id))
+    except IBMQuantumError as error:
+        log.warning("The usage of session %s is not known: %s", session_id, error)
+        return UsageReport()
 
 
 def _with_earlier_jobs(context: Context, hook: IBMQuantumHook, jobs: Sequence[Job]) -> Iterable[Job]:

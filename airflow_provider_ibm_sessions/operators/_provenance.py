@@ -35,12 +35,13 @@ def with_provenance(
 
     :param jobs: The jobs as ``Job.to_json`` returns them.
     :param submitted: The fields of each as they were submitted, by its id.
-    :param session: Their session as ``Session.to_json`` returns it, if they have one that is known.
+    :param session: The session that most were in, as ``Session.to_json`` returns it, if it is known.
     """
     found = [dict(job) for job in jobs]
     for job in found:
         try:
-            job["provenance"] = _provenance(context, job, submitted.get(job["id"]) or {}, session or {})
+            own = session if session and job.get("session_id") in (None, session.get("id")) else {}
+            job["provenance"] = _provenance(context, job, submitted.get(job["id"]) or {}, own)
         except Exception:
             log.warning("The report of job %s carries no provenance", job.get("id"), exc_info=True)
     return found

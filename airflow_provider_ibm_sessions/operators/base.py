@@ -295,6 +295,7 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         self.on_low_usage = validate_choice(on_low_usage, OnLowUsage, "on_low_usage")
         self.session_id: str | None = None
         self._waits_here = False
+        self._was_deferred = False
 
     def session_args(self, context: Context) -> dict[str, Any]:
         """Return the validated arguments that a session is opened with."""
@@ -343,6 +344,7 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         if (event or {}).get("status", "error") == "error":
             self.log.warning("%s. Waiting in this worker", (event or {}).get("message", event))
             self._waits_here = True
+        self._was_deferred = True
         return self.execute(context)
 
     def take_session(self, context: Context, session: Session) -> None:

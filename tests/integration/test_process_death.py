@@ -15,10 +15,7 @@ import os
 import pytest
 from airflow.sdk import task as airflow_task
 
-from airflow_provider_ibm_sessions.operators.job import (
-    IBMQuantumRunJobsOperator,
-    IBMQuantumSubmitJobOperator,
-)
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import IBMQuantumCreateSessionOperator
 from testing.airflow_runs import serialize
 from testing.worker_process import WorkerRun

@@ -17,10 +17,7 @@ from airflow.sdk import task
 from airflow_provider_ibm_sessions.hooks.fingerprint import max_ttl_with_fingerprint
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
-from airflow_provider_ibm_sessions.operators.job import (
-    IBMQuantumRunJobsOperator,
-    IBMQuantumSubmitJobOperator,
-)
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,

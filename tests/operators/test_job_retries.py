@@ -19,10 +19,7 @@ from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.links import IBMQuantumLink
 from airflow_provider_ibm_sessions.operators import _job_results
 from airflow_provider_ibm_sessions.operators.base import WaitingOperator
-from airflow_provider_ibm_sessions.operators.job import (
-    IBMQuantumRunJobsOperator,
-    IBMQuantumSubmitJobOperator,
-)
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
 from testing.airflow_runs import cleared, fails_once
 from testing.dag_tasks import AT_ONCE, both_ways, dies, run_jobs, submit
 from testing.dag_tasks import sampler_job as job

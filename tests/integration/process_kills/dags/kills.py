@@ -8,10 +8,7 @@ from datetime import timedelta
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task
 
-from airflow_provider_ibm_sessions.operators.job import (
-    IBMQuantumRunJobsOperator,
-    IBMQuantumSubmitJobOperator,
-)
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,

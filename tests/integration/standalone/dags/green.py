@@ -5,10 +5,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_ibm_sessions.operators.job import (
-    IBMQuantumRunJobsOperator,
-    IBMQuantumSubmitJobOperator,
-)
+from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
