@@ -65,10 +65,14 @@ _SECONDS = [None, True, False, "soon", "5", -1, float("nan"), float("inf"), time
 _TIMES = [datetime(2026, 4, 15, 12), date(2026, 4, 15), "2026-04-15T12:00:00", "2026-04-15", 5, True]  # noqa: DTZ001
 _TAGS = ["one", 5, True, {"a": 1}, [""], [True], ["x" * 87], *([each] for each in UNPRINTABLE)]
 _DURATIONS = [0, True, "soon", "", 3600.5, float("nan"), 2**31, "٣", timedelta(0), []]
+_COUNTS = [-1, True, "five", 1.5, [], float("nan")]
+_RATES = [-0.1, 1.1, True, "much", float("nan"), []]
+_PATHS = ["", "None", "s3://conn@bucket/None", *UNPRINTABLE, True, 5]
 _PARAMS = [5, True, [], "{", {1: 2}, {"pubs": []}, {"pubs": [[None]]}, {"pubs": [["x", float("nan")]]}]
 
 BAD_ARGUMENTS: Final[dict[str, list[Any]]] = {
     "accepting_jobs": _FLAGS,
+    "among": ["", 5, True, [], [5], ["two words"], [""], *UNPRINTABLE],
     "backend": _NAMES,
     "calibration_id": ["", "x" * 101, *UNPRINTABLE, True, []],
     "cancel_on_kill": _FLAGS,
@@ -79,30 +83,44 @@ BAD_ARGUMENTS: Final[dict[str, list[Any]]] = {
     "deferrable": _FLAGS,
     "drain": _FLAGS,
     "dry_run": _FLAGS,
+    "exclude": [5, True, [5], ["two words"], [""], *UNPRINTABLE],
     "exclude_params": ["yes", 1, "\x00x"],
     "ibm_quantum_conn_id": ["", "None", None, "x" * 251, *UNPRINTABLE, True, 5],
     "job_id": _IDS,
+    "job_ids": ["", "None", [], [""], [5], ["a/b"], ["\x00x"], True, 5],
     "job_retries": [-1, True, "5", 1.5, None, 101, float("nan")],
     "jobs": ["", "None", "{", 5, True, [], {}, [5], [{}], [{"program_id": "sampler", "params": {}}]],
     "limit": [0, -1, 10**9, True, "5", 1.5, []],
     "log_level": _CHOICES,
+    "max_estimate": _DURATIONS,
+    "max_queue_length": _COUNTS,
+    "max_readout_error": _RATES,
     "max_ttl": _DURATIONS,
+    "max_two_q_error": _RATES,
+    "max_wait": _DURATIONS,
     "min_age": [*_DURATIONS, None],
+    "min_qubits": [0, *_COUNTS],
+    "min_usage_remaining": _DURATIONS,
     "mode": _CHOICES,
+    "name": _NAMES,
     "offset": [-1, True, "5", 1.5, []],
     "on_clear": [*_CHOICES, None],
     "on_job_failure": [*_CHOICES, None],
+    "on_low_usage": [*_CHOICES, None],
+    "order_by": _CHOICES,
     "params": _PARAMS,
     "pending": ["yes", 1, [], "\x00x"],
     "poke_interval": [*_SECONDS, 0],
     "poll_interval": [*_SECONDS, 0],
     "private": ["", "yes", 0, 1, [], *UNPRINTABLE],
+    "processor_family": ["", "x" * 101, *UNPRINTABLE, True, []],
     "program": _NAMES,
     "program_id": _NAMES,
     "program_params": ["", "None", *_PARAMS],
+    "provenance_path": _PATHS,
     "raw": _FLAGS,
     "results": [*_CHOICES, None],
-    "results_path": ["", "None", "s3://conn@bucket/None", "nosuch://x", *UNPRINTABLE, True, 5],
+    "results_path": [*_PATHS, "nosuch://x"],
     "results_threshold": [0, -1, True, "5", 1.5, None, float("nan")],
     "retry_on": [
         "",
@@ -122,13 +140,18 @@ BAD_ARGUMENTS: Final[dict[str, list[Any]]] = {
     "scope": [*_CHOICES, None],
     "search": ["", "x" * 501, *UNPRINTABLE, True, []],
     "session_id": _IDS,
+    "settle_usage": _DURATIONS,
     "sort": _CHOICES,
     "status": [["done"], [""], 5, "pending"],
     "tag": ["", "x" * 87, None, True, [], *UNPRINTABLE],
     "tags": _TAGS,
     "target_state": ["", "finished", [], ["active", "done"], None, *UNPRINTABLE, True, 5],
     "timeout": _SECONDS,
+    "updated_before": _TIMES,
+    "use_fractional_gates": _FLAGS[1:],
     "user": ["somebody", "", True, *UNPRINTABLE],
+    "verbose": _FLAGS,
+    "wait": _FLAGS,
     "wait_for_completion": _FLAGS,
 }
 """Of each argument, values that are refused before anything is sent, in an error that names it."""
@@ -141,6 +164,7 @@ GOOD_ARGUMENTS: Final[dict[str, Any]] = {
     "params": {"pubs": [["OPENQASM 3.0;"]]},
     "program_id": "sampler",
     "program_params": {"pubs": [["OPENQASM 3.0;"]]},
+    "name": "ibm_fez",
     "session_id": "a-session",
     "tag": "a-tag",
 }

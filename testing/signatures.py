@@ -30,6 +30,7 @@ def classes(base: type, *folders: str) -> list[type]:
                 and issubclass(each, base)
                 and each.__module__ == module.__name__
                 and info.name != "base"
+                and not inspect.isabstract(each)
             ]
     return found
 
@@ -61,6 +62,8 @@ def make(cls: type, **arguments: Any) -> Any:
         good |= {"backend": "ibm_fez"}
     elif "job_id" in own_arguments(cls) and "session_id" not in arguments:
         good |= {"job_id": "a-job"}
+    if "job_ids" in own_arguments(cls) and not {"job_ids", "session_id", "tags"} & set(arguments):
+        good |= {"tags": ["a-tag"]}  # exactly one of the three; a period needs tags
     if hasattr(cls, "custom_operator_name"):
-        good |= {"python_callable": lambda session: None}
+        good |= {"python_callable": lambda session=None, backend=None: None}
     return cls(**{"task_id": "made", **good, **arguments})

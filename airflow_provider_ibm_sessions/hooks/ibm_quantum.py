@@ -46,6 +46,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_fractional_gates,
     validate_id,
     validate_jobs,
+    validate_string,
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -574,9 +575,9 @@ class IBMQuantumHook(BaseHook):
 
         return RecordingRuntimeService(
             self.credentials,
-            backend,
+            validate_backend(backend),
             use_fractional_gates=validate_fractional_gates(use_fractional_gates),
-            calibration_id=calibration_id,
+            calibration_id=_validate_calibration(calibration_id),
         )
 
     def require_qiskit(self) -> None:
@@ -614,7 +615,7 @@ class IBMQuantumHook(BaseHook):
         runtime = service(
             self.credentials,
             use_fractional_gates=validate_fractional_gates(use_fractional_gates),
-            calibration_id=calibration_id,
+            calibration_id=_validate_calibration(calibration_id),
         )
         return session(runtime, self.get_session(session_id), backend)
 
@@ -637,6 +638,10 @@ class IBMQuantumHook(BaseHook):
             return credentials_from_connection(self.get_connection(self.ibm_quantum_conn_id))
         except AirflowNotFoundException:
             return credentials_without_connection(self.ibm_quantum_conn_id)
+
+
+def _validate_calibration(calibration_id: object) -> str | None:
+    return None if calibration_id is None else validate_string(calibration_id, "calibration_id")
 
 
 def _current_context() -> Context | None:
