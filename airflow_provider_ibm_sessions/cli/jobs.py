@@ -87,7 +87,6 @@ def _row(job: Job) -> dict[str, Any]:
     """Return a job as people read it."""
     seconds = job.usage.qpu_charge_time_seconds if job.usage else None
     return job.to_json() | {
-        "created": job.created.isoformat(timespec="seconds") if job.created else None,
         "qpu_seconds": None if seconds is None else f"{seconds:g}s",
         "tags": ", ".join(job.tags or []) or None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
@@ -75,4 +76,5 @@ def _format(name: str, value: Any) -> str:
         return "-"
     if name in _DURATIONS and isinstance(value, int | float) and 0 <= value < 1e9:
         return format_duration(value)
-    return printable(value if isinstance(value, str) else json.dumps(value))
+    text = value if isinstance(value, str) else json.dumps(value)
+    return printable(re.sub(r"\.\d+", "", text) if name == "created" else text)  # to the second
