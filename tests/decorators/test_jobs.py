@@ -13,7 +13,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.decorators._function import call_digest
 from testing.airflow_runs import cleared, failures_of, next_try
-from testing.fake_ibm import Fault
+from testing.fake_ibm import Fault, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:The (Sampler|Estimator)V2 class is deprecated")
 
@@ -281,6 +281,26 @@ class TestRetries:
         assert again.xcom("work") == first.xcom("work")
         assert again.xcom("work", "returned") == 2
         assert len(ibm.jobs) == 2
+
+    @pytest.mark.parametrize("stored", [True, False], ids=["stored", "too large"])
+    def test_the_same_try_submits_what_has_failed_again(self, ibm, dag, run, calls, monkeypatch, stored):
+        if not stored:
+            monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.recorded_jobs.MAX_STORED_BYTES", 1)
+        ibm.next_jobs([Outcome(seconds=0.05), Outcome.failed(9999, seconds=0.05)])
+        dag.task_dict["work"].job_retries, dag.task_dict["work"].deferrable = 1, True
+        result = run(dag)
+        assert result.state == "success"
+        assert calls == ([[1, 2]] if stored else [[1, 2], [1, 2]])
+        assert [report["attempts"] for report in result.xcom("work")] == [1, 2]
+        assert len(ibm.jobs) == 3
+
+    def test_a_clear_calls_the_function_again_if_it_is_to_run_all(self, ibm, dag, run, calls):
+        dag.task_dict["work"].on_clear = "rerun"
+        first = run(dag)
+        again = cleared(first, dag, "work")
+        assert calls == [[1, 2], [1, 2]]
+        assert len(ibm.jobs) == 4
+        assert [report["id"] for report in again.xcom("work")] == list(ibm.jobs)[2:]
 
     def test_jobs_too_large_to_be_stored_are_made_again(self, ibm, dag, run, calls, monkeypatch):
         monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.recorded_jobs.MAX_STORED_BYTES", 1)

@@ -2,7 +2,7 @@
 """
 Over many runs, with all that goes wrong in them, the records say to the second what IBM bills.
 
-``RUNS_TO_BILL=200`` in the environment lets more run than the ten of the suite.
+``RUNS_TO_BILL=200`` in the environment lets more run than the eleven of the suite.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from testing.connections import connection_to
 from testing.dag_tasks import AT_ONCE, registered_sessions, run_jobs, sampler_job, sweep
 from testing.fake_ibm import Outcome
 
-RUNS = int(os.environ.get("RUNS_TO_BILL", "10"))
+RUNS = int(os.environ.get("RUNS_TO_BILL", "11"))
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,16 @@ def fails(ibm, dag, run, monkeypatch):
     with dag:
         run_jobs()
     return cleared(run(dag), dag, "run")
+
+
+def repeats_what_has_failed(ibm, dag, run, monkeypatch):
+    """The same try opens a second session, and a third."""
+    ibm.next_jobs(
+        [Outcome(), Outcome.failed(9999, seconds=0.2), Outcome(), Outcome.failed(1999, seconds=0.1)]
+    )
+    with dag:
+        run_jobs(job_retries=2)
+    return run(dag)
 
 
 def is_killed_and_retried(ibm, dag, run, monkeypatch):
@@ -158,6 +168,7 @@ def leaves_it_open(ibm, dag, run, monkeypatch):
 SCENARIOS = [
     succeeds,
     fails,
+    repeats_what_has_failed,
     is_killed_and_retried,
     is_killed_for_good,
     changes_its_input,
