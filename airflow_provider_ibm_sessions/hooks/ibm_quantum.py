@@ -41,6 +41,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     to_seconds,
     validate_backend,
     validate_bool,
+    validate_calibration_id,
     validate_choice,
     validate_conn_id,
     validate_fractional_gates,
@@ -520,9 +521,9 @@ class IBMQuantumHook(BaseHook):
         """Iterate over jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
         return self._client.list_workloads(**filters)
 
-    def backend_properties(self, name: str, **query: Any) -> Any:
+    def backend_properties(self, backend: str, **query: Any) -> Any:
         """Read a QPU's calibration data; see :meth:`IBMQuantumClient.backend_properties`."""
-        return self._client.backend_properties(name, **query)
+        return self._client.backend_properties(backend, **query)
 
     # -- Airflow and Qiskit ----------------------------------------------------------------------
 
@@ -573,9 +574,9 @@ class IBMQuantumHook(BaseHook):
 
         return RecordingRuntimeService(
             self.credentials,
-            backend,
+            validate_backend(backend),
             use_fractional_gates=validate_fractional_gates(use_fractional_gates),
-            calibration_id=calibration_id,
+            calibration_id=validate_calibration_id(calibration_id),
         )
 
     def require_qiskit(self) -> None:
@@ -613,7 +614,7 @@ class IBMQuantumHook(BaseHook):
         runtime = service(
             self.credentials,
             use_fractional_gates=validate_fractional_gates(use_fractional_gates),
-            calibration_id=calibration_id,
+            calibration_id=validate_calibration_id(calibration_id),
         )
         return session(runtime, self.get_session(session_id), backend)
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, instance_reader
 from airflow_provider_ibm_sessions.client.models.instance import InstanceUsage
+from airflow_provider_ibm_sessions.client.validation import validate_seconds
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 
 POLL_INTERVAL = 60.0
@@ -30,7 +31,7 @@ class IBMQuantumUsageTrigger(IBMQuantumTrigger):
 
     def __init__(self, least: float, **base: Any) -> None:
         super().__init__(**base)
-        self.least = least
+        self.least = validate_seconds(least, "least")
 
     @classmethod
     def until_period_ends(cls, usage: InstanceUsage, least: float, ibm_quantum_conn_id: str) -> Self:

@@ -227,8 +227,8 @@ class Backends(ResponseModel):
 class BackendPropertiesQuery(RequestModel):
     """Query of ``GET /v1/backends/{id}/properties``; without any, the latest calibration."""
 
-    calibration_id: str | None = None
-    updated_before: Time | None = None
+    calibration_id: Annotated[str, validated_by(validate_string)] | None = None
+    updated_before: RequestTime | None = None
 
 
 class BackendQuery(RequestModel):
