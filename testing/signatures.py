@@ -17,7 +17,7 @@ OF_FUNCTIONS = {"python_callable", "op_args", "op_kwargs"}
 
 
 def classes(base: type, *folders: str) -> list[type]:
-    """Return the public classes of these folders that derive from ``base`` and can be made."""
+    """Return the classes of these folders that derive from ``base`` and can be made, without base classes."""
     found = []
     for folder in folders:
         path = [f"{each}/{folder}" for each in package.__path__]
@@ -56,14 +56,15 @@ def required(arguments: dict[str, inspect.Parameter]) -> dict[str, Any]:
 
 
 def make(cls: type, **arguments: Any) -> Any:
-    """Return a task; one that needs a session or a backend, or a function, is given it."""
-    good = required(own_arguments(cls))
-    if "backend" in own_arguments(cls):
+    """Return a task; one that needs a session, a backend, jobs or a function, is given it."""
+    own = own_arguments(cls)
+    good = required(own)
+    if "backend" in own:
         good |= {"backend": "ibm_fez"}
-    elif "job_id" in own_arguments(cls) and "session_id" not in arguments:
+    elif "job_id" in own and "session_id" not in arguments:
         good |= {"job_id": "a-job"}
-    if "job_ids" in own_arguments(cls) and not {"job_ids", "session_id", "tags"} & set(arguments):
-        good |= {"tags": ["a-tag"]}  # exactly one of the three; a period needs tags
+    elif "job_ids" in own and not {"job_ids", "session_id"} & arguments.keys():
+        good |= {"tags": ["a-tag"]}
     if hasattr(cls, "custom_operator_name"):
         good |= {"python_callable": lambda session=None, backend=None: None}
     return cls(**{"task_id": "made", **good, **arguments})

@@ -14,51 +14,58 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, BaseOperator, get_current_context, task
+from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_ibm_sessions as package
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
+from airflow_provider_ibm_sessions.client.backend_selection import REQUIREMENTS
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
 from airflow_provider_ibm_sessions.client.models.instance import BackendPropertiesQuery, WorkloadFilter
 from airflow_provider_ibm_sessions.client.models.jobs import JobFilter, SubmitJob
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
 from testing.bad_values import BAD_ARGUMENTS, GOOD_ARGUMENTS
 from testing.signatures import classes, make, own_arguments, required
 
-FILTERS = {
+MODELS = {
     "backend_properties": BackendPropertiesQuery,
     "list_jobs": JobFilter,
     "list_workloads": WorkloadFilter,
     "submit_job": SubmitJob,
+    "submit_job_once": SubmitJob,
 }
-"""Models of the keyword arguments that methods take by ``**``."""
-INTERNAL = {"next", "single_attempt", "session", "authorization", "max_age", "wait_times"}
+FILTERS = {
+    "select_backend": dict.fromkeys(REQUIREMENTS, False),
+    **{
+        name: {key: each.is_required() for key, each in model.model_fields.items()}
+        for name, model in MODELS.items()
+    },
+}
+"""Keyword arguments that methods take by ``**``, and True for those that must be given."""
+INTERNAL = {"next", "single_attempt", "session", "authorization"}
 """Arguments that are this package's own, and that no user writes."""
 UNCHECKED = {
     "short_lived_client",
     "create_pending_session",
-    "session_usage",
-    "unregister_session",
-    "usage_to_json",
-    "estimate_usage",  # sends nothing, and the tasks that use it check each job
-    "console_url",  # sends nothing, and raises nothing: it is called for messages about errors
-    "select_backend",  # the arguments are those of the operator, which are checked by the same function
     "find_pending_session",
     "run_flow",
     "send",
     "invalidate_token",
+    "console_url",
+    "estimate_usage",
+    "session_usage",
+    "unregister_session",
+    "usage_to_json",
 }
-"""Methods whose arguments are objects of this package, but where said."""
+"""Methods whose arguments are objects of this package, or that clean up, or describe, and send nothing."""
 
 
-def assert_names(error: ConfigurationError, argument: str) -> None:
+def assert_names(text: str, argument: str) -> None:
     """Check that an error says on one line which argument is wrong."""
-    text = error.message
     assert argument in text[:100], text
     assert text.isprintable(), text
     assert len(text) < 600, text
-    assert not error.sent
 
 
 TASKS = classes(BaseOperator, "operators", "sensors", "decorators")
@@ -75,7 +82,7 @@ def test_every_argument_of_a_task_is_checked_when_the_dag_is_read_or_before_anyt
             try:
                 make(cls, **{argument: value})
             except ConfigurationError as error:
-                assert_names(error, argument)
+                assert_names(error.message, argument)
             else:
                 assert argument in cls.template_fields, (argument, value, "is accepted and is no template")
                 late.append((argument, value))
@@ -89,13 +96,10 @@ def test_every_argument_of_a_task_is_checked_when_the_dag_is_read_or_before_anyt
             wrong = make(cls, task_id=f"wrong_{number}", **{argument: value})
             try:
                 wrong.execute(context)
+            except AirflowFailException as error:
+                assert_names(str(error), argument)
             except Exception as error:
-                # Airflow's error is raised without a cause, so that the log has one traceback only.
-                cause = error if isinstance(error, ConfigurationError) else error.__context__
-                if not isinstance(cause, ConfigurationError):
-                    accepted.append((argument, value, repr(error)))
-                else:
-                    assert_names(cause, argument)
+                accepted.append((argument, value, repr(error)))
             else:
                 accepted.append((argument, value))
         return len(late)
@@ -117,11 +121,8 @@ def wrong_calls(owner: type) -> Iterator[tuple[str, str, dict[str, Any]]]:
         named = {key: each for key, each in arguments.items() if each.kind != inspect.Parameter.VAR_KEYWORD}
         fields, good = set(named), required(named)
         if len(named) < len(arguments):
-            model = FILTERS.get(name, SubmitJob)
-            fields |= set(model.model_fields)
-            good |= {
-                key: GOOD_ARGUMENTS[key] for key, each in model.model_fields.items() if each.is_required()
-            }
+            fields |= set(FILTERS[name])
+            good |= {key: GOOD_ARGUMENTS[key] for key, is_required in FILTERS[name].items() if is_required}
         for argument in fields & BAD_ARGUMENTS.keys():
             for value in BAD_ARGUMENTS[argument]:
                 yield name, argument, {**good, argument: value}
@@ -136,9 +137,8 @@ def refuses(call: Any, argument: str) -> bool:
         if isinstance(outcome, Iterator):
             next(outcome, None)
     except ConfigurationError as error:
-        # The only `name` is that of a QPU, which all errors call the backend.
-        assert_names(error, "backend" if argument == "name" else argument)
-        return True
+        assert_names(error.message, argument)
+        return not error.sent
     except IBMQuantumError:
         return False
     return False
@@ -183,7 +183,7 @@ def test_every_argument_of_the_clients_methods_is_checked_before_anything_is_sen
     assert ibm.journal == []
 
 
-@pytest.mark.parametrize("cls", classes(IBMQuantumTrigger, "triggers"), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", classes(BaseTrigger, "triggers"), ids=lambda cls: cls.__name__)
 def test_every_argument_of_a_trigger_is_checked_when_it_is_made(cls):
     good = {
         "end_time": 1e9,
@@ -192,18 +192,19 @@ def test_every_argument_of_a_trigger_is_checked_when_it_is_made(cls):
         "session_id": "a-session",
         "target_states": ["closed"],
         "requirements": {},
-        "least": 60.0,
+        "least": 60,
+        "backend": "ibm_fez",
+        "tags": ["a-tag"],
     }
     wrong = {**BAD_ARGUMENTS, "end_time": BAD_ARGUMENTS["timeout"]}
-    wrong["target_states"], wrong["owns_session"] = wrong["target_state"], wrong["cancel_on_kill"]
-    wrong["job_ids"] = ["a-job", [""], ["a/b"], ["\x00x"], [5]]
-    wrong["settle_seconds"] = wrong["least"] = wrong["timeout"]
+    # Without jobs, the trigger waits for those of the session.
+    wrong["job_ids"] = [each for each in wrong["job_ids"] if each != []]
     arguments = own_arguments(cls)
     good = {name: value for name, value in good.items() if name in arguments}
     assert cls(**good).serialize()
-    # Requirements are checked by the function that checks those of the operator.
+    # The task makes the requirements, of arguments that it has checked.
     for argument in arguments.keys() - {"resume_data", "created_at", "requirements"}:
         for value in wrong[argument]:
             with pytest.raises(ConfigurationError) as caught:
                 cls(**{**good, argument: value})
-            assert_names(caught.value, argument.rstrip("s"))
+            assert_names(caught.value.message, argument.rstrip("s"))

@@ -39,7 +39,12 @@ from airflow_provider_ibm_sessions.client.models.paging import JobPaging, Worklo
 from airflow_provider_ibm_sessions.client.models.sessions import Session
 from airflow_provider_ibm_sessions.client.operations import Flow, Operation, OperationCall
 from airflow_provider_ibm_sessions.client.retries import RetryPolicy, flag_unknown_outcome
-from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds, validate_int
+from airflow_provider_ibm_sessions.client.validation import (
+    DEFAULT_MAX_TTL,
+    to_seconds,
+    validate_bool,
+    validate_int,
+)
 
 APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
 
@@ -96,7 +101,7 @@ def _advance_flow(step: Callable[[Any], OperationCall], value: Any) -> tuple[Ope
 
 
 def _backend_fields(wait_times: bool) -> dict[str, str]:
-    return {"fields": "wait_time_seconds"} if wait_times else {}
+    return {"fields": "wait_time_seconds"} if validate_bool(wait_times, "wait_times") else {}
 
 
 class IBMQuantumClient(_BaseClient):
@@ -219,13 +224,14 @@ class IBMQuantumClient(_BaseClient):
         """Read what the instance has used of its limit."""
         return self._call(operations.INSTANCE_USAGE)
 
-    def backend_properties(self, name: str, **query: Any) -> Any:
+    def backend_properties(self, backend: str, **query: Any) -> Any:
         """
         Read a QPU's calibration data as IBM sends it.
 
+        :param backend: Name of the QPU.
         :param query: ``calibration_id``; or ``updated_before``, a datetime: the last one before that.
         """
-        return self._call(operations.BACKEND_PROPERTIES, name, **query)
+        return self._call(operations.BACKEND_PROPERTIES, backend, **query)
 
     def run_flow(self, flow: Flow[ResponseT]) -> ResponseT:
         """Make the calls of a flow one after another, and return its result."""
@@ -410,9 +416,9 @@ class AsyncIBMQuantumClient(_BaseClient):
         """See :meth:`IBMQuantumClient.instance_usage`."""
         return await self._call(operations.INSTANCE_USAGE)
 
-    async def backend_properties(self, name: str, **query: Any) -> Any:
+    async def backend_properties(self, backend: str, **query: Any) -> Any:
         """See :meth:`IBMQuantumClient.backend_properties`."""
-        return await self._call(operations.BACKEND_PROPERTIES, name, **query)
+        return await self._call(operations.BACKEND_PROPERTIES, backend, **query)
 
     async def run_flow(self, flow: Flow[ResponseT]) -> ResponseT:
         """See :meth:`IBMQuantumClient.run_flow`."""

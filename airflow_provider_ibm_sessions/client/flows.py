@@ -32,7 +32,7 @@ from airflow_provider_ibm_sessions.client.operations import (
     validate,
 )
 from airflow_provider_ibm_sessions.client.usage import UsageReport, cost_of, count_states, format_money
-from airflow_provider_ibm_sessions.client.validation import validate_id
+from airflow_provider_ibm_sessions.client.validation import short_repr, validate_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,12 @@ class JobSet:
     session_id: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.job_ids, str) or not isinstance(self.job_ids, Sequence):
+            raise ConfigurationError(
+                f"job_ids must be a list of ids, got {short_repr(self.job_ids)}", field="job_id"
+            )
         if not self.job_ids and not self.session_id:
             raise ConfigurationError("job_id or session_id must be given", field="job_id")
-        if isinstance(self.job_ids, str):
-            raise ConfigurationError("job_ids must be a list of ids, got one string", field="job_id")
         for job_id in self.job_ids:
             validate_id(job_id, "job_id")
         if self.session_id is not None:

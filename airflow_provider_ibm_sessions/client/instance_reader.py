@@ -23,6 +23,7 @@ from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, PermissionDeniedError
 from airflow_provider_ibm_sessions.client.models.instance import Backend, InstanceUsage
 from airflow_provider_ibm_sessions.client.operations import INSTANCE_USAGE, LIST_BACKENDS, Flow
+from airflow_provider_ibm_sessions.client.validation import validate_seconds
 
 MAX_AGE = 30.0
 """Seconds for which a response is fresh: queues and usage change slowly."""
@@ -116,11 +117,11 @@ class InstanceReader:
 
     def backends(self, client: IBMQuantumClient, max_age: float | None = None) -> list[Backend]:
         """Return the QPUs, with wait times where the plan has them."""
-        return self._backends.get(client, MAX_AGE if max_age is None else max_age)
+        return self._backends.get(client, _seconds(max_age))
 
     async def abackends(self, client: AsyncIBMQuantumClient, max_age: float | None = None) -> list[Backend]:
         """Return the QPUs inside of an event loop."""
-        return await self._backends.aget(client, MAX_AGE if max_age is None else max_age)
+        return await self._backends.aget(client, _seconds(max_age))
 
     def usage(self, client: IBMQuantumClient, max_age: float | None = None) -> InstanceUsage:
         """
@@ -128,11 +129,11 @@ class InstanceReader:
 
         :raises PermissionDeniedError: Naming the IAM action, if the key may not read it.
         """
-        return self._usage.get(client, MAX_AGE if max_age is None else max_age)
+        return self._usage.get(client, _seconds(max_age))
 
     async def ausage(self, client: AsyncIBMQuantumClient, max_age: float | None = None) -> InstanceUsage:
         """Return the usage inside of an event loop."""
-        return await self._usage.aget(client, MAX_AGE if max_age is None else max_age)
+        return await self._usage.aget(client, _seconds(max_age))
 
 
 _readers: dict[Credentials, InstanceReader] = {}
@@ -143,6 +144,10 @@ os.register_at_fork(after_in_child=_readers.clear)
 def instance_reader(credentials: Credentials) -> InstanceReader:
     """Return this process's reader of the credentials' instance."""
     return _readers.setdefault(credentials, InstanceReader())
+
+
+def _seconds(max_age: float | None) -> float:
+    return MAX_AGE if max_age is None else validate_seconds(max_age, "max_age", allow_zero=True)
 
 
 def _read_backends() -> Flow[list[Backend]]:

@@ -172,6 +172,11 @@ def validate_fractional_gates(value: object, field: str = "use_fractional_gates"
     return None if value is None else validate_bool(value, field)
 
 
+def validate_calibration_id(value: object, field: str = "calibration_id") -> str | None:
+    """Return the id of a calibration, or None for IBM's default."""
+    return None if value is None else validate_string(value, field)
+
+
 def validate_int(value: object, field: str, *, at_least: int = 0, at_most: int = _INT32_MAX) -> int:
     """
     Return a whole number; whole floats and NumPy's integers are read as well.

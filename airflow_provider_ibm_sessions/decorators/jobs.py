@@ -16,8 +16,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.validation import (
     to_plain,
+    validate_calibration_id,
     validate_fractional_gates,
-    validate_string,
 )
 from airflow_provider_ibm_sessions.decorators._function import call_digest, reserve_argument
 from airflow_provider_ibm_sessions.lifecycle.recorded_jobs import RecordedJobs
@@ -112,13 +112,10 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
 
     def _target(self, session_args: Mapping[str, Any]) -> dict[str, Any]:
         """Return the validated arguments that decide what circuits are compiled for."""
-        calibration = self.calibration_id
         return {
             "backend": session_args["backend"],
             "use_fractional_gates": self.use_fractional_gates,
-            "calibration_id": (
-                None if calibration is None else validate_string(calibration, "calibration_id")
-            ),
+            "calibration_id": validate_calibration_id(self.calibration_id),
         }
 
     def _record_jobs(self, context: Context, target: Mapping[str, Any]) -> RecordedJobs:

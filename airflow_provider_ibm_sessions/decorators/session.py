@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.validation import validate_fractional_gates, validate_string
+from airflow_provider_ibm_sessions.client.validation import validate_calibration_id, validate_fractional_gates
 from airflow_provider_ibm_sessions.decorators._function import reserve_argument
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -88,8 +88,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         state = TaskState.load(context)
         with raise_as_airflow_errors():
             session_args = self.session_args(context)
-            if self.calibration_id is not None:
-                self.calibration_id = validate_string(self.calibration_id, "calibration_id")
+            self.calibration_id = validate_calibration_id(self.calibration_id)
             self.hook.require_qiskit()
             if state.input_has_changed(session_args):
                 discard_previous_run(self.hook, state)

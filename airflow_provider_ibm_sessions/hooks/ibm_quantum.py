@@ -41,12 +41,12 @@ from airflow_provider_ibm_sessions.client.validation import (
     to_seconds,
     validate_backend,
     validate_bool,
+    validate_calibration_id,
     validate_choice,
     validate_conn_id,
     validate_fractional_gates,
     validate_id,
     validate_jobs,
-    validate_string,
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -522,9 +522,9 @@ class IBMQuantumHook(BaseHook):
         """Iterate over jobs, sessions and batches; see :class:`WorkloadFilter` for the filters."""
         return self._client.list_workloads(**filters)
 
-    def backend_properties(self, name: str, **query: Any) -> Any:
+    def backend_properties(self, backend: str, **query: Any) -> Any:
         """Read a QPU's calibration data; see :meth:`IBMQuantumClient.backend_properties`."""
-        return self._client.backend_properties(name, **query)
+        return self._client.backend_properties(backend, **query)
 
     # -- Airflow and Qiskit ----------------------------------------------------------------------
 
@@ -577,7 +577,7 @@ class IBMQuantumHook(BaseHook):
             self.credentials,
             validate_backend(backend),
             use_fractional_gates=validate_fractional_gates(use_fractional_gates),
-            calibration_id=_validate_calibration(calibration_id),
+            calibration_id=validate_calibration_id(calibration_id),
         )
 
     def require_qiskit(self) -> None:
@@ -615,7 +615,7 @@ class IBMQuantumHook(BaseHook):
         runtime = service(
             self.credentials,
             use_fractional_gates=validate_fractional_gates(use_fractional_gates),
-            calibration_id=_validate_calibration(calibration_id),
+            calibration_id=validate_calibration_id(calibration_id),
         )
         return session(runtime, self.get_session(session_id), backend)
 
@@ -638,10 +638,6 @@ class IBMQuantumHook(BaseHook):
             return credentials_from_connection(self.get_connection(self.ibm_quantum_conn_id))
         except AirflowNotFoundException:
             return credentials_without_connection(self.ibm_quantum_conn_id)
-
-
-def _validate_calibration(calibration_id: object) -> str | None:
-    return None if calibration_id is None else validate_string(calibration_id, "calibration_id")
 
 
 def _current_context() -> Context | None:

@@ -51,21 +51,20 @@ class ResultStorage:
     threshold: int
     pushes_xcom: bool = True
 
-    def validate(self) -> None:
+    def validate(self, field: str = "results_path") -> None:
         """
         Find out what can be known before a job is paid for.
 
+        :param field: The argument that names the folder.
         :raises ConfigurationError: If there is no such kind of storage, or its library is not installed.
         """
         if self.path is None:
             return
-        validate_path(self.path)
+        validate_path(self.path, field)
         try:
             self._folder().fs  # noqa: B018
         except (ImportError, ValueError, OSError) as error:
-            raise ConfigurationError(
-                f"results_path {self.path} cannot be opened: {error}", field="results_path"
-            ) from error
+            raise ConfigurationError(f"{field} {self.path} cannot be opened: {error}", field=field) from error
 
     def store(self, job_id: str, results: Any) -> str:
         """Write results as JSON, and return their path."""

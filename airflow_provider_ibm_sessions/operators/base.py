@@ -21,7 +21,6 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_bool,
     validate_choice,
     validate_int,
-    validate_path,
     validate_seconds,
 )
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
@@ -241,8 +240,7 @@ class JobOwnerOperator(JobWaitingOperator):
         :raises ConfigurationError: Naming the argument that is wrong.
         """
         self.result_storage.validate()
-        if self.provenance_path is not None:
-            validate_path(self.provenance_path, "provenance_path")
+        ResultStorage(self.provenance_path, self.results_threshold).validate("provenance_path")
 
 
 class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):

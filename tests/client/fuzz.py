@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from airflow_provider_ibm_sessions.client import Credentials, IBMQuantumClient, RetryPolicy, auth
 from airflow_provider_ibm_sessions.client._http import transport
+from airflow_provider_ibm_sessions.client.backend_selection import BackendRequirements
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.flows import list_session_jobs
 from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
@@ -78,6 +79,12 @@ BACKEND = {
     "performance_metrics": {"two_q_error_median": {"value": 0.002}, "readout_error_median": {"value": 0.01}},
     "wait_time_seconds": {"average": 60, "p50": 50, "p95": 90},
 }
+PROPERTIES = {
+    "backend_name": "ibm_fez",
+    "last_update_date": "2026-11-01T12:00:00Z",
+    "qubits": [[{"name": "T1", "value": 120.5, "unit": "us", "date": "2026-11-01T12:00:00Z"}]],
+    "gates": [{"gate": "cz", "qubits": [0, 1], "parameters": [{"name": "gate_error", "value": 0.002}]}],
+}
 INSTANCE_USAGE = {
     "usage_consumed_seconds": 30,
     "usage_limit_seconds": 600,
@@ -102,7 +109,15 @@ READS: dict[str, tuple[Any, Callable[[IBMQuantumClient], Any]]] = {
     "close-session": ({}, lambda api: api.close_session("x")),
     "list-versions": ({"versions": [{"version": "2026-04-15"}]}, lambda api: api.list_versions()),
     "list-backends": ({"devices": [BACKEND]}, lambda api: api.list_backends()),
+    "QPU of a list with wait times": (
+        {"devices": [BACKEND]},
+        lambda api: (
+            BackendRequirements.validate(max_wait=90).select(api.list_backends(wait_times=True)).to_json()
+        ),
+    ),
+    "get-backend-properties": (PROPERTIES, lambda api: api.backend_properties("ibm_fez")),
     "get-instance-usage": (INSTANCE_USAGE, lambda api: api.instance_usage()),
+    "usage that is left": (INSTANCE_USAGE, lambda api: api.instance_usage().shortage(600)),
     "create-job": (JOB, lambda api: api.submit_job("sampler", backend="ibm_fez", params=PUBS)),
     "get-job": (JOB, lambda api: api.get_job("x")),
     "get-job-results": (RESULTS, lambda api: api.job_results("x")),

@@ -183,7 +183,7 @@ def fuzz_tasks(count: int, seed: int = 0) -> dict[str, int]:
         except RecursionError:  # Airflow's own, where a template is nested too deep
             raise ConfigurationError("nested too deep", field=name) from None
         _ = task.hook
-        for check in ("validate_job", "validate_jobs"):
+        for check in ("validate_job", "validate_jobs", "validate_paths"):
             if hasattr(task, check):
                 getattr(task, check)()
         if isinstance(task, SessionOwnerOperator):

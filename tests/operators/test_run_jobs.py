@@ -306,7 +306,9 @@ class TestBadInput:
         assert ibm.journal == []
 
     @pytest.mark.parametrize(
-        "wrong", [{"on_job_failure": "x"}, {"timeout": 0}, {"poll_interval": "often"}], ids=str
+        "wrong",
+        [{"on_job_failure": "x"}, {"timeout": 0}, {"poll_interval": "often"}, {"results_threshold": -1}],
+        ids=str,
     )
     def test_what_needs_no_rendering_is_an_import_error(self, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -83,28 +82,20 @@ def test_the_price_so_far_follows_from_the_seconds(ibm, polls):
     assert line.endswith("10.00 USD so far")
 
 
-def test_while_nothing_changes_the_queue_is_logged_now_and_then(ibm, polls, monkeypatch):
-    ibm.settings.backends["ibm_fez"].queue_length = 41
+@pytest.mark.parametrize(
+    ("has_wait_times", "wait"), [(True, ", which waited 420 s lately"), (False, "")], ids=str
+)
+def test_while_nothing_changes_the_queue_is_logged_now_and_then(
+    ibm, polls, monkeypatch, has_wait_times, wait
+):
+    backend = ibm.settings.backends["ibm_fez"]
+    backend.queue_length, backend.wait_seconds, backend.shows_wait = 41, 420.0, has_wait_times
     poll = polls([Outcome(queue_seconds=1000)])
     assert poll() == ["0 of 1 jobs completed, 1 queued, session open"]
     assert ibm.requests("GET", "/v1/backends") == []
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
     # The job itself is one of them.
-    assert poll() == ["0 of 1 jobs completed, 1 queued, session open. 42 jobs queue for ibm_fez"]
-
-
-@pytest.mark.parametrize(
-    ("wait", "median"),
-    [
-        ({"average": 9, "p50": 7.5, "p95": 20}, 7.5),
-        (SimpleNamespace(p50=3), 3),
-        ({"p50": None}, None),
-        ({"p50": "soon"}, None),
-        (None, None),
-    ],
-)
-def test_the_expected_wait_is_the_median_where_ibm_tells_it(wait, median):
-    assert progress._median(wait) == median
+    assert poll() == [f"0 of 1 jobs completed, 1 queued, session open. 42 jobs queue for ibm_fez{wait}"]
 
 
 def test_a_queue_that_cannot_be_read_leaves_the_line(ibm, polls, monkeypatch, caplog):

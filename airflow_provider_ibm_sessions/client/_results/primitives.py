@@ -18,6 +18,7 @@ from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBu
 from airflow_provider_ibm_sessions.client._results.encoding import to_plain
 from airflow_provider_ibm_sessions.client._results.registers import Register
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
+from airflow_provider_ibm_sessions.client.models.base import single_line
 
 if TYPE_CHECKING:
     from qiskit.primitives import PrimitiveResult
@@ -220,7 +221,7 @@ def plain_noise(layers: Any, budget: MemoryBudget) -> dict[str, Any]:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return single_line(f"{type(error).__name__}: {error}")[:300]
 
 
 def _missing(error: ImportError) -> ConfigurationError:
