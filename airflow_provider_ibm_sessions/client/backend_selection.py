@@ -64,7 +64,7 @@ class BackendSelection:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRequirements:
     """
-    What a QPU must have, and how the best of those that have it is found. A QPU must be online in any case.
+    Requirements on a QPU, and the order of those that meet them. A QPU must be online in any case.
 
     A figure that IBM does not tell for a QPU meets no bound. Build it by :meth:`validate`.
 

@@ -57,7 +57,7 @@ class OnClear(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """What a job's program logs."""
+    """The level from which on a job's program logs."""
 
     CRITICAL = "critical"
     ERROR = "error"

@@ -33,7 +33,7 @@ _MAX_ARRAY_BYTES: Final = 2**26
 @dataclass(frozen=True, slots=True)
 class UsageEstimate:
     """
-    What some jobs use at least.
+    A lower bound of what some jobs use.
 
     :param executions: How often their circuits are executed.
     :param cost: The price of the seconds; None if the connection has none.

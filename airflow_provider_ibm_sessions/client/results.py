@@ -247,8 +247,8 @@ def _decode_pubs(
             errors.append(f"pub {index}: {error}")
             reports.append({"error": str(error), "raw": to_strict_json(pub)})
     more = len(errors) - _MAX_ERRORS
-    told = "; ".join(errors[:_MAX_ERRORS]) + (f"; and {more} more" if more > 0 else "")
-    return DecodedResults(kind, reports, to_strict_json(metadata), told or None)
+    problem = "; ".join(errors[:_MAX_ERRORS]) + (f"; and {more} more" if more > 0 else "")
+    return DecodedResults(kind, reports, to_strict_json(metadata), problem or None)
 
 
 def _kind_of(fields: list[Mapping[str, Any]]) -> Format:
@@ -382,9 +382,9 @@ def _raw(raw: Any, error: str | None = None) -> DecodedResults:
     strict = to_strict_json(raw)
     if not _is_deeper(raw, _MAX_DEPTH):
         return DecodedResults("raw", strict, error=error)
-    told = f"these results are nested more than {_MAX_DEPTH} levels deep: given as a JSON string"
+    problem = f"these results are nested more than {_MAX_DEPTH} levels deep: given as a JSON string"
     try:
-        return DecodedResults("raw", json.dumps(strict), error=told)
+        return DecodedResults("raw", json.dumps(strict), error=problem)
     except RecursionError:
         return DecodedResults("raw", None, error="these results are nested too deep to be written as JSON")
 

@@ -29,7 +29,7 @@ _MICRO: Final = Decimal("0.000001")
 @dataclass(frozen=True, slots=True)
 class UsageReport:
     """
-    What was used, in seconds.
+    Usage of a session or of jobs, in seconds.
 
     :param qpu_seconds: The jobs' time on the QPU.
     :param billed_seconds: What IBM bills: a dedicated session's active time, else the jobs' QPU time.

@@ -52,7 +52,10 @@ class RecordedJobs:
         if summary is None:
             return None
         stored = state.get_recorded_content()
-        content = json.loads(zlib.decompress(b64decode(stored))) if stored else {}
+        try:
+            content = json.loads(zlib.decompress(b64decode(stored))) if stored else {}
+        except (ValueError, zlib.error):  # as if Airflow had removed them
+            content = {}
         if jobs := content.get("jobs"):
             return cls(jobs, content["returned"], summary["digest"])
         bare = [{"private": private} for private in summary["private"]]

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,20 +41,22 @@ def push_session_usage(
     :param earlier_ids: Those that were opened for the same task before, and have ended.
     :returns: The usage of the last session alone.
     """
-    credentials = hook.credentials
-    usage = UsageReport() if session is None else hook.session_usage(session)
-    if session is not None:
-        used = usage.describe(credentials.price_per_second, credentials.currency)
-        log.info("Session %s is %s: %s", session.id, session.state, used)
-    if context is not None:
-        total = UsageReport.total([usage, *(_read_usage(hook, each) for each in earlier_ids)])
-        if earlier_ids:
-            used = total.describe(credentials.price_per_second, credentials.currency)
-            log.info("All %d sessions of this task: %s", len(earlier_ids) + 1, used)
-        _push(context, "usage", hook.usage_to_json(total))
-        if session is not None and context.get("task_state_store") is None:
-            # Before Airflow 3.3 there is no record that outlives the task.
-            _push(context, "session", session.to_json())
+    usage = UsageReport()
+    with _errors_are_logged():
+        credentials = hook.credentials
+        if session is not None:
+            usage = hook.session_usage(session)
+            used = usage.describe(credentials.price_per_second, credentials.currency)
+            log.info("Session %s is %s: %s", session.id, session.state, used)
+        if context is not None:
+            total = UsageReport.total([usage, *(_read_usage(hook, each) for each in earlier_ids)])
+            if earlier_ids:
+                used = total.describe(credentials.price_per_second, credentials.currency)
+                log.info("All %d sessions of this task: %s", len(earlier_ids) + 1, used)
+            push_xcom_quietly(context, "usage", hook.usage_to_json(total))
+            if session is not None and context.get("task_state_store") is None:
+                # Before Airflow 3.3 there is no record that outlives the task.
+                push_xcom_quietly(context, "session", session.to_json())
     return usage
 
 
@@ -70,14 +73,24 @@ def push_job_usage(
     from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
     from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner, VariableSessionRegistry
 
-    usage = UsageReport.of_jobs(jobs) if jobs else UsageReport()
-    if session_id is not None:
-        usage = replace(usage, billed_seconds=None, billed_is_final=False)
-    else:
-        owner = SessionOwner.of(context, hook.ibm_quantum_conn_id)
-        for job in _with_earlier_jobs(context, hook, jobs):
-            VariableSessionRegistry(context).keep(SessionRecord.of_job(job, owner, hook.credentials))
-    _push(context, "usage", hook.usage_to_json(usage))
+    with _errors_are_logged():
+        usage = UsageReport.of_jobs(jobs) if jobs else UsageReport()
+        if session_id is not None:
+            usage = replace(usage, billed_seconds=None, billed_is_final=False)
+        else:
+            owner = SessionOwner.of(context, hook.ibm_quantum_conn_id)
+            for job in _with_earlier_jobs(context, hook, jobs):
+                VariableSessionRegistry(context).keep(SessionRecord.of_job(job, owner, hook.credentials))
+        push_xcom_quietly(context, "usage", hook.usage_to_json(usage))
+
+
+@contextmanager
+def _errors_are_logged() -> Iterator[None]:
+    """Log what goes wrong with the figures of jobs that are paid for: the task's outcome is what matters."""
+    try:
+        yield
+    except Exception:
+        log.exception("The usage could not be determined. See it in IBM's console")
 
 
 def log_job_logs(hook: IBMQuantumHook, job_ids: Iterable[str]) -> None:
@@ -119,7 +132,7 @@ def _with_earlier_jobs(context: Context, hook: IBMQuantumHook, jobs: Sequence[Jo
     return found.values()
 
 
-def _push(context: Context, key: str, value: dict[str, Any]) -> None:
+def push_xcom_quietly(context: Context, key: str, value: dict[str, Any]) -> None:
     """Push an XCom; an error is logged, since the task's own outcome is what matters."""
     try:
         context["ti"].xcom_push(key=key, value=value)

@@ -102,7 +102,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         self.session_id = None if state.retries_jobs else state.session_id
 
     def cleanup_on_kill(self, *, fast: bool) -> None:
-        """End the session and the jobs of a killed task, or let the jobs run if it is told to."""
+        """End the session and the jobs of a killed task, or let the jobs run, as ``cancel_on_kill`` says."""
         if self.session_id and self.cancel_on_kill:
             close_and_cancel(self.hook, self.session_id, self._job_ids, fast=fast)
         elif self.session_id:

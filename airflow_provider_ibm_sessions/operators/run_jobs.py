@@ -26,7 +26,11 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.exceptions import to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.session import close_and_cancel
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
-from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_session_usage
+from airflow_provider_ibm_sessions.lifecycle.usage import (
+    log_job_logs,
+    push_session_usage,
+    push_xcom_quietly,
+)
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
 from airflow_provider_ibm_sessions.operators._job_submitter import JobSubmittingOperator
 from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
@@ -240,7 +244,7 @@ class SessionJobsOperator(JobSubmittingOperator):
             return error
         push_session_usage(context, self.hook, session, self._earlier_sessions())
         if session is not None:
-            context["ti"].xcom_push(key="session", value=session.to_json())
+            push_xcom_quietly(context, "session", session.to_json())
         return None
 
     def _read_jobs(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ _KEPT = timedelta(hours=1)
 """For how long a job is kept in the state once it was sent: longer than lists lag behind, or overlap."""
 
 _STORE_RETRY_DELAY = 10.0
-"""Seconds until Airflow is asked again for what was told, or to store it."""
+"""Seconds until Airflow is asked again for the stored events, or to store them."""
 
 
 class IBMQuantumEventTrigger(BaseEventTrigger):

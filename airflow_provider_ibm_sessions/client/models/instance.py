@@ -246,7 +246,7 @@ class UsagePeriod(ResponsePart):
 
 class InstanceUsage(ResponseModel):
     """
-    What an instance has used of its limit in the current period, in seconds. The limit may be absent.
+    Usage of an instance in the current period, and its limit, in seconds. The limit may be absent.
 
     :param usage_limit_seconds: The limit that the instance's owner has set.
     :param usage_allocation_seconds: The share that the plan gives the instance; the limit if none is set.

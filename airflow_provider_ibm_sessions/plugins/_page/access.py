@@ -34,7 +34,7 @@ def readable_dags(user: Any) -> set[str]:
 
 
 class Editable:
-    """Which Dags' tasks the user may edit, and so end their sessions; each is asked once."""
+    """The Dags whose tasks the user may edit, and so end their sessions; each is asked once."""
 
     def __init__(self, request: Request, user: Any) -> None:
         self._request = request

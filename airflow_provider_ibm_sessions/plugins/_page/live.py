@@ -66,7 +66,7 @@ _NO_ANSWER = "IBM does not answer"
 @dataclass(slots=True)
 class Answer:
     """
-    What IBM has said last, and what went wrong since.
+    IBM's last answer, and the error since, if there is one.
 
     :param at: When it was read, in seconds since the epoch.
     """
