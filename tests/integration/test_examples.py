@@ -27,6 +27,7 @@ def test_a_plain_airflow_loads_them_all(dagbag):
         "ibm_quantum_qiskit_sweep",
         "ibm_quantum_scheduled_batch",
         "ibm_quantum_run_jobs",
+        "ibm_quantum_budgeted_run",
         "ibm_quantum_dynamic_circuit",
         "ibm_quantum_results_of_last_month",
         "ibm_quantum_sweep_sessions",
@@ -109,6 +110,18 @@ def test_a_dynamic_circuit_teleports(dagbag, run, qpu):
     found = result.xcom("received_by_outcome")
     assert set(found) == {"00", "01", "10", "11"}
     assert list(found.values()) == [pytest.approx(sin(1.0) ** 2, abs=0.08)] * 4
+
+
+def test_a_budgeted_run_repeats_only_what_ibm_has_spoiled(dagbag, run, qpu):
+    qpu.settings.failures[:] = [0, 9999]
+    result = run(dagbag.dags["ibm_quantum_budgeted_run"], angles=[0.0, pi, 0.0])
+    assert result.state == "success"
+    found = result.xcom("report")
+    assert found["backend"] == result.xcom("choose")
+    assert found["ones"] == [0, 1, 0]
+    assert found["attempts"] == [1, 2, 1]
+    assert found["usage"]["settled"]
+    assert found["usage"]["qpu_seconds"] == found["usage"]["billed_seconds"] > 0
 
 
 def test_results_of_last_month(dagbag, run, ibm, connection):
