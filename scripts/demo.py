@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".demo"
 SWEEP = "ibm_quantum_qiskit_sweep"
 LOOP = "ibm_quantum_variational_loop"
+ON_EVENT = "ibm_quantum_on_"
+"""What the ids of the Dags begin with that an event starts, and nobody by hand."""
 CONNECTION = "ibm_quantum_default"
 USD_PER_SECOND = 1.60  # Pay-As-You-Go: 96 USD a minute
 RUN_SECONDS = 600.0
@@ -111,7 +113,9 @@ def run_all(emulator: Emulator, *, ui: bool) -> dict[str, str]:
         states = {SWEEP: run_sweep(airflow, emulator), LOOP: run_loop(airflow, emulator)}
         if ui:
             others = {dag["dag_id"] for dag in airflow.get("/dags")["dags"]} - set(states)
-            states |= {dag: run_dag(airflow, emulator, dag)[1] for dag in sorted(others)}
+            for dag in sorted(others):
+                is_by_hand = not dag.startswith(ON_EVENT)
+                states[dag] = run_dag(airflow, emulator, dag)[1] if is_by_hand else "waits for its event"
             stay(airflow, emulator, states)
         return states
 
@@ -230,6 +234,7 @@ def stay(airflow: Airflow, emulator: Emulator, states: dict[str, str]) -> NoRetu
     for dag, state in states.items():
         say(f"  {dag:36} {state}")
     say(f"\nAirflow:  {airflow.url}   user: admin   password: {airflow.password}")
+    say(f"Page:     {airflow.url}/plugin/ibm-quantum   (open and past sessions, and what they cost)")
     say(f"Emulator: {emulator.iam_url}   (its sessions, jobs and results)")
     say("Trigger what you like. Ctrl-C stops everything.")
     with console.waiting_for(""):
