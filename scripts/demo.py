@@ -105,7 +105,7 @@ def run_all(emulator: Emulator, *, ui: bool) -> dict[str, str]:
             airflow = stack.enter_context(running_airflow(HOME, ROOT / "example_dags", {}))
         say(f"  Airflow is up: {airflow.url}")
         fields = connection(emulator.port)
-        extra = json.dumps(fields.pop("extra"))
+        extra = json.dumps({**fields.pop("extra"), "price_per_second": USD_PER_SECOND})
         airflow.put_connection({"connection_id": CONNECTION, **fields, "extra": extra})
         say(f"  The connection {CONNECTION} leads to the emulator")
         with console.waiting_for("Airflow is reading the example Dags"):
