@@ -65,6 +65,6 @@ def test_the_example_dags_load(airflow_db, path):
     except ImportError:  # Airflow 3.1
         from airflow.models.dagbag import DagBag
 
-    bag = DagBag(path, include_examples=False)
+    bag = DagBag(path)
     assert bag.import_errors == {}
     assert bag.dags
