@@ -37,8 +37,8 @@ _RESULTS = "ibm_quantum_results"
 _task_instances_with_record: set[str] = set()
 """Ids of this process's task instances that had a record once."""
 
-_returned_here: set[tuple[str, int]] = set()
-"""Keys, with the number of the try, of what has returned in this process."""
+_returned_here: set[tuple[str, str]] = set()
+"""Keys, with the id of the task instance, of what has returned in this process."""
 
 
 class TaskState:
@@ -155,11 +155,11 @@ class TaskState:
 
         :param inputs: All that decides on the outcome, as plain JSON.
         """
-        digest, tries = _digest(inputs), self._ti.try_number
+        digest, tries, this_try = _digest(inputs), self._ti.try_number, str(self._ti.id)
         # A user's loop executes an operator several times in one try: each time has a key of its own.
         keys = (self._derive_key(digest, number) for number in itertools.count())
         key, is_first_here = next(
-            (key, not number) for number, key in enumerate(keys) if (key, tries) not in _returned_here
+            (key, not number) for number, key in enumerate(keys) if (key, this_try) not in _returned_here
         )
         is_recorded = is_first_here and self._record.get("inputs") == digest
         if is_recorded:
@@ -272,7 +272,7 @@ class TaskState:
     def mark_returned(self) -> None:
         """Let the task start again if this process executes it once more, as a user's loop does."""
         if "key" in self._record:
-            _returned_here.add((self._record["key"], self._ti.try_number))
+            _returned_here.add((self._record["key"], str(self._ti.id)))
 
     @property
     def recorded_jobs(self) -> dict[str, Any] | None:
