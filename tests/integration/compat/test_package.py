@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 import airflow_provider_ibm_sessions
 
 EXAMPLES = Path(__file__).parents[3] / "example_dags"
-OPTIONAL = ("mcp", "qiskit_aer", "qiskit_ibm_runtime")
+OPTIONAL = ("mcp", "numpy", "qiskit_aer", "qiskit_ibm_runtime")
 """Libraries of the extras; what imports one that is absent is skipped."""
 
 
