@@ -89,12 +89,18 @@ class ErrorDetails:
 
 def read_json(response: httpx.Response, action: str) -> Any:
     """
-    Return the JSON of a successful response.
+    Return the JSON of a successful response, without the secrets that were sent with its request.
+
+    What IBM says of a job or a QPU stands in errors and logs. Results, which are a user's data, are not read
+    here.
 
     :param action: The operation's summary, for messages.
     :raises IBMQuantumError: The one that fits, if the response is an error, no JSON or nested too deep.
     """
-    body = _parse_json(response, action)
+    content = response.content
+    for secret in _secrets_of(response.request):
+        content = content.replace(secret.encode(), b"***")
+    body = _parse_json(response, action, content)
     details = ErrorDetails.find_in(body)
     if details and "id" not in body:
         raise _error(response, details, action)
@@ -118,7 +124,7 @@ def read_results(response: httpx.Response, action: str) -> Any:
         # The last lines of a traceback say most.
         text = _text(response)[-10 * _MAX_MESSAGE :]
         raise JobFailedError(f"{action}: {redact(text, response.request, None)[-_MAX_MESSAGE:]}")
-    body = _parse_json(response, action)
+    body = _parse_json(response, action, response.content)
     if isinstance(body, Mapping) and set(body) <= _ERROR_KEYS and (details := ErrorDetails.find_in(body)):
         raise _error(response, details, action)
     return body
@@ -173,12 +179,15 @@ def retry_after(response: httpx.Response) -> float | None:
 
 def redact(text: str, request: httpx.Request, max_length: int | None = _MAX_MESSAGE) -> str:
     """Return the text on one line, cut, and without the secrets that were sent with a request."""
-    secrets = [request.headers.get("authorization", "").partition(" ")[2]]
-    if exchange := exchange_of(request):
-        secrets += exchange.secrets
-    for secret in secrets:
-        text = text.replace(secret, "***") if secret else text
+    for secret in _secrets_of(request):
+        text = text.replace(secret, "***")
     return single_line(text)[:max_length]
+
+
+def _secrets_of(request: httpx.Request) -> list[str]:
+    """Return the token, the API key and the proxy's credentials, in all forms in which they are sent."""
+    token, exchange = request.headers.get("authorization", "").partition(" ")[2], exchange_of(request)
+    return [secret for secret in (token, *(exchange.secrets if exchange else ())) if secret]
 
 
 class _SharingDecoder(json.JSONDecoder):
@@ -194,13 +203,13 @@ class _SharingDecoder(json.JSONDecoder):
         self.scan_once = py_make_scanner(self)
 
 
-def _parse_json(response: httpx.Response, action: str) -> Any:
+def _parse_json(response: httpx.Response, action: str, content: bytes) -> Any:
     raise_for_status(response, action)
     if not _is_json(response):
         raise _not_json_error(response, action)
     exchange = exchange_of(response.request)
     try:
-        return json.loads(response.content, cls=_SharingDecoder if exchange and exchange.in_thread else None)
+        return json.loads(content, cls=_SharingDecoder if exchange and exchange.in_thread else None)
     except RecursionError as error:
         raise BadResponseError(
             f"{action}: the response is nested too deep to be read", status=response.status_code

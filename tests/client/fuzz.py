@@ -143,11 +143,8 @@ READS: dict[str, tuple[Any, Callable[[IBMQuantumClient], Any]]] = {
 
 WITHOUT_TOKEN = ("token", "list-versions")
 """A server that is not sent the token does not know it."""
-DECODED = tuple(name for name in READS if "decode" in name or "Qiskit" in name or "QPU of" in name)
-"""
-Data: what a server writes into results, and into the description of a QPU, is handed on, in errors about them
-as well.
-"""
+DECODED = tuple(name for name in READS if "decode" in name or "Qiskit" in name)
+"""Results are data: what a server writes into them is handed on, in errors about them as well."""
 
 ODD_VALUES: list[Any] = [
     None,
