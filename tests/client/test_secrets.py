@@ -10,7 +10,8 @@ import traceback
 import pytest
 
 from airflow_provider_ibm_sessions.client import Job, Session, auth
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.backend_selection import BackendRequirements
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NoBackendError
 from airflow_provider_ibm_sessions.client.models.instance import Backend, Workload
 from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF, ONE_TRY, TOKEN, assert_hidden
@@ -53,6 +54,16 @@ def test_a_service_that_echoes_the_request_gives_nothing_away(ibm, connect, shap
         connect(ONE_TRY).list_backends()
     assert "Cannot process" in str(caught.value)
     assert_hidden(ibm, "".join(traceback.format_exception(caught.value)) + str(vars(caught.value)))
+
+
+def test_a_service_that_describes_a_qpu_by_the_request_gives_nothing_away(ibm, connect):
+    api = connect(ONE_TRY)
+    api.list_backends()
+    device = ibm.settings.backends["ibm_fez"]
+    device.status, device.reason = "offline", f"cannot serve {ibm.api_key} with {ibm.tokens[-1].value}"
+    with pytest.raises(NoBackendError, match=r"cannot serve \*\*\* with \*\*\*") as caught:
+        BackendRequirements(among=("ibm_fez",)).select(api.list_backends())
+    assert_hidden(ibm, str(caught.value) + str(vars(caught.value)))
 
 
 @pytest.mark.parametrize("iam", [True, False], ids=["IAM", "API"])
