@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,11 +16,10 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.auth import on_new_token
 from airflow_provider_ibm_sessions.client.backend_selection import BackendRequirements
+from airflow_provider_ibm_sessions.client.closing import close_and_confirm, drain_and_read
 from airflow_provider_ibm_sessions.client.credentials import Credentials
-from airflow_provider_ibm_sessions.client.enums import PENDING_CLOSED, SessionMode
+from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import (
-    USER_ACTION_REQUIRED,
-    BadResponseError,
     ConfigurationError,
     IBMQuantumError,
     NotFoundError,
@@ -84,8 +82,6 @@ if TYPE_CHECKING:
 
 on_new_token(mask_secret)
 
-_CLOSE_ATTEMPTS = 5
-_CLOSE_DELAY = 2.0
 _WORKER_KILL_TIMEOUT = 2.0
 _TRIGGER_KILL_TIMEOUT = 5.0
 _USAGE_TIMEOUT = 10.0
@@ -288,11 +284,11 @@ class IBMQuantumHook(BaseHook):
             and its page in IBM's console.
         """
         try:
-            session = self._close_and_confirm(session_id)
+            session = close_and_confirm(self._client, session_id)
         except ConfigurationError:
             raise
         except IBMQuantumError as error:
-            session = self._drain_after_failure(session_id)
+            session = drain_and_read(self._client, session_id)
             if session is None or not session.is_closed:
                 error.message += f". Session {session_id} may still be open: {self.console_url(session_id)}"
                 raise
@@ -401,42 +397,6 @@ class IBMQuantumHook(BaseHook):
                 return list(client.list_jobs(session_id=session_id))
         except IBMQuantumError as error:
             self.log.warning("The usage of the jobs of session %s is not known: %s", session_id, error)
-            return None
-
-    def _close_and_confirm(self, session_id: str) -> Session | None:
-        last: IBMQuantumError | None = None
-        for attempt in range(_CLOSE_ATTEMPTS):
-            if attempt:
-                time.sleep(_CLOSE_DELAY)
-            try:
-                self._client.close_session(session_id)
-            except USER_ACTION_REQUIRED:
-                raise
-            except IBMQuantumError as error:
-                self.log.warning("%s", error)
-                last = error
-            try:
-                session = self._client.get_session(session_id)
-            except NotFoundError:
-                return None
-            except BadResponseError as error:
-                last = error
-                continue
-            # The state decides, not the response to closing. That it accepts no jobs proves nothing: a
-            # draining session does not either, and its queue may run for hours.
-            if session.is_closed or session.state == PENDING_CLOSED:
-                return session
-        reason = f". {last}" if last else ""
-        raise ServerError(
-            f"Close a session: {session_id} is still not closed after {_CLOSE_ATTEMPTS} attempts{reason}"
-        ) from last
-
-    def _drain_after_failure(self, session_id: str) -> Session | None:
-        try:
-            self._client.update_session(session_id, accepting_jobs=False)
-            return self._client.get_session(session_id)
-        except IBMQuantumError as error:
-            self.log.warning("%s", error)
             return None
 
     def _is_taken(self, session_id: str) -> bool:

@@ -383,7 +383,7 @@ class TestTimeout:
         self, ibm, dag, run, monkeypatch, output, path, deferrable
     ):
         single_attempt(monkeypatch)
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.client.closing._DELAY", 0.01)
         ibm.settings.job_seconds = 600
         ensure_closed = IBMQuantumRunJobsOperator._ensure_closed
 

@@ -413,7 +413,7 @@ class TestTrouble:
 
     def test_a_session_that_cannot_be_closed_is_loud(self, ibm, dag, run, monkeypatch, output):
         single_attempt(monkeypatch)
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.client.closing._DELAY", 0.01)
         ibm.script(
             Fault(method="PATCH", path="/v1/sessions/*", status=500, times=None),
             Fault(method="DELETE", path="/v1/sessions/*", status=500, times=None),

@@ -351,7 +351,7 @@ class TestClose:
 
     @pytest.fixture
     def quick(self, quick, monkeypatch):
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.client.closing._DELAY", 0.01)
 
     @pytest.mark.parametrize("deferrable", [False, True])
     @pytest.mark.parametrize("trouble", [{"status": 503, "times": 8}, {"html": True}], ids=str)

@@ -158,7 +158,7 @@ class TestScope:
 
 class TestTrouble:
     def test_one_that_stays_open_does_not_keep_the_others_and_is_told(self, ibm, run, quick, monkeypatch):
-        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
+        monkeypatch.setattr("airflow_provider_ibm_sessions.client.closing._DELAY", 0.01)
         stuck, *others = owned_by_a_run_that_ended(run, ibm, 3, state="active")
         for method in ("DELETE", "PATCH"):
             ibm.script(Fault(method, f"/v1/sessions/{stuck}*", status=403, times=1000))
