@@ -64,12 +64,12 @@ def test_four_requests_at_once(conn, ibm):
 
 
 def test_a_connection_that_does_not_answer_is_left_alone(conn, ibm, monkeypatch):
-    monkeypatch.setattr(policy, "REQUEST_SECONDS", 0.5)
     known, *others = [ibm.add_session(state="active").id for _ in range(20)]
 
     async def look():
         live = LiveSessions()
         before = await live.session(conn, known)
+        monkeypatch.setattr(policy, "REQUEST_SECONDS", 0.5)
         ibm.script(Fault("*", "/v1/*", delay=60.0, times=None))
         hanging = await live.sessions([(conn, session_id) for session_id in others])
         asked = len(ibm.requests("GET", "/v1/sessions/*"))
