@@ -35,8 +35,9 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autoclass_content = "class"
 
-
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = "IBM Quantum sessions for Apache Airflow"
 toc_object_entries_show_parents = "hide"
 

@@ -55,7 +55,8 @@ with DAG(
         jobs=[
             {
                 "program_id": "sampler",
-                "params": {"pubs": [[turned(angle), None, 1000]]},  # circuit, parameters, shots
+                # A circuit, its parameters, and the number of shots.
+                "params": {"pubs": [[turned(angle), None, 1000]]},
                 "tags": [f"angle={angle}"],
             }
             for angle in ANGLES

@@ -52,7 +52,8 @@ with DAG(
         task_id="toss",
         backend="{{ params.backend }}",
         program_id="sampler",
-        program_params={"pubs": [[COIN, None, 1000]]},  # circuit, parameters, shots
+        # A circuit, its parameters, and the number of shots.
+        program_params={"pubs": [[COIN, None, 1000]]},
         cost="1m",  # longest QPU time
         deferrable=True,
     )

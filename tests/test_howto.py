@@ -85,7 +85,7 @@ def provided(*kinds):
 def test_each_page_is_in_an_index(page):
     indexes = [(DOCS / name).read_text() for name in ("operators.md", "sensors.md", "decorators.md")]
     assert any(f"](howto/{page.name})" in index for index in indexes)
-    assert any(f"\nhowto/{page.stem}\n" in index for index in indexes)
+    assert any(f" <howto/{page.stem}>\n" in index for index in indexes)
 
 
 def test_airflow_is_given_all_pages():
