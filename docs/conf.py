@@ -9,8 +9,10 @@ Dags are the same on the site as in the repository.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 # Airflow is imported for the API reference; it needs a folder to write its configuration to, and no database.
 os.environ.setdefault("AIRFLOW_HOME", str(Path(__file__).parents[1] / ".site" / "airflow"))
@@ -48,3 +50,15 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "",
 }
+
+
+def index_error_codes(_app: Any, docname: str, source: list[str]) -> None:
+    """Put IBM's error codes into the index. The search finds numbers there, and skips them in texts."""
+    if docname == "docs/troubleshooting":
+        codes = re.findall(r"\b\d{4}\b", " ".join(re.findall(r"^\| ([\d, ]+) \|", source[0], re.MULTILINE)))
+        source[0] = source[0].replace("| code |", f"```{{index}} {', '.join(codes)}\n```\n\n| code |", 1)
+
+
+def setup(app: Any) -> None:
+    """Register the steps of this file. Called by Sphinx."""
+    app.connect("source-read", index_error_codes)
