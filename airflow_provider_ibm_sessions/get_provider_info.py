@@ -7,6 +7,7 @@ from typing import Any
 
 PACKAGE = "airflow_provider_ibm_sessions"
 INTEGRATION = "IBM Quantum"
+SOURCE = "https://github.com/airflow-provider-ibm-sessions/airflow-provider-ibm-sessions"
 HOWTO_PAGES = (
     "backend-sensor",
     "close-session",
@@ -40,6 +41,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": INTEGRATION,
                 "external-doc-url": "https://quantum.cloud.ibm.com/docs",
+                "logo": f"{SOURCE}/raw/main/docs/_static/logo.svg",
                 "how-to-guide": [f"/docs/howto/{page}.md" for page in HOWTO_PAGES],
                 "tags": ["service"],
             }

@@ -40,6 +40,8 @@ autoclass_content = "class"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
 html_title = "IBM Quantum sessions for Apache Airflow"
 toc_object_entries_show_parents = "hide"
 
