@@ -7,6 +7,24 @@ from typing import Any
 
 PACKAGE = "airflow_provider_ibm_sessions"
 INTEGRATION = "IBM Quantum"
+SOURCE = "https://github.com/airflow-provider-ibm-sessions/airflow-provider-ibm-sessions"
+HOWTO_PAGES = (
+    "backend-sensor",
+    "close-session",
+    "create-session",
+    "events",
+    "hook",
+    "job-results",
+    "job-sensor",
+    "jobs-decorator",
+    "run-jobs",
+    "select-backend",
+    "session-decorator",
+    "session-sensor",
+    "submit-job",
+    "sweep-sessions",
+    "update-session",
+)
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -23,6 +41,8 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": INTEGRATION,
                 "external-doc-url": "https://quantum.cloud.ibm.com/docs",
+                "logo": f"{SOURCE}/raw/main/docs/_static/logo.svg",
+                "how-to-guide": [f"/docs/howto/{page}.md" for page in HOWTO_PAGES],
                 "tags": ["service"],
             }
         ],

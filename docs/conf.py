@@ -9,8 +9,10 @@ Dags are the same on the site as in the repository.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 # Airflow is imported for the API reference; it needs a folder to write its configuration to, and no database.
 os.environ.setdefault("AIRFLOW_HOME", str(Path(__file__).parents[1] / ".site" / "airflow"))
@@ -35,8 +37,11 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autoclass_content = "class"
 
-
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
 html_title = "IBM Quantum sessions for Apache Airflow"
 toc_object_entries_show_parents = "hide"
 
@@ -47,3 +52,15 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "",
 }
+
+
+def index_error_codes(_app: Any, docname: str, source: list[str]) -> None:
+    """Put IBM's error codes into the index. The search finds numbers there, and skips them in texts."""
+    if docname == "docs/troubleshooting":
+        codes = re.findall(r"\b\d{4}\b", " ".join(re.findall(r"^\| ([\d, ]+) \|", source[0], re.MULTILINE)))
+        source[0] = source[0].replace("| code |", f"```{{index}} {', '.join(codes)}\n```\n\n| code |", 1)
+
+
+def setup(app: Any) -> None:
+    """Register the steps of this file. Called by Sphinx."""
+    app.connect("source-read", index_error_codes)

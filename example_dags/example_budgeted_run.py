@@ -18,6 +18,7 @@ from airflow.sdk import DAG, Param, task
 from airflow_provider_ibm_sessions.operators.backend import IBMQuantumSelectBackendOperator
 
 
+# [START howto_decorator_jobs_within_a_budget]
 @task.ibm_quantum_jobs(
     backend="{{ ti.xcom_pull(task_ids='choose') }}",
     mode="batch",
@@ -30,6 +31,7 @@ from airflow_provider_ibm_sessions.operators.backend import IBMQuantumSelectBack
     deferrable=True,
     poll_interval=5,
 )
+# [END howto_decorator_jobs_within_a_budget]
 def measure(backend: Any, params: dict[str, Any] | None = None) -> None:
     """Make one job for each rotation of a qubit."""
     from qiskit import QuantumCircuit
@@ -71,9 +73,11 @@ with DAG(
     render_template_as_native_obj=True,
     tags=["ibm-quantum", "example", "qiskit"],
 ):
+    # [START howto_operator_select_backend]
     choose = IBMQuantumSelectBackendOperator(
         task_id="choose", min_qubits=5, max_wait="4h", order_by="wait_time", wait=True, deferrable=True
     )
+    # [END howto_operator_select_backend]
     measured = measure()
     choose >> measured
     report(measured, "{{ ti.xcom_pull(task_ids='measure', key='usage') }}", choose.output)

@@ -14,6 +14,7 @@ from airflow_provider_ibm_sessions.triggers.event import (
     IBMQuantumJobEventTrigger,
 )
 
+# [START howto_trigger_events]
 qpu_ready = Asset(
     "ibm_fez_ready",
     watchers=[
@@ -27,6 +28,7 @@ job_final = Asset(
     "nightly_job_final",
     watchers=[AssetWatcher(name="nightly_job_final", trigger=IBMQuantumJobEventTrigger(tags=["nightly"]))],
 )
+# [END howto_trigger_events]
 
 with DAG(
     dag_id="ibm_quantum_on_qpu_ready",
@@ -52,11 +54,13 @@ with DAG(
     catchup=False,
     tags=["ibm-quantum", "example"],
 ):
-
+    # [START howto_trigger_events_task]
     @task
     def report_jobs(triggering_asset_events=None):
         """Return id and state of the jobs: one event each, one or several of them for a run."""
         payloads = [event.extra["payload"] for event in triggering_asset_events[job_final]]
         return [(job["id"], job["state"]) for job in payloads]
+
+    # [END howto_trigger_events_task]
 
     report_jobs()

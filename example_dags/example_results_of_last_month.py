@@ -46,6 +46,7 @@ with DAG(
     params={"tag": Param("bell", type="string", description="The tag of the jobs")},
     tags=["ibm-quantum", "example"],
 ):
+    # [START howto_operator_job_results]
     results = IBMQuantumJobResultsOperator(
         task_id="fetch",
         tags=["{{ params.tag }}"],
@@ -55,4 +56,5 @@ with DAG(
         wait_for_completion=False,
         # A month's results may be too large for XCom: results_path="s3://my_aws_conn@bucket/results"
     )
+    # [END howto_operator_job_results]
     summarise(results.output)

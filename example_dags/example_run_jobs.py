@@ -14,6 +14,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 
+# [START howto_decorator_jobs]
 @task.ibm_quantum_jobs(
     backend="{{ params.backend }}",
     mode="{{ params.mode }}",
@@ -37,6 +38,9 @@ def entangle(backend: Any, params: dict[str, Any] | None = None) -> None:
             circuit.cx(qubit - 1, qubit)
         circuit.measure_all()
         sampler.run([compiler.run(circuit)], shots=params["shots"])
+
+
+# [END howto_decorator_jobs]
 
 
 @task

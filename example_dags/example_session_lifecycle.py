@@ -32,23 +32,28 @@ with DAG(
     },
     tags=["ibm-quantum", "example"],
 ):
+    # [START howto_operator_create_session]
     create = IBMQuantumCreateSessionOperator(
         task_id="create_session",
         backend="{{ params.backend }}",
         mode="{{ params.mode }}",
         max_ttl="30m",  # the bill's bound, even if Airflow itself dies
     )
+    # [END howto_operator_create_session]
     is_there = IBMQuantumSessionSensor(
         task_id="session_is_there",
         session_id=create.output,
         target_state=["open", "active"],
         timeout=300,
     )
+    # [START howto_operator_update_session]
     drain = IBMQuantumUpdateSessionOperator(
         task_id="drain_session",
         session_id=create.output,
         accepting_jobs=False,
     )
+    # [END howto_operator_update_session]
+    # [START howto_sensor_session]
     has_closed = IBMQuantumSessionSensor(
         task_id="session_has_closed",
         session_id=create.output,
@@ -56,7 +61,10 @@ with DAG(
         deferrable=True,  # waits in the triggerer: no worker slot
         timeout=timedelta(minutes=45),
     )
+    # [END howto_sensor_session]
+    # [START howto_operator_close_session]
     close = IBMQuantumCloseSessionOperator(task_id="close_session", session_id=create.output, retries=3)
+    # [END howto_operator_close_session]
 
     # A teardown that fails does not fail the run by itself; what comes after it does.
     (

@@ -23,7 +23,8 @@ with DAG(
     max_active_runs=1,
     tags=["ibm-quantum", "example"],
 ):
-    # Only tells, in its log and its return value. When you agree with what it says: dry_run=False.
+    # [START howto_operator_sweep_sessions]
+    # Only reports, in its log and its return value. If you agree with the report, set dry_run=False.
     IBMQuantumSweepSessionsOperator(
         task_id="sweep",
         dry_run=True,
@@ -32,3 +33,4 @@ with DAG(
         retry_delay=timedelta(minutes=1),
         execution_timeout=timedelta(minutes=10),
     )
+    # [END howto_operator_sweep_sessions]

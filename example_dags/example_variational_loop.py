@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qiskit_ibm_runtime import Session
 
 
+# [START howto_decorator_session]
 @task.ibm_quantum_session(
     backend="{{ params.backend }}",
     mode="{{ params.mode }}",
@@ -52,6 +53,9 @@ def minimise(session: Session, params: dict[str, Any] | None = None) -> dict[str
         path.append({"angle": at, "energy": here, "std": float(data.stds[0])})
         at -= params["rate"] * (ahead - behind) / 2
     return {"best": min(path, key=lambda step: step["energy"]), "path": path}
+
+
+# [END howto_decorator_session]
 
 
 with DAG(

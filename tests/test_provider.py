@@ -44,6 +44,14 @@ def test_metadata_follows_airflows_schemas():
     jsonschema.validate(info["connection-types"], source["properties"]["connection-types"])
 
 
+def test_the_logo_is_a_file_of_the_repository():
+    [integration] = get_provider_info()["integrations"]
+    root = Path(__file__).parents[1]
+    source = tomllib.loads((root / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    assert integration["logo"].startswith(f"{source}/raw/main/")
+    assert (root / integration["logo"].removeprefix(f"{source}/raw/main/")).exists()
+
+
 def test_all_that_the_metadata_names_exists():
     from importlib import import_module
 

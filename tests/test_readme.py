@@ -1,97 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The README and the pages in ``docs/`` are true: their Dags load and run, their tables and links fit the code.
+The README and the pages in ``docs/`` are true: their code works, their tables and links fit the package.
 
-A Python block after ``<!-- excerpt -->`` is only compiled. REST and MCP pages are tested in ``server/``.
+A block after ``<!-- excerpt -->`` is read, not run: Python is compiled, each command of a shell is parsed.
+The pages about the command and the services are tested in ``server/``, how-to pages in ``test_howto.py``.
 """
 
 from __future__ import annotations
 
-import inspect
+import json
 import re
 import runpy
-from dataclasses import dataclass
-from pathlib import Path
+import shlex
+import tomllib
+from collections.abc import Iterator
+from configparser import ConfigParser
+from importlib.util import find_spec
 
 import pytest
+from packaging.requirements import Requirement
 
+from airflow_provider_ibm_sessions.cli.main import parser
 from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
-from airflow_provider_ibm_sessions.decorators.jobs import IBMQuantumJobsDecoratedOperator
-from airflow_provider_ibm_sessions.decorators.session import IBMQuantumSessionDecoratedOperator
+from airflow_provider_ibm_sessions.emulator.service.settings import Settings
+from airflow_provider_ibm_sessions.get_provider_info import get_provider_info
 from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS
-from airflow_provider_ibm_sessions.operators.backend import IBMQuantumSelectBackendOperator
-from airflow_provider_ibm_sessions.operators.job import (
-    IBMQuantumJobResultsOperator,
-    IBMQuantumRunJobsOperator,
-    IBMQuantumSubmitJobOperator,
-)
-from airflow_provider_ibm_sessions.operators.session import (
-    IBMQuantumCloseSessionOperator,
-    IBMQuantumCreateSessionOperator,
-    IBMQuantumUpdateSessionOperator,
-)
-from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
-from airflow_provider_ibm_sessions.sensors.backend import IBMQuantumBackendSensor
-from airflow_provider_ibm_sessions.sensors.job import IBMQuantumJobSensor
-from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
+from testing.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, table
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "airflow_provider_ibm_sessions"
-ELSEWHERE = {"rest.md", "mcp.md", "cli.md"}
-"""Pages whose blocks are tested beside the code that they describe."""
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "SECURITY.md",
-    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in ELSEWHERE),
-]
-CLASSES = {
-    "operators.md": [
-        IBMQuantumRunJobsOperator,
-        IBMQuantumSubmitJobOperator,
-        IBMQuantumJobResultsOperator,
-        IBMQuantumCreateSessionOperator,
-        IBMQuantumUpdateSessionOperator,
-        IBMQuantumCloseSessionOperator,
-        IBMQuantumSelectBackendOperator,
-        IBMQuantumSweepSessionsOperator,
-    ],
-    "sensors.md": [IBMQuantumSessionSensor, IBMQuantumJobSensor, IBMQuantumBackendSensor],
-    "decorators.md": [IBMQuantumJobsDecoratedOperator, IBMQuantumSessionDecoratedOperator],
-}
-SECTIONS = {
-    IBMQuantumJobsDecoratedOperator: "@task.ibm_quantum_jobs",
-    IBMQuantumSessionDecoratedOperator: "@task.ibm_quantum_session",
-}
-"""Headings that are not the name of the class."""
-TEMPLATE_FIELDS = {"max_wait_time": "max_wait"}
-"""Arguments whose name Airflow's own class uses for something else, by their template field."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A Python block on a page."""
-
-    page: Path
-    source: str
-    is_excerpt: bool
-
-    @property
-    def name(self):
-        """Return the page with the Dag's id, or with the first line."""
-        dag = re.search(r'DAG\("(\w+)"', self.source)
-        return f"{self.page.name}: {dag[1] if dag else self.source.splitlines()[0]}"
-
-
-def python_blocks():
-    for page in PAGES:
-        for found in re.finditer(
-            r"(<!-- excerpt -->\n+)?^```python\n(.*?)^```", page.read_text(), re.M | re.S
-        ):
-            yield Block(page, found[2], is_excerpt=bool(found[1]))
-
-
-BLOCKS = {block.name: block for block in python_blocks()}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RUN_ELSEWHERE = {"rest.md", "mcp.md", "cli.md", "troubleshooting.md"}
+"""Pages whose blocks are run beside the code that they describe."""
+_HERE = [block for page in PAGES if page.name not in RUN_ELSEWHERE for block in blocks(page)]
+BLOCKS = {block.name: block for block in _HERE if block.language == "python"}
+OTHERS = [block for block in _HERE if block.language != "python"]
 
 
 def dag_in(block, **replacements):
@@ -102,38 +44,6 @@ def dag_in(block, **replacements):
     names = {}
     exec(compile(source, block.page, "exec"), names)
     return names["dag"]
-
-
-def section(text, heading):
-    """Return what stands under a heading, up to the next of its level."""
-    [found] = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    return found
-
-
-def table(text, first):
-    """Yield the rows of the table whose first column has this name, as lists of cells."""
-    lines = iter(text.splitlines())
-    next(line for line in lines if line.startswith(f"| {first} |"))
-    next(lines)
-    for line in lines:
-        if not line.startswith("|"):
-            return
-        yield [cell.strip() for cell in line.strip("|").split(" | ")]
-
-
-def arguments_of(operator):
-    """Return the parameters that this package's classes add to those of Airflow."""
-    found = {}
-    for base in reversed(operator.__mro__):
-        if base.__module__.startswith("airflow_provider_ibm_sessions.") and "__init__" in vars(base):
-            found |= inspect.signature(base.__init__).parameters
-    internal = {"self", "python_callable", "op_kwargs"}
-    internal |= {"retries", "retry_delay", "retry_exponential_backoff", "max_retry_delay"}  # Airflow's own
-    return {
-        name: parameter
-        for name, parameter in found.items()
-        if name not in internal and parameter.kind is parameter.KEYWORD_ONLY
-    }
 
 
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
@@ -157,50 +67,87 @@ def test_the_first_dag_runs(qpu, run):
 
 def test_the_tasks_that_share_a_session_run(ibm, connection, run):
     dag = dag_in(
-        BLOCKS["operators.md: shared_session"], **{"deferrable=True": "deferrable=True, poke_interval=0.2"}
+        BLOCKS["create-session.md: shared_session"],
+        **{"deferrable=True": "deferrable=True, poke_interval=0.2"},
     )
     assert run(dag).state == "success"
     assert [session.state for session in ibm.sessions.values()] == ["closed"]
 
 
 def test_the_task_that_uses_the_hook_runs(ibm, connection, run):
-    result = run(dag_in(BLOCKS["operators.md: own_task"]))
+    result = run(dag_in(BLOCKS["hook.md: own_task"]))
     assert result.state == "success"
     assert result.xcom("toss") in ibm.jobs
     assert [session.state for session in ibm.sessions.values()] == ["closed"]
 
 
-@pytest.mark.parametrize(
-    ("page", "operator"),
-    [(page, operator) for page, operators in CLASSES.items() for operator in operators],
-    ids=lambda value: getattr(value, "__name__", value),
-)
-def test_the_arguments_are_those_of_the_class(page, operator):
-    text = section((ROOT / "docs" / page).read_text(), SECTIONS.get(operator, operator.__name__))
-    rows = list(table(text, "argument"))
-    arguments = arguments_of(operator)
-    names = [re.match(r"`(\w+)`", row[0])[1] for row in rows]
-    assert sorted(names) == sorted(arguments)
-    templated = {name for name, row in zip(names, rows, strict=True) if row[0].endswith("*t*")}
-    fields = {TEMPLATE_FIELDS.get(field, field) for field in operator.template_fields}
-    assert templated == fields & set(arguments)
-    for name, row in zip(names, rows, strict=True):
-        default, written = arguments[name].default, row[-1]
-        assert (written == "required") == (default is inspect.Parameter.empty), name
-        is_fixed = isinstance(default, bool | str) and name != "deferrable"  # which Airflow's option decides
-        if is_fixed:
-            assert written == f"`{default}`", name
-        elif isinstance(default, int | float) and written.isdigit():
-            assert float(written) == default, name
+def commands_in(block: Block) -> Iterator[list[str]]:
+    """Yield the commands of a shell block, as lists of words."""
+    written = ""
+    for line in block.source.splitlines():
+        written += line
+        if written.endswith("\\"):
+            written = written[:-1]
+            continue
+        try:
+            words = shlex.split(written, comments=True)
+        except ValueError:  # a string that goes on in the next line
+            written += "\n"
+            continue
+        written = ""
+        if words:
+            yield words
+
+
+def check_command(words):
+    """Fail if a command does not exist, or does not take these words."""
+    if words[0].startswith(("$(", "eval")):
+        words = shlex.split(words[-1].removeprefix("$(").removesuffix(")"))
+    match [word for word in words if word != "&"]:
+        case ["ibm-quantum-sessions", *arguments] | ["airflow", "ibm-quantum", *arguments]:
+            options = vars(parser().parse_args(arguments))
+            assert set(options.get("settings", {})) <= set(Settings.__dataclass_fields__)
+        case ["make", target, *_]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        case ["pip", "install", what]:
+            if "$(" not in what:
+                assert Requirement(what).name == PROJECT["name"]
+                assert Requirement(what).extras <= set(PROJECT["optional-dependencies"])
+        case ["python", "-m", module, *_]:
+            assert find_spec(module)
+        case ["export", assignment]:
+            name, _, value = assignment.partition("=")
+            assert name == "AIRFLOW_CONN_IBM_QUANTUM_DEFAULT"
+            connection = json.loads(value)
+            assert connection["conn_type"] == "ibm_quantum"
+            assert set(connection["extra"]) <= set(CONN_FIELDS)
+        case [first, *_]:
+            assert first in {"pip", "mkdir", "uv"} or first.startswith("AIRFLOW__"), first
+
+
+@pytest.mark.parametrize("block", OTHERS, ids=lambda block: block.name)
+def test_each_other_block_is_an_excerpt_whose_words_are_right(block):
+    if block.language == "sh":
+        assert block.is_excerpt
+        for words in commands_in(block):
+            check_command(words)
+    elif block.language == "ini":
+        options = ConfigParser()
+        options.read_string(block.source)
+        for name, value in options["ibm_quantum"].items():
+            described = get_provider_info()["config"]["ibm_quantum"]["options"][name]
+            assert described["type"] != "boolean" or value in {"True", "False"}
+    else:
+        assert block.language == "text"
 
 
 def test_every_field_of_the_connection_is_described():
-    rows = table((ROOT / "docs" / "connection.md").read_text(), "field")
+    rows = table((DOCS / "connection.md").read_text(), "field")
     assert {row[0].strip("`") for row in rows} == {"password", "host, port", *CONN_FIELDS}
 
 
 def test_every_error_that_has_a_hint_is_explained():
-    rows = table((ROOT / "docs" / "troubleshooting.md").read_text(), "code")
+    rows = table((DOCS / "troubleshooting.md").read_text(), "code")
     assert {code for row in rows for code in row[0].split(", ")} == set(ERROR_HINTS)
 
 
@@ -211,26 +158,20 @@ def test_every_named_file_exists(name):
     assert [path for path in named if not ((PACKAGE / path).exists() or (ROOT / path).exists())] == []
 
 
-def anchors_of(page):
-    """Return the anchors that GitHub gives to the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_link_leads_somewhere(page):
     broken = []
     for link in re.findall(r"\]\((?!https?:)([^)]*)\)", page.read_text()):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+        if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
 
 
 def test_the_picture_is_what_its_script_draws():
     script = runpy.run_path(str(ROOT / "scripts" / "session_life.py"))
-    assert (ROOT / "docs" / "session-life.svg").read_text() == script["draw"]()
+    assert (DOCS / "session-life.svg").read_text() == script["draw"]()
 
 
 def test_the_emulators_page_has_the_readmes_five_commands():
@@ -238,11 +179,11 @@ def test_the_emulators_page_has_the_readmes_five_commands():
         :1
     ]
     assert len(commands.splitlines()) == 5
-    assert commands in (ROOT / "docs" / "emulator.md").read_text()
+    assert commands in (DOCS / "emulator.md").read_text()
 
 
 def test_every_example_is_in_the_gallery():
-    gallery = (ROOT / "docs" / "examples.md").read_text()
+    gallery = (DOCS / "examples.md").read_text()
     files = sorted(path.name for path in (ROOT / "example_dags").glob("*.py"))
     assert [name for name in files if f"](../example_dags/{name})" not in gallery] == []
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _STATES: Final = ("online", "paused", "offline")
 _EXAMPLES: Final = """\
-examples:
+Examples:
   # Serve IBM Quantum on port 8717; jobs run at once and take the seconds they would take on a QPU.
   %(prog)s
 

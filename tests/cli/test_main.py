@@ -425,7 +425,7 @@ def test_durations_have_units(seconds, text):
     "command",
     [
         *("", "create", "get", "update", "close", "drain", "list", "jobs", "results", "cancel", "backends"),
-        *("sweep", "usage", "serve", "serve rest", "serve mcp"),
+        *("sweep", "usage", "emulator", "serve", "serve rest", "serve mcp"),
     ],
 )
 def test_every_help_has_examples_that_can_be_parsed(run, command):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from math import pi, sin
+from math import cos, pi, sin
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,9 @@ def test_a_plain_airflow_loads_them_all(dagbag):
         "ibm_quantum_qiskit_sweep",
         "ibm_quantum_scheduled_batch",
         "ibm_quantum_run_jobs",
+        "ibm_quantum_openqasm_jobs",
+        "ibm_quantum_single_job",
+        "ibm_quantum_collect_later",
         "ibm_quantum_budgeted_run",
         "ibm_quantum_dynamic_circuit",
         "ibm_quantum_results_of_last_month",
@@ -102,6 +105,33 @@ def test_run_jobs_runs_real_circuits(dagbag, run, localqpu, mode):
     assert session["state"] == "closed"
     jobs = [job for job in localqpu.jobs() if job["session_id"] == session["id"]]
     assert {job["id"] for job in jobs} == {report["id"] for report in reports}
+
+
+@pytest.mark.parametrize("mode", ["dedicated", "batch"])
+def test_openqasm_jobs_run_without_qiskit_on_the_worker(dagbag, run, qpu, mode):
+    result = run(dagbag.dags["ibm_quantum_openqasm_jobs"], mode=mode)
+    assert result.state == "success"
+    angles = [float(report["tags"][0].removeprefix("angle=")) for report in result.xcom("run")]
+    expected = [pytest.approx(cos(angle / 2) ** 2, abs=0.08) for angle in angles]
+    assert result.xcom("ones") == expected
+    session = result.xcom("run", "session")
+    assert (session["mode"], session["state"]) == (mode, "closed")
+
+
+def test_a_single_job_runs_without_a_session(dagbag, run, qpu):
+    result = run(dagbag.dags["ibm_quantum_single_job"])
+    assert result.state == "success"
+    assert result.xcom("qpu_is_free")["queue_length"] <= 20
+    assert result.xcom("toss").get("session_id") is None
+    assert result.xcom("heads") == pytest.approx(0.5, abs=0.08)
+
+
+def test_results_are_collected_later(dagbag, run, qpu):
+    result = run(dagbag.dags["ibm_quantum_collect_later"])
+    assert result.state == "success"
+    submitted, [report] = result.xcom("submit"), result.xcom("fetch")
+    assert submitted["id"] == result.xcom("job_is_final")["id"] == report["id"]
+    assert sum(report["results"][0]["counts"]["side"].values()) == 1000
 
 
 def test_a_dynamic_circuit_teleports(dagbag, run, qpu):

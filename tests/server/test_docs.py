@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every block of code on the pages about the command and the services works."""
+"""Every block of code on the pages about the command, the services and troubleshooting works."""
 
 from __future__ import annotations
 
@@ -119,6 +119,13 @@ def test_cli(ibm, airflow_db, tmp_path):
     out, _ = run_shell("cli.md", ibm, tmp_path, **{jobs: ""})
     assert "state            closed" in out
     assert [session.state for session in ibm.sessions.values()] == ["closed"]
+
+
+def test_everything_that_is_open_is_stopped(ibm, airflow_db, tmp_path):
+    own = [ibm.add_session(mode=mode).id for mode in ("dedicated", "batch")]
+    another = ibm.add_session(user="somebody").id
+    run_shell("troubleshooting.md", ibm, tmp_path)
+    assert [ibm.sessions[each].state for each in [*own, another]] == ["closed", "closed", "open"]
 
 
 def job_blocks():
