@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from scripts.compat import ROOT
-from testing.airflow_standalone import START_SECONDS, Airflow, free_ports, until
+from testing.airflow_standalone import Airflow, free_ports, until
 from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM
 from tests.integration.cluster.installed import Programs
@@ -67,7 +67,7 @@ SETTINGS = {
 }
 
 _ALIVE = {"SchedulerJob": 2, "TriggererJob": 2, "DagProcessorJob": 1}
-_MIGRATION_SECONDS = 180.0
+_START_SECONDS, _MIGRATION_SECONDS = 300.0, 180.0
 _NOT_INHERITED = ("AIRFLOW", "IBM_", "PYTHONDONTWRITEBYTECODE")
 """Beginnings of variables of this process that would change the cluster, or slow it down."""
 
@@ -160,10 +160,10 @@ def running_cluster(
             command, variables = [*airflow, *_arguments(name)], {**environment, **own}
             started[name] = supervisor.add(Component(name, command, variables, home / f"{name}.log"))
         api = Airflow(f"http://127.0.0.1:{port}", home, started[API_SERVER])
-        until(lambda: _answers(api), START_SECONDS)
+        until(lambda: _answers(api), _START_SECONDS)
         api.log_in()
         cluster = Cluster(api, supervisor, programs, redis_port)
-        until(cluster.is_whole, START_SECONDS)
+        until(cluster.is_whole, _START_SECONDS)
         yield cluster
     finally:
         supervisor.stop()

@@ -23,7 +23,7 @@ from tests.integration.cluster.servers import DATABASE
 NEVER = 3000.0
 """Running time of jobs that end when a scenario ends them, or never."""
 CHECK_SECONDS = 2.0
-STARTED_SECONDS = 120.0
+STARTED_SECONDS = 150.0
 
 
 class Scenario(ABC):

@@ -67,11 +67,13 @@ class Component:
 
     def kill(self) -> None:
         """Kill it and all that it has started, as when its machine dies."""
-        for process in self.processes():
+        doomed = self.processes()
+        for process in doomed:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         if self.process is not None:
             self.process.wait(STOP_SECONDS)
+        psutil.wait_procs(doomed, STOP_SECONDS)
 
     def stop(self) -> None:
         """Ask it to end, and kill what is left."""
