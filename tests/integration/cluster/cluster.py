@@ -97,18 +97,18 @@ class Cluster:
         found = [self.airflow.get(f"/dags/{dag_id}/dagRuns", limit=100)["dag_runs"] for dag_id in dag_ids]
         return [run["state"] for runs in found for run in runs]
 
-    def waits(self, dag_ids: Collection[str]) -> list[str]:
-        """Return the triggerers of the deferred tasks of some Dags; "" for one that waits for a triggerer."""
+    def waits(self, dag_ids: Collection[str]) -> list[int | None]:
+        """Return the triggerers of the deferred tasks of some Dags; None where there is none yet."""
         found: list[dict[str, Any]] = []
         while True:
             page = self.airflow.get(
                 "/dags/~/dagRuns/~/taskInstances", state="deferred", limit=100, offset=len(found)
             )
             found += page["task_instances"]
-            if len(found) >= page["total_entries"]:
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
                 break
         of_dags = [task for task in found if task["dag_id"] in dag_ids]
-        return [str((task["triggerer_job"] or {}).get("id", "")) for task in of_dags]
+        return [(task["trigger"] or {}).get("triggerer_id") for task in of_dags]
 
     def mark_runs_failed(self, dag_ids: Iterable[str]) -> None:
         """Mark all runs of some Dags failed, as a user does by a click on each."""
