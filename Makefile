@@ -12,7 +12,7 @@ PAGE_SCRIPTS := airflow_provider_ibm_sessions/plugins/_page/static
 # airflow standalone starts `airflow` by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests ui-tests spectral docs dist compat bench env clean
+.PHONY: help demo test announce lint types contract pytest faults fuzz kill-tests cluster-tests ui-tests spectral docs dist compat bench env clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -54,6 +54,9 @@ ui-tests: env  ## Look at the page in Airflow's UI with a browser (needs Chromiu
 
 kill-tests: env  ## Kill workers, schedulers and triggerers under airflow standalone
 	@$(BIN)/python -m tests.integration.process_kills
+
+cluster-tests: env  ## Kill, stop and cut off the parts of a Celery cluster (needs PostgreSQL and Redis; ONLY=ac: these scenarios)
+	@$(BIN)/python -m tests.integration.cluster $(if $(ONLY),--only $(ONLY))
 
 spectral: env  ## Check the OpenAPI description with Spectral (needs npx and its network)
 	@mkdir -p .spectral && $(BIN)/python -m scripts.openapi > .spectral/openapi.json

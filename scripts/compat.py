@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -49,9 +51,8 @@ CELLS = {
 """The claimed versions: the matrix of ``.github/workflows/ci.yml`` names the same."""
 
 
-def install(cell: Cell, uv: str, python: Path) -> None:
+def install(cell: Cell, pip: Sequence[str]) -> None:
     """Install Airflow and this package as on the cell's day, then the test tools and Qiskit as of today."""
-    pip = [uv, "pip", "install", "--quiet", "--python", str(python)]
     airflow = f"apache-airflow=={cell.airflow}" if cell.airflow else "apache-airflow>=3.1.2"
     dated = ["--exclude-newer", cell.day] if cell.day else ["--prerelease", "allow"]
     if cell.day and cell.day < COMMON_COMPAT_DAY:
@@ -68,14 +69,25 @@ def install(cell: Cell, uv: str, python: Path) -> None:
     subprocess.run([*pip, *TEST_TOOLS], cwd=ROOT, check=True)
 
 
-def environment(name: str, cell: Cell, uv: str) -> Path:
-    """Return the Python of the cell's virtual environment; it is made again after a change of versions."""
-    folder = ROOT / f".venv-compat-{name}"
+def virtual_environment(
+    name: str, version: str, made_from: Sequence[Path], install: Callable[[Sequence[str]], None]
+) -> Path:
+    """
+    Return the Python of a virtual environment; it is made again after a change of what it is made from.
+
+    :param name: Its folder in the repository.
+    :param version: The version of Python.
+    :param install: Gets the command that installs into it, without what is to be installed.
+    """
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if uv is None:
+        sys.exit(f"{name} is made with uv: pip install uv")
+    folder = ROOT / name
     python, ready = folder / "bin" / "python", folder / ".ready"
-    wanted = max(path.stat().st_mtime for path in (ROOT / "pyproject.toml", Path(__file__)))
+    wanted = max(path.stat().st_mtime for path in (ROOT / "pyproject.toml", *made_from))
     if not ready.exists() or ready.stat().st_mtime < wanted:
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", cell.python, str(folder)], check=True)
-        install(cell, uv, python)
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", version, str(folder)], check=True)
+        install([uv, "pip", "install", "--quiet", "--python", str(python)])
         ready.touch()
     return python
 
@@ -85,11 +97,10 @@ def main() -> int:
     name, *arguments = sys.argv[1:] or [""]
     if name not in CELLS:
         sys.exit(f"AIRFLOW must be one of {', '.join(CELLS)}, got '{name}': make compat AIRFLOW=3.1")
-    uv = shutil.which("uv")
-    if uv is None:
-        sys.exit("make compat needs uv: pip install uv")
     cell = CELLS[name]
-    python = environment(name, cell, uv)
+    python = virtual_environment(
+        f".venv-compat-{name}", cell.python, [Path(__file__)], partial(install, cell)
+    )
     print(f"Airflow {cell.airflow or 'pre-release'} on Python {cell.python}", flush=True)
     tests = [str(python), "-m", "pytest", "-n", "2", "tests/integration/compat", *arguments]
     variables = {"COMPAT_AIRFLOW": cell.airflow} if cell.airflow else {}

@@ -5,11 +5,13 @@ import traceback
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from airflow_provider_ibm_sessions.emulator.server import Server
 from airflow_provider_ibm_sessions.emulator.service.clock import Clock
 from airflow_provider_ibm_sessions.emulator.service.identity import Identity
+from airflow_provider_ibm_sessions.emulator.service.records import Outcome
 from airflow_provider_ibm_sessions.emulator.service.requests import NO_JSON
 from airflow_provider_ibm_sessions.emulator.service.responses import Response, error
 from airflow_provider_ibm_sessions.emulator.service.service import QuantumService
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_ibm_sessions.emulator.service.records import (
         JobRecord,
-        Outcome,
         SessionRecord,
         Token,
     )
@@ -144,6 +145,15 @@ class FakeIBM:
         """Plan how the next jobs will end, in the order of their submission."""
         with self.service.lock:
             self.planned.plan(outcomes)
+
+    def end_running_jobs(self, after: float = 0.0, at_most: int | None = None) -> None:
+        """Let jobs that run now complete so many seconds from now: all, or the first of them."""
+        with self.service.lock:
+            when = self.clock.now() + after
+            running = [job for job in self.service.scheduler.jobs.values() if job.status == "Running"]
+            for job in running[:at_most]:
+                end = partial(self.service.scheduler.finish, job, outcome=Outcome())
+                self.service.events.schedule(when, end)
 
     def revoke_tokens(self) -> None:
         """Make all tokens issued so far invalid, so that each client's next call is answered 401."""

@@ -7,11 +7,10 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from testing.fake_ibm import FakeIBM, Outcome
+from testing.fake_ibm import FakeIBM
 from tests.integration.process_kills.components import Components
 from tests.integration.process_kills.scenario import Failure, Scenario
 
@@ -104,7 +103,7 @@ class Observer:
         """Start the time limit: from here on IBM answers again, and its jobs come to their ends."""
         self._failed_at = time.monotonic()
         self.ibm.clear_faults()
-        self._let_jobs_end(self.scenario.job_seconds)
+        self.ibm.end_running_jobs(self.scenario.job_seconds)
 
     def finish(self) -> Result:
         """Wait until all is clean, or the time limit is over."""
@@ -157,15 +156,6 @@ class Observer:
         return str(run["state"])
 
     # -- the recorded state --------------------------------------------------------------------------
-
-    def _let_jobs_end(self, seconds: float) -> None:
-        service = self.ibm.service
-        with service.lock:
-            when = self.ibm.clock.now() + seconds
-            for job in service.scheduler.jobs.values():
-                if job.status == "Running":
-                    end = partial(service.scheduler.finish, job, outcome=Outcome())
-                    service.events.schedule(when, end)
 
     def check_again(self, result: Result) -> None:
         """Check once more when Airflow has stopped: a process thought dead may have done harm since."""
