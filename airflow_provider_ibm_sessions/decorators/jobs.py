@@ -124,6 +124,8 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
 
         :raises ConfigurationError: If it has made none, or has returned what is no JSON.
         """
+        from airflow_provider_ibm_sessions.client.results import to_strict_json
+
         name = self.python_callable.__name__
         self.hook.require_qiskit()
         recorder = self.hook.qiskit_recorder(**target)
@@ -141,6 +143,8 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         try:
             plain = to_plain(returned, "returned")
             json.dumps(plain, allow_nan=False)
+            if to_strict_json([plain]) != [plain]:
+                raise ValueError("it holds an integer of more than 64 bits, NUL, or half a character")
         except (TypeError, ValueError, ConfigurationError) as error:
             raise ConfigurationError(
                 f"{name} must return plain JSON (numbers, strings, lists, dicts) for the XCom returned, not "

@@ -27,7 +27,7 @@ from airflow_provider_ibm_sessions.client.backend_selection import BackendRequir
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.flows import list_session_jobs
 from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
-from testing.result_payloads import npy, one_register
+from testing.result_payloads import npy, one_register, strict
 
 COUNT = 10_000
 MAX_GROWTH_MB = 400
@@ -327,10 +327,10 @@ def check(outcome: Any, secrets: tuple[str, ...]) -> None:
         assert outcome.retry_after is None or outcome.retry_after >= 0
         return
     if isinstance(outcome, dict) and "format" in outcome:
-        assert json.dumps(outcome, allow_nan=False).encode()
+        strict(outcome)
     for model in outcome if isinstance(outcome, list) else [outcome]:
         if isinstance(model, BaseModel) and hasattr(model, "to_json"):
-            assert json.dumps(model.to_json(), allow_nan=False, ensure_ascii=False).encode()
+            strict(model.to_json())
 
 
 def fuzz(name: str, count: int, seed: int) -> Counter[str]:

@@ -25,6 +25,7 @@ from pydantic import (
     field_validator,
 )
 
+from airflow_provider_ibm_sessions.client.storable import STORABLE_INTS, storable_text
 from airflow_provider_ibm_sessions.client.validation import (
     BACKEND_PATTERN,
     ID_PATTERN,
@@ -93,15 +94,19 @@ RequestTime: TypeAlias = Annotated[datetime, validated_by(validate_datetime)]
 Line: TypeAlias = Annotated[str, AfterValidator(single_line)]
 """A string of IBM's that ends up in log lines and errors: a state, a reason."""
 
-Text: TypeAlias = Annotated[str, AfterValidator(lambda value: value.encode(errors="replace").decode())]
-"""A string of IBM's for programs: JSON can hold half characters, which nothing can write again."""
+Text: TypeAlias = Annotated[str, AfterValidator(storable_text)]
+"""A string of IBM's for programs."""
 
 Time: TypeAlias = Annotated[datetime, AfterValidator(as_utc)]
 """A point in time, always with a zone."""
 
-Number: TypeAlias = Annotated[int | float, BeforeValidator(_refuse_bool)]
-"""A number that IBM documents as whole, but which is worth reading with a fraction too."""
+Whole: TypeAlias = Annotated[
+    int, Field(ge=STORABLE_INTS[0], le=STORABLE_INTS[-1]), BeforeValidator(_refuse_bool)
+]
+"""A whole number that XCom can hold."""
 
+Number: TypeAlias = Annotated[Whole | float, BeforeValidator(_refuse_bool)]
+"""A number that IBM documents as whole, but which is worth reading with a fraction too."""
 
 Measure: TypeAlias = Annotated[float, BeforeValidator(_refuse_bool)]
 """A number to compute with: seconds, rates. Never infinite."""

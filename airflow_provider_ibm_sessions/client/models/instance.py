@@ -27,6 +27,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     Tags,
     Text,
     Time,
+    Whole,
     validated_by,
 )
 from airflow_provider_ibm_sessions.client.validation import validate_string
@@ -73,8 +74,8 @@ class WorkloadPage(ResponseModel):
     strict_fields = frozenset({"next"})  # an unreadable link would pass for the end of the list
 
     workloads: list[Workload] = Field(max_length=MAX_ROWS_PER_PAGE)
-    total_count: int | None = None
-    limit: int | None = None
+    total_count: Whole | None = None
+    limit: Whole | None = None
     next: PageLink | str | None = None
     previous: PageLink | str | None = None
 

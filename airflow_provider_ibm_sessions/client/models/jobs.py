@@ -37,6 +37,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     Tags,
     Text,
     Time,
+    Whole,
     validated_by,
 )
 from airflow_provider_ibm_sessions.client.models.instance import Usage
@@ -115,7 +116,7 @@ class JobStateDetail(ResponsePart):
 
     status: Line | None = None
     reason: Line | None = None
-    reason_code: int | Line | None = Field(
+    reason_code: Whole | Line | None = Field(
         default=None, validation_alias=AliasChoices("reason_code", "reasonCode")
     )
     reason_solution: Line | None = None
@@ -206,9 +207,9 @@ class JobPage(ResponseModel):
     """One page of ``GET /v1/jobs``."""
 
     jobs: list[Job] = Field(max_length=MAX_ROWS_PER_PAGE)
-    count: int | None = None
-    offset: int | None = None
-    limit: int | None = None
+    count: Whole | None = None
+    offset: Whole | None = None
+    limit: Whole | None = None
 
 
 class GetJob(RequestModel):
