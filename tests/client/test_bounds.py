@@ -13,6 +13,7 @@ import zlib
 import pytest
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, client, responses
+from airflow_provider_ibm_sessions.client._http import timeouts
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
     BadResponseError,
@@ -83,11 +84,54 @@ def test_of_a_compressed_error_the_status_counts(api, canned, status, kind):
     assert caught.value.retry_after == 7
 
 
+def test_of_an_error_without_end_the_status_counts(api, canned):
+    """What a proxy says of an outage may be retried, as the closing of a session must be."""
+    canned.reply = http(b" " * (MB + 9), "502 Bad Gateway")
+    with pytest.raises(ServerError, match=r"\(HTTP 502\)") as caught:
+        api.close_session("x")
+    assert caught.value.retryable
+
+
 def test_a_compressed_token_is_refused(ibm, connect, canned):
     canned.reply = http(BOMB, Content_Encoding="gzip, gzip")
     with pytest.raises(BadResponseError, match="compressed") as caught:
         connect(ONE_TRY, iam_url=canned.url.removesuffix("/api")).create_session("ibm_fez")
     assert not caught.value.sent
+
+
+# -- many small parts ---------------------------------------------------------------------------------------
+
+
+SMALL_PARTS = {
+    "interim responses": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000 + http({"id": "x"}),
+    "chunks of one byte": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    b'Transfer-Encoding: chunked\r\n\r\na\r\n{"id": "x"\r\n'
+    + b"1\r\n \r\n" * 40_000
+    + b"1\r\n}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_PARTS)
+def test_a_response_of_many_small_parts_leaves_turns_to_other_tasks(ibm, canned, monkeypatch, kind):
+    monkeypatch.setattr(timeouts, "_LONGEST_STEP", 0.0)  # as on a slow machine
+    canned.reply = SMALL_PARTS[kind]
+    turns = 0
+
+    async def other_task():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def read():
+        other = asyncio.create_task(other_task())
+        async with AsyncIBMQuantumClient(credentials_for(ibm, url=canned.url), ONE_TRY) as api:
+            session = await api.get_session("x")
+        other.cancel()
+        return session
+
+    assert asyncio.run(read()).id == "x"
+    assert turns > len(SMALL_PARTS[kind]) // timeouts.SMALLEST_READ
 
 
 # -- bytes ---------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class TestPaidResultsThatCannotBeDelivered:
         assert [job.results_read for job in ibm.jobs.values()] == [1]
 
     def test_keys_that_airflow_reserves_are_delivered_in_a_string(self, ibm, dag, run, output):
-        odd = {"results": [{**GOOD, "metadata": {"circuit_metadata": {"__classname__": "x"}}}], "metadata": {}}
+        odd = {"results": [{**GOOD, "metadata": {"circuit_metadata": {"__classname__": "x"}}}]}
         ibm.next_jobs([Outcome(results=odd)])
         run_jobs()
         result = run(dag)
