@@ -15,7 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget, read_shape
+from airflow_provider_ibm_sessions.client._results.arrays import (
+    Array,
+    MemoryBudget,
+    check_expansion,
+    read_shape,
+)
 from airflow_provider_ibm_sessions.client._results.encoding import member, to_plain, type_of, value_of
 from airflow_provider_ibm_sessions.client._results.primitives import (
     build_primitive_result,
@@ -141,6 +146,20 @@ def raw_to_primitive_result(raw: Any) -> PrimitiveResult:
             return result
         raise BadResponseError(f"these results are no PrimitiveResult, but {type(result).__name__}")
     return decode_primitive_result(raw)
+
+
+def check_results_for_qiskit(body: bytes) -> None:
+    """
+    Refuse results whose compressed parts are larger than Qiskit, which decodes them all, should be given.
+
+    :param body: The response; Qiskit has errors of its own for what is no JSON.
+    :raises BadResponseError: If they are.
+    """
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    check_expansion(raw)
 
 
 def to_plain_result(value: Any) -> Any:

@@ -19,7 +19,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_calibration_id,
     validate_fractional_gates,
 )
-from airflow_provider_ibm_sessions.decorators._function import call_digest, reserve_argument
+from airflow_provider_ibm_sessions.decorators._function import call_digest, refuse_awaitable, reserve_argument
 from airflow_provider_ibm_sessions.lifecycle.recorded_jobs import RecordedJobs
 from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run
 from airflow_provider_ibm_sessions.operators.run_jobs import SessionJobsOperator
@@ -133,6 +133,7 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         returned = self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, arguments)
         )
+        refuse_awaitable(self.python_callable, returned)
         self.raise_if_killed()
         if not recorder.recorded_jobs:
             raise ConfigurationError(

@@ -315,6 +315,32 @@ def test_a_page_that_begins_with_rows_of_the_last_one_gives_each_once(api, canne
     assert [job.id for job in api.list_jobs(limit=2)] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("count", [0, 1, -5, True, 2**70, "many"])
+def test_a_count_that_cannot_be_true_does_not_end_a_list_early(api, canned, count):
+    """A job that is not seen is submitted again, and paid for again."""
+
+    def reply(_request):
+        page = [["a", "b"], ["c"]][min(len(canned.requests), 2) - 1]
+        return http({"jobs": [{"id": name} for name in page], "count": count})
+
+    canned.reply = reply
+    assert [job.id for job in api.list_jobs(limit=2)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("total", [0, 1, -5, True])
+def test_a_total_that_cannot_be_true_does_not_hide_a_lost_cursor(api, canned, total):
+    rows = [{"id": "a"}, {"id": "b"}]
+    canned.reply = http({"workloads": rows, "next": {"href": "?limit=2"}, "total_count": total})
+    with pytest.raises(BadResponseError, match="holds no cursor"):
+        api.list_workloads(limit=2)
+
+
+@pytest.mark.parametrize("limit", [-1, 0])
+def test_a_limit_that_cannot_be_true_does_not_fail_a_list_that_ends(api, canned, limit):
+    canned.reply = http({"workloads": [{"id": "a"}], "next": {}, "limit": limit})
+    assert [workload.id for workload in api.list_workloads(limit=2)] == ["a"]
+
+
 # -- delays --------------------------------------------------------------------------------------------------
 
 

@@ -102,6 +102,13 @@ class TestPaidResultsThatCannotBeDelivered:
         assert result.state == "success"
         assert "too large to decode" in result.xcom("run")["results_error"]
 
+    def test_the_threshold_of_their_size_is_no_number_of_seconds(self, dag):
+        with pytest.raises(
+            ConfigurationError, match="results_threshold must be a whole number from 1"
+        ) as caught:
+            run_jobs(results_threshold=0)
+        assert "second" not in str(caught.value)
+
     @pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
     def test_without_xcom_nothing_is_too_large_for_it(self, ibm, dag, run, make):
         make(do_xcom_push=False, results_threshold=1)

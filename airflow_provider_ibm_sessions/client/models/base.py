@@ -60,6 +60,12 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
+def _refuse_number(value: object) -> object:
+    if not isinstance(value, str | datetime) or (isinstance(value, str) and "-" not in value.strip("-")):
+        raise ValueError("must be an ISO 8601 time")
+    return value
+
+
 PathId: TypeAlias = Annotated[
     str,
     Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=f"^{ID_PATTERN}$"),
@@ -97,8 +103,8 @@ Line: TypeAlias = Annotated[str, AfterValidator(single_line)]
 Text: TypeAlias = Annotated[str, AfterValidator(storable_text)]
 """A string of IBM's for programs."""
 
-Time: TypeAlias = Annotated[datetime, AfterValidator(as_utc)]
-"""A point in time, always with a zone."""
+Time: TypeAlias = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(as_utc)]
+"""A point in time, always with a zone. A number is none: it may be seconds or milliseconds."""
 
 Whole: TypeAlias = Annotated[
     int, Field(ge=STORABLE_INTS[0], le=STORABLE_INTS[-1]), BeforeValidator(_refuse_bool)

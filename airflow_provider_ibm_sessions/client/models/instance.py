@@ -41,7 +41,7 @@ SearchText = Annotated[str, validated_by(lambda value, field: validate_string(va
 class Usage(ResponsePart):
     """Cost of a workload: seconds of QPU time, provisional until ``status`` is ``complete``."""
 
-    qpu_charge_time_seconds: float | None = None
+    qpu_charge_time_seconds: Measure | None = None
     status: Line | None = None
 
 

@@ -26,6 +26,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     MAX_ROWS_PER_PAGE,
     BackendName,
     Line,
+    Measure,
     Number,
     ProgramId,
     RequestId,
@@ -138,11 +139,11 @@ class Job(ResponseModel):
     program: Program | None = None
     session_id: Text | None = None
     created: Time | None = None
-    cost: float | None = None
+    cost: Measure | None = None
     tags: list[Text] | None = None
     private: bool | None = None
     usage: Usage | None = None
-    estimated_running_time_seconds: float | None = None
+    estimated_running_time_seconds: Measure | None = None
 
     @property
     def detail(self) -> JobStateDetail:

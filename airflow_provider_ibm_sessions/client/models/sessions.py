@@ -16,6 +16,7 @@ from airflow_provider_ibm_sessions.client.enums import SessionMode, SessionState
 from airflow_provider_ibm_sessions.client.models.base import (
     BackendName,
     Line,
+    Measure,
     Number,
     RequestModel,
     ResourceId,
@@ -91,7 +92,7 @@ class Session(ResponseModel):
     closed_at: Time | None = Field(default=None, description="When it closed")
     last_job_started: Time | None = Field(default=None, description="When its last job started")
     last_job_completed: Time | None = Field(default=None, description="When its last job ended")
-    elapsed_time: float | None = Field(default=None, description="What is billed of it so far")
+    elapsed_time: Measure | None = Field(default=None, description="What is billed of it so far")
     user_id: Text | None = Field(default=None, description="Who opened it")
     timestamps: list[StateChange] | None = Field(
         default=None, max_length=_MAX_TIMESTAMPS, description="Its states so far"
