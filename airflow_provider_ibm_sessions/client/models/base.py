@@ -114,8 +114,8 @@ Whole: TypeAlias = Annotated[
 Number: TypeAlias = Annotated[Whole | float, BeforeValidator(_refuse_bool)]
 """A number that IBM documents as whole, but which is worth reading with a fraction too."""
 
-Measure: TypeAlias = Annotated[float, BeforeValidator(_refuse_bool)]
-"""A number to compute with: seconds, rates. Never infinite."""
+Measure: TypeAlias = Annotated[float, Field(ge=-1e15, le=1e15), BeforeValidator(_refuse_bool)]
+"""A number to compute with: seconds, rates. Never infinite, nor too large to be multiplied by a price."""
 
 
 class RequestModel(BaseModel):
