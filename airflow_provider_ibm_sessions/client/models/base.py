@@ -31,6 +31,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     ID_PATTERN,
     MAX_ID_LENGTH,
     PROGRAM_PATTERN,
+    short_repr,
     validate_backend,
     validate_datetime,
     validate_id,
@@ -85,6 +86,9 @@ def validated_by(validate: Callable[[object, str], Any]) -> BeforeValidator:
     """Return a validator of a request's field that names the field in its error."""
     return BeforeValidator(lambda value, info: validate(value, str(info.field_name)))
 
+
+WORD = BeforeValidator(lambda value: value if isinstance(value, str) else short_repr(value))
+"""Before an enum: what is no string is refused without its own methods, such as a repr that never ends."""
 
 RequestId: TypeAlias = Annotated[str, validated_by(validate_id)]
 """The id of a session, in a body or a query."""

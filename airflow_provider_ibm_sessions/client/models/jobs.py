@@ -24,6 +24,7 @@ from airflow_provider_ibm_sessions.client.enums import JobState, LogLevel
 from airflow_provider_ibm_sessions.client.errors import JobFailedError
 from airflow_provider_ibm_sessions.client.models.base import (
     MAX_ROWS_PER_PAGE,
+    WORD,
     BackendName,
     Line,
     Measure,
@@ -71,7 +72,7 @@ class SubmitJob(RequestModel):
     params: dict[str, Any] = Field(description="The program's input, such as {'pubs': [...]}")
     tags: Tags | None = Field(default=None, description="Labels to find it by")
     cost: StrictInt | None = Field(default=None, ge=0, le=MAX_COST, description="Longest QPU time in seconds")
-    log_level: LogLevel | None = None
+    log_level: Annotated[LogLevel, WORD] | None = None
     private: StrictBool | None = Field(default=None, description="Results can be read once only")
     calibration_id: Annotated[str, validated_by(validate_string)] | None = None
 

@@ -7,13 +7,14 @@ Times are UTC, durations are seconds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from pydantic.config import JsonDict
 
 from airflow_provider_ibm_sessions.client.enums import SessionMode, SessionState
 from airflow_provider_ibm_sessions.client.models.base import (
+    WORD,
     BackendName,
     Line,
     Measure,
@@ -45,7 +46,7 @@ class CreateSession(RequestModel):
         json_schema_extra={"examples": [{"mode": "batch", "backend": "ibm_fez", "max_ttl": 600}]}
     )
 
-    mode: SessionMode = Field(
+    mode: Annotated[SessionMode, WORD] = Field(
         description="dedicated: the QPU is held for the session, and billed while it is active; "
         "batch: billed for the jobs' QPU time only"
     )
