@@ -177,3 +177,16 @@ GOOD_ARGUMENTS: Final[dict[str, Any]] = {
     "tags": ["a-tag"],
 }
 """A value for each argument that has no default."""
+
+GOOD_TRIGGER_ARGUMENTS: Final[dict[str, Any]] = {
+    "end_time": 1e9,
+    "poll_interval": 5.0,
+    "ibm_quantum_conn_id": "c",
+    "session_id": "a-session",
+    "target_states": ["closed"],
+    "requirements": {},
+    "least": 60,
+    "backend": "ibm_fez",
+    "tags": ["a-tag"],
+}
+"""A value for each argument of a trigger that has no default, and for some that exclude each other."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
+
+import msgspec
 
 from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
 
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 GOOD = {"data": {"c": {"samples": ["0x1"], "num_bits": 1}}, "metadata": {}}
 
 
@@ -24,8 +28,10 @@ def only_pub(raw, **options):
 
 
 def strict(value):
-    """The value after a journey as strict JSON."""
-    return json.loads(json.dumps(value, allow_nan=False))
+    """The value after a journey to Airflow's database: as MessagePack to its API server, then as JSON."""
+    text = json.dumps(msgspec.msgpack.decode(msgspec.msgpack.encode(value)), allow_nan=False)
+    assert not NUL.search(text), "PostgreSQL refuses NUL"
+    return json.loads(text)
 
 
 def nested(levels, inner=1):

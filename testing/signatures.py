@@ -6,14 +6,49 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from typing import Any
 
 import airflow_provider_ibm_sessions as package
+from airflow_provider_ibm_sessions.client.backend_selection import REQUIREMENTS
+from airflow_provider_ibm_sessions.client.models.instance import BackendPropertiesQuery, WorkloadFilter
+from airflow_provider_ibm_sessions.client.models.jobs import JobFilter, SubmitJob
 from testing.bad_values import GOOD_ARGUMENTS
 
 AIRFLOWS_OWN = {"retries", "retry_delay", "retry_exponential_backoff", "max_retry_delay"}
 """Arguments of Airflow's tasks that have another default here."""
 OF_FUNCTIONS = {"python_callable", "op_args", "op_kwargs"}
+MODELS = {
+    "backend_properties": BackendPropertiesQuery,
+    "list_jobs": JobFilter,
+    "list_workloads": WorkloadFilter,
+    "submit_job": SubmitJob,
+    "submit_job_once": SubmitJob,
+}
+FILTERS = {
+    "select_backend": dict.fromkeys(REQUIREMENTS, False),
+    **{
+        name: {key: each.is_required() for key, each in model.model_fields.items()}
+        for name, model in MODELS.items()
+    },
+}
+"""Keyword arguments that methods take by ``**``, and True for those that must be given."""
+INTERNAL = {"next", "single_attempt", "session", "authorization"}
+"""Arguments that are this package's own, and that no user writes."""
+UNCHECKED = {
+    "short_lived_client",
+    "create_pending_session",
+    "find_pending_session",
+    "run_flow",
+    "send",
+    "invalidate_token",
+    "console_url",
+    "estimate_usage",
+    "session_usage",
+    "unregister_session",
+    "usage_to_json",
+}
+"""Methods whose arguments are objects of this package, or that clean up, or describe, and send nothing."""
 
 
 def classes(base: type, *folders: str) -> list[type]:
@@ -53,6 +88,21 @@ def required(arguments: dict[str, inspect.Parameter]) -> dict[str, Any]:
         for name, each in arguments.items()
         if each.default is inspect.Parameter.empty
     }
+
+
+def methods(owner: type) -> Iterator[tuple[str, set[str], dict[str, Any]]]:
+    """Return the public methods of a hook or a client: name, arguments, and good values of those it needs."""
+    for name, method in inspect.getmembers(owner, inspect.isfunction):
+        if name.startswith("_") or not method.__module__.startswith(package.__name__) or name in UNCHECKED:
+            continue
+        arguments = dict(inspect.signature(method).parameters)
+        del arguments["self"]
+        named = {key: each for key, each in arguments.items() if each.kind != inspect.Parameter.VAR_KEYWORD}
+        fields, good = set(named), required(named)
+        if len(named) < len(arguments):
+            fields |= set(FILTERS[name])
+            good |= {key: GOOD_ARGUMENTS[key] for key, is_required in FILTERS[name].items() if is_required}
+        yield name, fields, good
 
 
 def make(cls: type, **arguments: Any) -> Any:

@@ -9,7 +9,6 @@ other has needs wrong values in ``testing/bad_values.py``.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -18,47 +17,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, BaseOperator, get_current_context, task
 from airflow.triggers.base import BaseTrigger
 
-import airflow_provider_ibm_sessions as package
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
-from airflow_provider_ibm_sessions.client.backend_selection import REQUIREMENTS
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
-from airflow_provider_ibm_sessions.client.models.instance import BackendPropertiesQuery, WorkloadFilter
-from airflow_provider_ibm_sessions.client.models.jobs import JobFilter, SubmitJob
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from testing.bad_values import BAD_ARGUMENTS, GOOD_ARGUMENTS
-from testing.signatures import classes, make, own_arguments, required
-
-MODELS = {
-    "backend_properties": BackendPropertiesQuery,
-    "list_jobs": JobFilter,
-    "list_workloads": WorkloadFilter,
-    "submit_job": SubmitJob,
-    "submit_job_once": SubmitJob,
-}
-FILTERS = {
-    "select_backend": dict.fromkeys(REQUIREMENTS, False),
-    **{
-        name: {key: each.is_required() for key, each in model.model_fields.items()}
-        for name, model in MODELS.items()
-    },
-}
-"""Keyword arguments that methods take by ``**``, and True for those that must be given."""
-INTERNAL = {"next", "single_attempt", "session", "authorization"}
-"""Arguments that are this package's own, and that no user writes."""
-UNCHECKED = {
-    "short_lived_client",
-    "create_pending_session",
-    "find_pending_session",
-    "run_flow",
-    "send",
-    "invalidate_token",
-    "console_url",
-    "estimate_usage",
-    "session_usage",
-    "unregister_session",
-    "usage_to_json",
-}
-"""Methods whose arguments are objects of this package, or that clean up, or describe, and send nothing."""
+from testing.bad_values import BAD_ARGUMENTS, GOOD_TRIGGER_ARGUMENTS
+from testing.signatures import INTERNAL, classes, make, methods, own_arguments
 
 
 def assert_names(text: str, argument: str) -> None:
@@ -113,16 +76,7 @@ def test_every_argument_of_a_task_is_checked_when_the_dag_is_read_or_before_anyt
 
 def wrong_calls(owner: type) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Return a call for each wrong value of the public methods' arguments: name, argument, all arguments."""
-    for name, method in inspect.getmembers(owner, inspect.isfunction):
-        if name.startswith("_") or not method.__module__.startswith(package.__name__) or name in UNCHECKED:
-            continue
-        arguments = dict(inspect.signature(method).parameters)
-        del arguments["self"]
-        named = {key: each for key, each in arguments.items() if each.kind != inspect.Parameter.VAR_KEYWORD}
-        fields, good = set(named), required(named)
-        if len(named) < len(arguments):
-            fields |= set(FILTERS[name])
-            good |= {key: GOOD_ARGUMENTS[key] for key, is_required in FILTERS[name].items() if is_required}
+    for name, fields, good in methods(owner):
         for argument in fields & BAD_ARGUMENTS.keys():
             for value in BAD_ARGUMENTS[argument]:
                 yield name, argument, {**good, argument: value}
@@ -185,22 +139,11 @@ def test_every_argument_of_the_clients_methods_is_checked_before_anything_is_sen
 
 @pytest.mark.parametrize("cls", classes(BaseTrigger, "triggers"), ids=lambda cls: cls.__name__)
 def test_every_argument_of_a_trigger_is_checked_when_it_is_made(cls):
-    good = {
-        "end_time": 1e9,
-        "poll_interval": 5.0,
-        "ibm_quantum_conn_id": "c",
-        "session_id": "a-session",
-        "target_states": ["closed"],
-        "requirements": {},
-        "least": 60,
-        "backend": "ibm_fez",
-        "tags": ["a-tag"],
-    }
     wrong = {**BAD_ARGUMENTS, "end_time": BAD_ARGUMENTS["timeout"]}
     # Without jobs, the trigger waits for those of the session.
     wrong["job_ids"] = [each for each in wrong["job_ids"] if each != []]
     arguments = own_arguments(cls)
-    good = {name: value for name, value in good.items() if name in arguments}
+    good = {name: value for name, value in GOOD_TRIGGER_ARGUMENTS.items() if name in arguments}
     assert cls(**good).serialize()
     # The task makes the requirements, of arguments that it has checked.
     for argument in arguments.keys() - {"resume_data", "created_at", "requirements"}:

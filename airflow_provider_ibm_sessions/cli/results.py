@@ -50,7 +50,8 @@ def _sampler_lines(pubs: list[Any], most: int, *, by_register: bool) -> Iterator
         if "error" in pub:
             yield f"Pub {index}: unreadable"
         elif "counts" not in pub:
-            yield f"Pub {index}: no counts, but {', '.join(pub.get('data', {})) or 'nothing'}; see --json"
+            names = ", ".join(pub.get("data", {})) or "nothing"
+            yield output.printable(f"Pub {index}: no counts, but {names}; see --json")
         shots = f"{pub.get('num_shots')} shots"
         for name, counts in _counts_of(pub, by_register=by_register):
             points: Iterator[tuple[tuple[int, ...], Mapping[str, int]]] = _points(counts)

@@ -30,7 +30,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     RequestRejectedError,
     TransportError,
 )
-from airflow_provider_ibm_sessions.client.exchange import Exchange, exchange_of
+from airflow_provider_ibm_sessions.client.exchange import IAM, Exchange, exchange_of
 
 GRANT_TYPE: Final = "urn:ibm:params:oauth:grant-type:apikey"
 CONNECT_TIMEOUT: Final = 10.0
@@ -212,7 +212,7 @@ class IAMAuth(httpx.Auth):
             # httpx gives its own timeouts only to the request that is being authorized.
             extensions={"timeout": timeouts(self._credentials).as_dict()},
         )
-        return Exchange(_ACTION, "IAM", self._credentials).attach(request)
+        return Exchange(_ACTION, IAM, self._credentials).attach(request)
 
 
 def _advance(

@@ -12,7 +12,10 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 import httpx
 
 from airflow_provider_ibm_sessions.client.credentials import Credentials
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.validation import looks_like_secret
 
+IAM: Final = "IAM"
 MAX_RESPONSE_BYTES: Final = 2**20
 """A session or a job is described in a few KB, an IAM token in two."""
 MAX_LIST_BYTES: Final = 4 * 2**20
@@ -33,7 +36,7 @@ class Exchange:
     One request and its response, as carried in the request's extensions.
 
     :param action: What is being done, in a few words; begins every error message about it.
-    :param service: Who is asked: ``the API`` or ``IAM``.
+    :param service: Who is asked: ``the API`` or :data:`IAM`.
     :param credentials: Whose secrets must not stand in an error.
     :param large_payload: True if request or response carry a user's data, which may take long.
     :param max_bytes: Most bytes that the response may have.
@@ -54,7 +57,22 @@ class Exchange:
     in_thread: bool = False
 
     def attach(self, request: httpx.Request) -> httpx.Request:
-        """Return the request with this as its exchange."""
+        """
+        Return the request with this as its exchange.
+
+        :raises ConfigurationError: If the API key stands in a request that does not go to IAM, as where it is
+            given in place of a backend or a session id.
+        """
+        key = self.credentials.api_key.reveal()
+        # A shorter one is an emulator's, and may be a word.
+        if self.service != IAM and looks_like_secret(key):
+            content = str(request.url).encode() + request.content
+            if any(form.encode() in content for form in {key, quote_plus(key), quote(key, safe="")}):
+                raise ConfigurationError(
+                    f"{self.action}: not sent, because the API key stands in an argument: it belongs "
+                    "into the password of the connection only",
+                    field="api_key",
+                )
         request.extensions[_EXTENSION] = self
         return request
 

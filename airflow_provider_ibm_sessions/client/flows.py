@@ -132,7 +132,10 @@ class JobSet:
             raise ConfigurationError(
                 f"job_ids must be a list of ids, got {short_repr(self.job_ids)}", field="job_id"
             )
-        if not self.job_ids and not self.session_id:
+        has_session = self.session_id is not None and not (
+            isinstance(self.session_id, str) and not self.session_id
+        )
+        if not self.job_ids and not has_session:
             raise ConfigurationError("job_id or session_id must be given", field="job_id")
         for job_id in self.job_ids:
             validate_id(job_id, "job_id")

@@ -47,6 +47,8 @@ _BY_STATUS: Final[Mapping[int, type[IBMQuantumError]]] = {
     409: ConflictError,
     423: ConflictError,
     429: RateLimitedError,
+    # What a server does not implement it has not carried out, and will not when it is asked again.
+    501: RequestRejectedError,
 }
 _MAX_MESSAGE: Final = 500
 _MAX_DEPTH: Final = 100
@@ -245,9 +247,12 @@ def _is_deeper_than(value: object, depth: int) -> bool:
 
 def _error(response: httpx.Response, details: ErrorDetails, action: str) -> IBMQuantumError:
     status, code, request = response.status_code, details.code or "", response.request
-    kind = _BY_CODE.get(code) if status < 500 else ServerError
+    kind = _BY_CODE.get(code) if status < 500 else None
     if kind is None:
-        kind = _BY_STATUS.get(status, RequestRejectedError if status >= 400 else BadResponseError)
+        by_class = (
+            ServerError if status >= 500 else RequestRejectedError if status >= 400 else BadResponseError
+        )
+        kind = _BY_STATUS.get(status, by_class)
     # The hint comes first: Airflow's log view cuts long lines, and IBM's messages are long.
     hint = f"{ERROR_HINTS[code]}. IBM says: " if code in ERROR_HINTS else ""
     error = kind(

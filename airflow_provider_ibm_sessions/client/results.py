@@ -10,13 +10,17 @@ Qiskit, but for primitives that run on the executor.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget, read_shape
+from airflow_provider_ibm_sessions.client._results.arrays import (
+    Array,
+    MemoryBudget,
+    check_expansion,
+    read_shape,
+)
 from airflow_provider_ibm_sessions.client._results.encoding import member, to_plain, type_of, value_of
 from airflow_provider_ibm_sessions.client._results.primitives import (
     build_primitive_result,
@@ -35,6 +39,8 @@ from airflow_provider_ibm_sessions.client._results.primitives import (
 from airflow_provider_ibm_sessions.client._results.registers import Register, joint_counts
 from airflow_provider_ibm_sessions.client.enums import ResultDetail
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, IBMQuantumError
+from airflow_provider_ibm_sessions.client.models.base import single_line
+from airflow_provider_ibm_sessions.client.storable import to_storable
 from airflow_provider_ibm_sessions.client.validation import validate_choice
 
 if TYPE_CHECKING:
@@ -47,6 +53,7 @@ _MAX_DEPTH: Final = 100
 
 _PUB_TYPES: Final = ("SamplerPubResult", "EstimatorPubResult", "PubResult")
 _MAX_ERRORS: Final = 3
+_MAX_NAME: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,20 @@ def raw_to_primitive_result(raw: Any) -> PrimitiveResult:
     return decode_primitive_result(raw)
 
 
+def check_results_for_qiskit(body: bytes) -> None:
+    """
+    Refuse results whose compressed parts are larger than Qiskit, which decodes them all, should be given.
+
+    :param body: The response; Qiskit has errors of its own for what is no JSON.
+    :raises BadResponseError: If they are.
+    """
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    check_expansion(raw)
+
+
 def to_plain_result(value: Any) -> Any:
     """
     Return one of Qiskit's results in the form of :func:`decode_results`; other values as they are.
@@ -175,7 +196,7 @@ def to_plain_result(value: Any) -> Any:
 
 def to_strict_json(value: Any) -> Any:
     """
-    Return the value as strict JSON: ``Infinity`` and ``NaN`` become the strings that ``float()`` reads.
+    Return the value as strict JSON that XCom and databases take; see :mod:`.storable`.
 
     Works at any depth of nesting, where a recursive function would fail.
     """
@@ -186,15 +207,14 @@ def to_strict_json(value: Any) -> Any:
         items: Iterable[tuple[Any, Any]]
         items = container.items() if isinstance(container, dict) else enumerate(container)
         for key, item in items:
-            if isinstance(item, float):
-                if not math.isfinite(item):
-                    container[key] = json.dumps(item)
-            elif isinstance(item, Mapping):
-                container[key] = dict(item)
+            if isinstance(item, Mapping):
+                container[key] = {to_storable(name): value for name, value in item.items()}
                 pending.append(container[key])
             elif isinstance(item, list):
                 container[key] = item.copy()
                 pending.append(container[key])
+            else:
+                container[key] = to_storable(item)
     return top[0]
 
 
@@ -280,7 +300,7 @@ def _encoded_fields(pub: Any) -> Mapping[str, Any]:
 def _read_rest(pub: Any, budget: MemoryBudget) -> _Pub:
     registers: dict[str, Register] = {}
     values: dict[str, Any] = {}
-    for name, field in member(pub, "data", Mapping).items():
+    for name, field in _members(member(pub, "data", Mapping)):
         if isinstance(field, Mapping) and isinstance(field.get("samples"), list):
             with _naming(name):
                 registers[name] = Register.from_samples(field["samples"], field.get("num_bits"), budget)
@@ -296,7 +316,7 @@ def _read_encoded(pub: Any, budget: MemoryBudget) -> _Pub:
     registers: dict[str, Register] = {}
     arrays: dict[str, Array] = {}
     values: dict[str, Any] = {}
-    for name, field in member(data, "fields", Mapping).items():
+    for name, field in _members(member(data, "fields", Mapping)):
         if type_of(field) == "BitArray":
             with _naming(name):
                 bits = value_of(field, "BitArray")
@@ -312,13 +332,17 @@ def _read_encoded(pub: Any, budget: MemoryBudget) -> _Pub:
     return _Pub(registers, values, metadata, _shots(registers, arrays, dimensions))
 
 
+def _members(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((to_storable(name), field) for name, field in fields.items())
+
+
 @contextmanager
 def _naming(register: str) -> Iterator[None]:
     """Put the name of a register before what is wrong with it."""
     try:
         yield
     except BadResponseError as error:
-        raise BadResponseError(f"register {register}: {error}") from error
+        raise BadResponseError(f"register {single_line(register)[:_MAX_NAME]}: {error}") from error
 
 
 def _shots(registers: Mapping[str, Register], arrays: Mapping[str, Array], dimensions: int) -> int | None:

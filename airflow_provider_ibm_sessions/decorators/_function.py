@@ -44,6 +44,23 @@ def reserve_argument(
     return {**(op_kwargs or {}), argument: None}
 
 
+def refuse_awaitable(python_callable: Callable[..., Any], returned: Any) -> None:
+    """
+    Refuse what a function returns that has not run to its end, which cannot be seen before it is called.
+
+    :raises ConfigurationError: If it is a coroutine, or an iterator of values that are to be awaited.
+    """
+    if not (inspect.isawaitable(returned) or inspect.isasyncgen(returned)):
+        return
+    if inspect.iscoroutine(returned):
+        returned.close()
+    raise ConfigurationError(
+        f"{python_callable.__name__} must run to its end when it is called: it returned a "
+        f"{type(returned).__name__}, which nobody awaits",
+        field="python_callable",
+    )
+
+
 def call_digest(python_callable: Callable[..., Any], arguments: Any) -> str:
     """
     Return a digest of a function's code and of what it is called with, the same in every process.

@@ -19,7 +19,7 @@ from airflow_provider_ibm_sessions.client.validation import (
     validate_calibration_id,
     validate_fractional_gates,
 )
-from airflow_provider_ibm_sessions.decorators._function import call_digest, reserve_argument
+from airflow_provider_ibm_sessions.decorators._function import call_digest, refuse_awaitable, reserve_argument
 from airflow_provider_ibm_sessions.lifecycle.recorded_jobs import RecordedJobs
 from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run
 from airflow_provider_ibm_sessions.operators.run_jobs import SessionJobsOperator
@@ -124,6 +124,8 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
 
         :raises ConfigurationError: If it has made none, or has returned what is no JSON.
         """
+        from airflow_provider_ibm_sessions.client.results import to_strict_json
+
         name = self.python_callable.__name__
         self.hook.require_qiskit()
         recorder = self.hook.qiskit_recorder(**target)
@@ -131,6 +133,7 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         returned = self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, arguments)
         )
+        refuse_awaitable(self.python_callable, returned)
         self.raise_if_killed()
         if not recorder.recorded_jobs:
             raise ConfigurationError(
@@ -141,6 +144,8 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         try:
             plain = to_plain(returned, "returned")
             json.dumps(plain, allow_nan=False)
+            if to_strict_json([plain]) != [plain]:
+                raise ValueError("it holds an integer of more than 64 bits, NUL, or half a character")
         except (TypeError, ValueError, ConfigurationError) as error:
             raise ConfigurationError(
                 f"{name} must return plain JSON (numbers, strings, lists, dicts) for the XCom returned, not "

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -11,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.results import to_plain_result, to_strict_json
+from airflow_provider_ibm_sessions.client.results import to_plain_result
+from airflow_provider_ibm_sessions.client.storable import STORABLE_INTS, to_storable
+from airflow_provider_ibm_sessions.client.validation import short_repr
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
-_INTEGERS: Final = range(-(2**63), 2**64)
-"""What Airflow sends from a worker to its API server."""
 _MAX_DEPTH: Final = 100
+_RESERVED_KEYS: Final = {"__classname__", "__id__"}
 
 
 class XComValueError(TypeError):
@@ -51,25 +51,41 @@ def _plain(value: Any, place: str, depth: int, write: Callable[[Any], Any]) -> A
     if depth > _MAX_DEPTH:
         raise XComValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, dict):
-        return {key: _plain(item, f"{place}[{key!r:.60}]", depth + 1, write) for key, item in value.items()}
+        if reserved := _RESERVED_KEYS & value.keys():
+            raise _refusal(place, value, f"Airflow reserves its key {reserved.pop()}")
+        return {
+            to_storable(key): _plain(item, f"{place}[{short_repr(key)}]", depth + 1, write)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         items = [_plain(item, f"{place}[{index}]", depth + 1, write) for index, item in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
-    if type(value) is float and not math.isfinite(value):
-        return to_strict_json([value])[0]
-    if type(value) is int and value not in _INTEGERS:
+    if type(value) is int and value not in STORABLE_INTS:
         raise _refusal(place, value, "more than 64 bits: return it as a string")
     if value is None or type(value) in (str, bool, float, int):
-        return value
+        return to_storable(value)
     try:
         plain = to_plain_result(value)
         if plain is value:
-            write(value)
+            _check_written(write(value))
     except IBMQuantumError as error:
         raise _refusal(place, value, error.message) from error
     except Exception as error:  # Airflow documents none
         raise _refusal(place, value, str(error)) from error
     return plain
+
+
+def _check_written(written: Any) -> None:
+    """Raise ValueError if an object's own serializer has written what Airflow cannot send."""
+    pending = [written]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            pending += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            pending += value
+        elif to_storable(value) != value:
+            raise ValueError(f"it holds {short_repr(value)}, which cannot be stored")
 
 
 def _refusal(place: str, value: Any, reason: str) -> XComValueError:

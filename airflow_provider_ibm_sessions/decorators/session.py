@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.validation import validate_calibration_id, validate_fractional_gates
-from airflow_provider_ibm_sessions.decorators._function import reserve_argument
+from airflow_provider_ibm_sessions.decorators._function import refuse_awaitable, reserve_argument
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.lifecycle.session import (
@@ -130,9 +130,11 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         )
         self.raise_if_killed()
         arguments = {**context, **self.op_kwargs, _ARGUMENT: live}
-        return self.python_callable(
+        returned = self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, arguments)
         )
+        refuse_awaitable(self.python_callable, returned)
+        return returned
 
     def _refusal(self, session_id: str, error: Exception) -> AirflowFailException:
         """Say how to get the results of a session whose function has returned what XCom cannot hold."""

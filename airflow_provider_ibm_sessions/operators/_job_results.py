@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 MAX_XCOM_BYTES = 1_000_000
 """Bytes of JSON that XCom should carry at most."""
 
+_RESERVED_KEYS = ('"__classname__"', '"__id__"')
+"""Keys by which Airflow tells objects from plain values: it refuses them in a return value."""
+
 _SAVE_TRIES = 3
 
 
@@ -125,7 +128,7 @@ class JobResultCollector:
         reports = [self._report(dict(job)) for job in jobs]
         if not self._storage.pushes_xcom and self._storage.path is None:
             return reports
-        sizes = [len(json.dumps(report)) for report in reports]
+        sizes = [_fit_for_xcom(report) for report in reports]
         for size, report in sorted(zip(sizes, reports, strict=True), key=lambda pair: -pair[0]):
             if sum(sizes) <= self._storage.threshold:
                 break
@@ -235,6 +238,18 @@ class JobResultCollector:
             f"{job_id}, which is completed, XCom would carry more than {self._storage.threshold} bytes. Or "
             f"{_how_to_fetch(job_id)}"
         )
+
+
+def _fit_for_xcom(report: dict[str, Any]) -> int:
+    """Return the report's bytes of JSON; write results that XCom would refuse as a string of JSON."""
+    text = json.dumps(report)
+    if any(key in text for key in _RESERVED_KEYS):
+        for name in report.keys() & {"results", "metadata"}:
+            report[name] = json.dumps(report[name])
+        report["results_error"] = "Airflow reserves a key in these results: given as JSON strings"
+        log.warning("Results of job %s: %s", report["id"], report["results_error"])
+        text = json.dumps(report)
+    return len(text)
 
 
 def errors_in(reports: Iterable[dict[str, Any]]) -> list[str]:

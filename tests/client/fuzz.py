@@ -2,12 +2,13 @@
 """
 Fuzzes every way in which a response is read: ``python -m tests.client.fuzz [COUNT] [SEED]``.
 
-A valid response is spoilt at random, on the level of JSON, of bytes and of headers, and is read by the
-blocking client through its whole stack but the socket. Either it gives a result or an error of our tree.
+A valid response is spoilt at random, on the level of JSON, of bytes and of headers, and is read by either
+client through its whole stack but the socket. Either it gives a result or an error of our tree.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import random
@@ -15,19 +16,29 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx
 from pydantic import BaseModel
 
-from airflow_provider_ibm_sessions.client import Credentials, IBMQuantumClient, RetryPolicy, auth
+from airflow_provider_ibm_sessions.client import (
+    AsyncIBMQuantumClient,
+    Credentials,
+    IBMQuantumClient,
+    RetryPolicy,
+    auth,
+    client,
+)
 from airflow_provider_ibm_sessions.client._http import transport
 from airflow_provider_ibm_sessions.client.backend_selection import BackendRequirements
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.flows import list_session_jobs
+from airflow_provider_ibm_sessions.client.flows import JobSet, close_and_cancel, list_session_jobs
+from airflow_provider_ibm_sessions.client.recovery import PendingCreate
 from airflow_provider_ibm_sessions.client.results import decode_results, raw_to_primitive_result
-from testing.result_payloads import npy, one_register
+from testing.result_payloads import npy, one_register, strict
 
 COUNT = 10_000
 MAX_GROWTH_MB = 400
@@ -97,11 +108,53 @@ EXECUTED = {
     "data": [{"results": {"c": {"data": "AQ==", "shape": [1, 2], "dtype": "bool"}}, "metadata": {}}],
     "metadata": {},
 }
+ESTIMATED = {"results": [{"data": {"evs": [0.5, -1], "stds": [0.1, 0.2]}, "metadata": {"shots": 7}}]}
+LEARNED = {
+    "data": [{"__type__": "_json", "__value__": {"data": {"qubits": [3, 4], "error": None}}}],
+    "metadata": {"backend": "ibm_fez"},
+}
+LEARNED_V3 = {
+    "schema_version": "v0.1",
+    "data": [
+        {
+            "generators_sparse": [[["XX", [0, 1]]]],
+            "num_qubits": 2,
+            "rates": {"data": "mpmZmZmZuT8=", "shape": [1], "dtype": "f64"},
+            "metadata": {"learning_protocol": "trex"},
+        }
+    ],
+}
+CALIBRATED = {"schema_version": "v0.1", "start": "2026-11-01T10:00:00Z", "stop": "2026-11-01T11:00:00Z"}
+POST_PROCESSED = {**EXECUTED, "semantic_role": "sampler_v2", "passthrough_data": {"post_processor": {}}}
+POLLED = JOB | SESSION | {"jobs": [JOB], "count": 1}
 PUBS = {"pubs": [["OPENQASM 3.0;"]]}
+PRICE = Decimal("1.6")
+SINCE = datetime(2026, 11, 1, tzinfo=UTC)
 
 ERROR = {"errors": [{"code": 1217, "message": "closed", "solution": "open another"}], "trace": "t"}
 
-READS: dict[str, tuple[Any, Callable[[IBMQuantumClient], Any]]] = {
+
+def decoded(api: IBMQuantumClient) -> dict[str, Any]:
+    """Return a job's results as a task does."""
+    return decode_results(api.job_results("x"), detail="memory").to_json()
+
+
+def polled(api: IBMQuantumClient) -> str:
+    """Return what a task logs of a session with jobs; what it pushes of them can be stored."""
+    progress = api.run_flow(JobSet(("x",), "x").poll())
+    strict([progress.usage.to_json(PRICE, "USD"), *(job.to_json() for job in progress.jobs)])
+    return progress.describe(PRICE, "USD")
+
+
+def killed(api: IBMQuantumClient) -> list[str]:
+    """Return the errors of what ends a session with jobs; it raises none."""
+    errors = api.run_flow(close_and_cancel("x", ["x"]))
+    assert all(error.isprintable() for error in errors)
+    assert not any(secret in f"{errors}" for secret in SECRETS)
+    return errors
+
+
+READS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "token": (TOKEN, lambda api: api.authorization()),
     "create-session": (SESSION, lambda api: api.create_session("ibm_fez", max_ttl=600)),
     "get-session": (SESSION, lambda api: api.get_session("x")),
@@ -121,12 +174,14 @@ READS: dict[str, tuple[Any, Callable[[IBMQuantumClient], Any]]] = {
     "create-job": (JOB, lambda api: api.submit_job("sampler", backend="ibm_fez", params=PUBS)),
     "get-job": (JOB, lambda api: api.get_job("x")),
     "get-job-results": (RESULTS, lambda api: api.job_results("x")),
-    "decoded results": (RESULTS, lambda api: decode_results(api.job_results("x"), detail="memory").to_json()),
-    "decoded results of Qiskit": (
-        ENCODED,
-        lambda api: decode_results(api.job_results("x"), detail="memory").to_json(),
-    ),
-    "decoded results of the executor": (EXECUTED, lambda api: decode_results(api.job_results("x")).to_json()),
+    "decoded results": (RESULTS, decoded),
+    "decoded results of Qiskit": (ENCODED, decoded),
+    "decoded results of an estimator": (ESTIMATED, decoded),
+    "decoded results of the executor": (EXECUTED, decoded),
+    "decoded results of a primitive on the executor": (POST_PROCESSED, decoded),
+    "decoded results of the noise learner": (LEARNED, decoded),
+    "decoded results of the third noise learner": (LEARNED_V3, decoded),
+    "decoded results of a calibration": (CALIBRATED, decoded),
     "results as Qiskit's object": (RESULTS, lambda api: raw_to_primitive_result(api.job_results("x"))),
     "results by Qiskit's decoder": (ENCODED, lambda api: raw_to_primitive_result(api.job_results("x"))),
     "get-job-metrics": (METRICS, lambda api: api.job_metrics("x")),
@@ -139,12 +194,33 @@ READS: dict[str, tuple[Any, Callable[[IBMQuantumClient], Any]]] = {
     ),
     "list-jobs": ({"jobs": [JOB], "count": 3}, lambda api: list(api.list_jobs(limit=1))),
     "jobs of a session": ({"jobs": [JOB], "count": 3}, lambda api: api.run_flow(list_session_jobs("s"))),
+    "poll of a session with jobs": (POLLED, polled),
+    "what a kill ends": (POLLED, killed),
+    "lost session": (
+        POLLED | {"workloads": [WORKLOAD]},
+        lambda api: api.run_flow(PendingCreate("ibm_fez", "dedicated", 600, SINCE).candidates()),
+    ),
+    "list-jobs in an event loop": (
+        {"jobs": [JOB], "count": 3},
+        lambda api: everything(api.list_jobs(limit=1)),
+    ),
+    "get-job-results in an event loop": (RESULTS, lambda api: api.job_results("x")),
+    "create-session in an event loop": (SESSION, lambda api: api.create_session("ibm_fez", max_ttl=600)),
 }
+
+
+async def everything(rows: AsyncIterator[Any]) -> list[Any]:
+    """Return all rows of a list."""
+    return [row async for row in rows]
+
 
 WITHOUT_TOKEN = ("token", "list-versions")
 """A server that is not sent the token does not know it."""
 DECODED = tuple(name for name in READS if "decode" in name or "Qiskit" in name)
 """Results are data: what a server writes into them is handed on, in errors about them as well."""
+
+RAISES_NOTHING = ("what a kill ends",)
+"""Errors of several calls are returned together."""
 
 ODD_VALUES: list[Any] = [
     None,
@@ -327,10 +403,10 @@ def check(outcome: Any, secrets: tuple[str, ...]) -> None:
         assert outcome.retry_after is None or outcome.retry_after >= 0
         return
     if isinstance(outcome, dict) and "format" in outcome:
-        assert json.dumps(outcome, allow_nan=False).encode()
+        strict(outcome)
     for model in outcome if isinstance(outcome, list) else [outcome]:
         if isinstance(model, BaseModel) and hasattr(model, "to_json"):
-            assert json.dumps(model.to_json(), allow_nan=False, ensure_ascii=False).encode()
+            strict(model.to_json())
 
 
 def fuzz(name: str, count: int, seed: int) -> Counter[str]:
@@ -354,15 +430,24 @@ def fuzz(name: str, count: int, seed: int) -> Counter[str]:
         hooks = {"response": [transport.limit_response_size]}
         return httpx.Client(transport=httpx.MockTransport(answer), event_hooks=hooks)
 
+    def open_async_client(_credentials: Credentials) -> httpx.AsyncClient:
+        hooks = {"response": [transport.alimit_response_size]}
+        return httpx.AsyncClient(transport=httpx.MockTransport(answer), event_hooks=hooks)
+
     outcomes: Counter[str] = Counter()
-    plain, transport.open_client = transport.open_client, open_client
+    plain = transport.open_client, transport.open_async_client, client.MAX_READ_IN_LOOP
+    transport.open_client, transport.open_async_client = open_client, open_async_client
+    client.MAX_READ_IN_LOOP = 30  # all but the shortest are read in a thread
+    is_async = name.endswith(" in an event loop")
+    policy = RetryPolicy(max_elapsed=0)
     try:
-        with IBMQuantumClient(CREDENTIALS, RetryPolicy(max_elapsed=0)) as api:
+        with IBMQuantumClient(CREDENTIALS, policy) as blocking, asyncio.Runner() as runner:
+            api = AsyncIBMQuantumClient(CREDENTIALS, policy) if is_async else blocking
             for number in range(count):
                 if name == "token":
                     auth.token_cache(CREDENTIALS).discard(auth.token_cache(CREDENTIALS).get() or "")
                 try:
-                    outcome = call(api)
+                    outcome = runner.run(call(api)) if is_async else call(api)
                 except IBMQuantumError as error:
                     outcome = error
                 except Exception as error:
@@ -371,7 +456,7 @@ def fuzz(name: str, count: int, seed: int) -> Counter[str]:
                 check(outcome, () if name in DECODED else known)
                 outcomes[type(outcome).__name__] += 1
     finally:
-        transport.open_client = plain
+        transport.open_client, transport.open_async_client, client.MAX_READ_IN_LOOP = plain
         auth._caches.clear()
     return outcomes
 

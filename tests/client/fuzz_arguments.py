@@ -9,9 +9,11 @@ Each is accepted or refused with a ``ConfigurationError`` of one line that names
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -24,7 +26,7 @@ import numpy as np
 
 from airflow_provider_ibm_sessions.client import Credentials, SessionMode
 from airflow_provider_ibm_sessions.client import validation as v
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:11111111-2222::"
 KEY = "k" * 44
@@ -60,6 +62,10 @@ FIELDS = (
     "verify",
     "timeout",
 )
+
+
+OF_TASKS = {"resume_data", "created_at", "requirements"}
+"""Arguments of triggers that a task makes, of arguments that it has checked."""
 
 
 class Odd:
@@ -201,6 +207,83 @@ def fuzz_tasks(count: int, seed: int = 0) -> dict[str, int]:
     return found
 
 
+def fuzz_triggers(count: int, seed: int = 0) -> dict[str, int]:
+    """Try ``count`` arguments on each trigger; return what was refused when it was made."""
+    from airflow.triggers.base import BaseTrigger
+
+    from testing.bad_values import GOOD_TRIGGER_ARGUMENTS
+    from testing.signatures import classes, own_arguments
+
+    found = {}
+    for cls in classes(BaseTrigger, "triggers"):
+        arguments = own_arguments(cls)
+        names = [name for name in arguments if name not in OF_TASKS]
+        good = {name: each for name, each in GOOD_TRIGGER_ARGUMENTS.items() if name in arguments}
+        rng = random.Random(f"{seed} {cls.__name__}")
+        found[cls.__name__] = 0
+        for name in [rng.choice(names) for _ in range(count)]:
+            found[cls.__name__] += refused(
+                lambda argument, cls=cls, good=good, name=name: cls(**{**good, name: argument}), value(rng)
+            )
+    return found
+
+
+def fuzz_calls(count: int, seed: int = 0) -> dict[str, int]:
+    """Try ``count`` arguments on the methods of the client and of the hook; IBM knows nothing."""
+    import httpx
+
+    from airflow_provider_ibm_sessions.client import IBMQuantumClient, RetryPolicy
+    from airflow_provider_ibm_sessions.client._http import transport
+    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+    from testing.signatures import INTERNAL, methods
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/identity/token"):
+            return httpx.Response(200, json={"access_token": "a-token", "expires_in": 3600})
+        return httpx.Response(404, json={"errors": [{"code": "not_found", "message": "unknown"}]})
+
+    def call(owner: object, name: str, arguments: dict[str, Any]) -> None:
+        try:
+            outcome = getattr(owner, name)(**arguments)
+            if isinstance(outcome, Iterator):
+                next(outcome, None)
+        except ConfigurationError as error:
+            if not error.sent:
+                raise
+        except IBMQuantumError:
+            pass
+
+    def open_client(_credentials: Credentials) -> httpx.Client:
+        return httpx.Client(transport=httpx.MockTransport(answer))
+
+    plain, transport.open_client = transport.open_client, open_client
+    os.environ["AIRFLOW_CONN_FUZZED"] = json.dumps(
+        {"conn_type": "ibm_quantum", "password": KEY, "extra": {"crn": CRN}}
+    )
+    found = {}
+    try:
+        credentials = Credentials(api_key=KEY, crn=CRN)
+        for owner in (IBMQuantumClient(credentials, RetryPolicy(max_elapsed=0)), IBMQuantumHook("fuzzed")):
+            each = type(owner).__name__
+            choices = [
+                (name, field, good)
+                for name, fields, good in methods(type(owner))
+                for field in sorted(fields - INTERNAL)
+            ]
+            rng, found[each] = random.Random(f"{seed} {each}"), 0
+            for name, field, good in [rng.choice(choices) for _ in range(count)]:
+                found[each] += refused(
+                    lambda argument, owner=owner, name=name, field=field, good=good: call(
+                        owner, name, {**good, field: argument}
+                    ),
+                    value(rng),
+                )
+    finally:
+        transport.open_client = plain
+        del os.environ["AIRFLOW_CONN_FUZZED"]
+    return found
+
+
 def fuzz(count: int, seed: int = 0) -> dict[str, int]:
     """Try ``count`` arguments on each check and on each field of the credentials; return what was refused."""
     calls = dict(CHECKS)
@@ -219,8 +302,9 @@ def main() -> None:
     """Print how many arguments were refused; the count is the first argument, the seed the second."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    for name, number in (fuzz(count, seed) | fuzz_tasks(count, seed)).items():
-        print(f"{name:28} {number} of {count} refused, the others accepted")
+    for each in (fuzz, fuzz_tasks, fuzz_triggers, fuzz_calls):
+        for name, number in each(count, seed).items():
+            print(f"{name:34} {number} of {count} refused, the others accepted", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import zlib
 import pytest
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, client, responses
+from airflow_provider_ibm_sessions.client._http import timeouts
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
     BadResponseError,
@@ -83,11 +84,54 @@ def test_of_a_compressed_error_the_status_counts(api, canned, status, kind):
     assert caught.value.retry_after == 7
 
 
+def test_of_an_error_without_end_the_status_counts(api, canned):
+    """What a proxy says of an outage may be retried, as the closing of a session must be."""
+    canned.reply = http(b" " * (MB + 9), "502 Bad Gateway")
+    with pytest.raises(ServerError, match=r"\(HTTP 502\)") as caught:
+        api.close_session("x")
+    assert caught.value.retryable
+
+
 def test_a_compressed_token_is_refused(ibm, connect, canned):
     canned.reply = http(BOMB, Content_Encoding="gzip, gzip")
     with pytest.raises(BadResponseError, match="compressed") as caught:
         connect(ONE_TRY, iam_url=canned.url.removesuffix("/api")).create_session("ibm_fez")
     assert not caught.value.sent
+
+
+# -- many small parts ---------------------------------------------------------------------------------------
+
+
+SMALL_PARTS = {
+    "interim responses": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000 + http({"id": "x"}),
+    "chunks of one byte": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    b'Transfer-Encoding: chunked\r\n\r\na\r\n{"id": "x"\r\n'
+    + b"1\r\n \r\n" * 40_000
+    + b"1\r\n}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_PARTS)
+def test_a_response_of_many_small_parts_leaves_turns_to_other_tasks(ibm, canned, monkeypatch, kind):
+    monkeypatch.setattr(timeouts, "_LONGEST_STEP", 0.0)  # as on a slow machine
+    canned.reply = SMALL_PARTS[kind]
+    turns = 0
+
+    async def other_task():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def read():
+        other = asyncio.create_task(other_task())
+        async with AsyncIBMQuantumClient(credentials_for(ibm, url=canned.url), ONE_TRY) as api:
+            session = await api.get_session("x")
+        other.cancel()
+        return session
+
+    assert asyncio.run(read()).id == "x"
+    assert turns > len(SMALL_PARTS[kind]) // timeouts.SMALLEST_READ
 
 
 # -- bytes ---------------------------------------------------------------------------------------------------
@@ -269,6 +313,32 @@ def test_a_page_that_begins_with_rows_of_the_last_one_gives_each_once(api, canne
 
     canned.reply = reply
     assert [job.id for job in api.list_jobs(limit=2)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("count", [0, 1, -5, True, 2**70, "many"])
+def test_a_count_that_cannot_be_true_does_not_end_a_list_early(api, canned, count):
+    """A job that is not seen is submitted again, and paid for again."""
+
+    def reply(_request):
+        page = [["a", "b"], ["c"]][min(len(canned.requests), 2) - 1]
+        return http({"jobs": [{"id": name} for name in page], "count": count})
+
+    canned.reply = reply
+    assert [job.id for job in api.list_jobs(limit=2)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("total", [0, 1, -5, True])
+def test_a_total_that_cannot_be_true_does_not_hide_a_lost_cursor(api, canned, total):
+    rows = [{"id": "a"}, {"id": "b"}]
+    canned.reply = http({"workloads": rows, "next": {"href": "?limit=2"}, "total_count": total})
+    with pytest.raises(BadResponseError, match="holds no cursor"):
+        api.list_workloads(limit=2)
+
+
+@pytest.mark.parametrize("limit", [-1, 0])
+def test_a_limit_that_cannot_be_true_does_not_fail_a_list_that_ends(api, canned, limit):
+    canned.reply = http({"workloads": [{"id": "a"}], "next": {}, "limit": limit})
+    assert [workload.id for workload in api.list_workloads(limit=2)] == ["a"]
 
 
 # -- delays --------------------------------------------------------------------------------------------------

@@ -155,6 +155,9 @@ def test_httpx_and_httpcore_have_what_the_total_timeout_needs():
         assert isinstance(plain._pool, httpcore.ConnectionPool)
         assert isinstance(plain._pool._network_backend, httpcore.NetworkBackend)
         assert timeouts.install_total_timeout(plain) is plain
+    looped = httpx.AsyncHTTPTransport()
+    assert isinstance(looped._pool._network_backend, httpcore.AsyncNetworkBackend)
+    assert timeouts.install_small_steps(looped) is looped
     assert int(httpx.__version__.split(".")[0]) < 1
     assert int(httpcore.__version__.split(".")[0]) < 2
 

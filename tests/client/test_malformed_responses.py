@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from testing.result_payloads import strict
 from tests.client.conftest import ONE_TRY, canned_server, fake_ibm, http
 
 NAMES = ["id", "state", "max_ttl", "timestamps", "started_at", "elapsed_time", "accepting_jobs", "status"]
@@ -159,3 +160,43 @@ def test_a_session_that_was_read_can_be_written_as_json(api, canned, odd):
     except IBMQuantumError:
         return
     assert json.dumps(session.to_json(), allow_nan=False, ensure_ascii=False).encode()
+
+
+def test_booleans_are_no_numbers_and_numbers_are_no_times(connect, canned):
+    """``true`` would be a second that is billed, and 5 a time in 1970."""
+    usage = {"qpu_charge_time_seconds": True}
+    canned.reply = http(
+        {
+            "id": "x",
+            "elapsed_time": True,
+            "max_ttl": True,
+            "started_at": 5,
+            "closed_at": "1767225600",
+            "activated_at": -1e9,
+            "last_job_started": True,
+            "cost": False,
+            "created": 1_767_225_600_000,
+            "usage": usage,
+            "estimated_running_time_seconds": True,
+            "state": {"status": "Failed", "reason_code": True},
+        }
+    )
+    api = connect(ONE_TRY, url=canned.url)
+    assert api.get_session("x").to_json() == {"id": "x"}
+    job = api.get_job("x")
+    assert job.to_json() == {"id": "x", "state": "Failed", "usage": {}}
+    assert (job.cost, job.created, job.estimated_running_time_seconds) == (None, None, None)
+
+
+@pytest.mark.parametrize("odd", [2**64, -(10**30), 10**400])
+def test_integers_that_xcom_cannot_hold_lose_no_session_and_no_job(connect, canned, odd):
+    """What is pushed to XCom is sent to Airflow in 64 bits."""
+    canned.reply = http({"id": "x", "max_ttl": odd, "state": {"status": "Failed", "reason_code": odd}})
+    api = connect(ONE_TRY, url=canned.url)
+    assert strict(api.get_session("x").to_json())["id"] == "x"
+    assert strict(api.get_job("x").to_json()) == {"id": "x", "state": "Failed"}
+
+
+def test_tags_with_nul_and_half_characters_can_be_stored(connect, canned):
+    canned.reply = http({"id": "x", "tags": ["a\x00b", "\ud800"], "session_id": "s\x00"})
+    assert strict(connect(ONE_TRY, url=canned.url).get_job("x").to_json())["tags"] == ["a?b", "?"]

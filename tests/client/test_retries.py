@@ -94,6 +94,7 @@ REFUSED = {
     "409": ({"status": 409}, ConflictError),
     "418": ({"status": 418}, RequestRejectedError),
     "423": ({"status": 423}, ConflictError),
+    "501": ({"status": 501}, RequestRejectedError),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_ibm_sessions.client import Job, Session, auth
 from airflow_provider_ibm_sessions.client.backend_selection import BackendRequirements
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NoBackendError
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError, NoBackendError
 from airflow_provider_ibm_sessions.client.models.instance import Backend, Workload
 from testing.fake_ibm import Fault
 from tests.client.conftest import BRIEF, ONE_TRY, TOKEN, assert_hidden
@@ -91,6 +91,25 @@ def test_the_key_is_in_no_request_but_the_one_to_iam(ibm, connect):
     for entry in ibm.journal:
         text = f"{entry.path}{entry.query}{entry.headers}{entry.body!r}"
         assert (ibm.api_key in text) == (entry.path == TOKEN)
+
+
+def test_a_key_that_is_given_as_an_argument_is_not_sent(ibm, api):
+    """It is as long as the name of a QPU, an id or a tag may be."""
+    key = ibm.api_key
+    params = {"pubs": [["OPENQASM 3.0;"]]}
+    for call in (
+        lambda: api.create_session(key),
+        lambda: api.get_session(key),
+        lambda: api.get_job(f"x{key}"),
+        lambda: api.submit_job("sampler", backend="ibm_fez", params=params, tags=[key]),
+        lambda: api.submit_job("sampler", backend="ibm_fez", params={**params, "token": key}),
+        lambda: list(api.list_workloads(search=key)),
+    ):
+        with pytest.raises(ConfigurationError, match="not sent, because the API key stands in") as caught:
+            call()
+        assert not caught.value.sent
+        assert_hidden(ibm, str(caught.value))
+    assert ibm.requests(path="/v1/*") == ibm.leaks == []
 
 
 # -- proxies -------------------------------------------------------------------------------------------------

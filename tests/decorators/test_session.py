@@ -151,6 +151,24 @@ class TestFunctionsThatCannotBeCalled:
         with dag, pytest.raises(ConfigurationError, match="work must be a plain function"):
             self.make(work)()
 
+    @pytest.mark.parametrize("push", [True, False], ids=["with XCom", "without"])
+    def test_a_plain_function_that_returns_a_coroutine(self, ibm, connection, dag, run, output, push):
+        """It is seen when it is called only: the session is closed, and the task is not green."""
+
+        async def inner():
+            raise AssertionError("nobody awaits it")
+
+        with dag:
+
+            @task.ibm_quantum_session(backend="ibm_fez", max_ttl="8h", do_xcom_push=push)
+            def work(session):
+                return inner()
+
+            work()
+        assert run(dag).state == "failed"
+        assert "work must run to its end when it is called: it returned a coroutine" in output()
+        assert ibm.state()["sessions"] == {"closed": 1}
+
     def test_one_whose_session_is_given_by_position(self, dag):
         def work(session, x):
             return x

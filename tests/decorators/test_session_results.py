@@ -34,6 +34,13 @@ def service(simulated, monkeypatch, airflow_db):
     return simulated.service.scheduler
 
 
+class Unprintable:
+    """A key whose own methods fail."""
+
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
 def in_session(function, **kwargs):
     """Make a task of a function whose first argument is ``session``."""
     arguments = {"backend": BACKEND, "max_ttl": "8h", "task_id": "work", **kwargs}
@@ -204,6 +211,8 @@ def test_results_are_plain_at_any_depth(service, dag, run):
             "array": numpy.array([[1 + 2j, numpy.inf]]),
             "number": numpy.float64(0.5),
             "nan": float("nan"),
+            "text": "half \ud800, nul \x00",
+            "\ud800": 1,
         }
 
     with dag:
@@ -218,6 +227,7 @@ def test_results_are_plain_at_any_depth(service, dag, run):
     assert found["pub"]["joint_counts"] == found["data"]["joint_counts"] == counts
     assert found["array"] == [[[1.0, 2.0], ["Infinity", 0.0]]]
     assert (found["number"], found["nan"]) == (0.5, "NaN")
+    assert (found["text"], found["?"]) == ("half ?, nul ?", 1)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +236,16 @@ def test_results_are_plain_at_any_depth(service, dag, run):
         (lambda job: {"jobs": [job]}, "['jobs'][0] of it is of the type qiskit_ibm_runtime.runtime_job_v2"),
         (lambda job: bell, "it is of the type function"),
         (lambda job: [2**70], "[0] of it is of the type int (more than 64 bits"),
+        (lambda job: {2**70}, "it is of the type set (it holds 1180591620717411303424 (int)"),
+        (lambda job: (each for each in [job]), "it is of the type generator"),
+        (lambda job: b"bytes", "it is of the type bytes"),
+        (
+            lambda job: {"a": {"__id__": 1}},
+            "['a'] of it is of the type dict (Airflow reserves",
+        ),
+        (lambda job: {Unprintable(): [job]}, "[<Unprintable instance at "),
     ],
-    ids=["job", "function", "integer"],
+    ids=["job", "function", "integer", "in a set", "generator", "bytes", "reserved key", "odd key"],
 )
 def test_what_xcom_cannot_hold_fails_once_and_says_how_to_get_the_results(
     service, dag, run, output, made, said

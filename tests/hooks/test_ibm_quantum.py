@@ -43,13 +43,13 @@ class TestEnvironment:
         with pytest.raises(ConfigurationError, match="no Airflow connection 'typo'"):
             _ = IBMQuantumHook("typo").credentials
 
-    def test_serves_no_team(self, monkeypatch):
+    def test_the_environments_key_serves_no_team(self, monkeypatch):
         """All teams of an Airflow have the same environment: one would pay for another."""
         monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "true")
         with pytest.raises(ConfigurationError, match="Add it to the team"):
             _ = IBMQuantumHook().credentials
 
-    def test_serves_no_team_in_the_triggerer_either(self, monkeypatch):
+    def test_the_environments_key_serves_no_team_in_the_triggerer_either(self, monkeypatch):
         monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "true")
         with pytest.raises(ConfigurationError, match="Add it to the team"):
             asyncio.run(IBMQuantumHook().aget_credentials())

@@ -12,6 +12,7 @@ import json
 import logging
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
@@ -21,6 +22,7 @@ from qiskit_ibm_runtime.api.client_parameters import ClientParameters
 from qiskit_ibm_runtime.api.exceptions import RequestsApiError
 from qiskit_ibm_runtime.exceptions import IBMNotAuthorizedError
 
+from airflow_provider_ibm_sessions.client import results
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     ConfigurationError,
@@ -33,6 +35,7 @@ from airflow_provider_ibm_sessions.hooks import qiskit
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.qiskit import PLACEHOLDER_API_KEY, route_logs
 from testing.fake_ibm import Fault
+from testing.result_payloads import npy
 from tests.client.conftest import Canned, http
 from tests.conftest import connection_to
 
@@ -154,7 +157,7 @@ def test_a_job_that_ibm_refuses_is_an_error_of_qiskits(ibm, service):
     assert len(ibm.requests("POST", "/v1/jobs")) == 1
 
 
-def test_nor_is_a_session(ibm, service):
+def test_a_session_is_not_posted_again_either(ibm, service):
     ibm.script(Fault(method="POST", path="/v1/sessions", status=504, phase="after", times=3))
     with pytest.raises(OutcomeUnknownError):
         service._active_api_client.create_session("ibm_fez", ibm.crn, 60, "dedicated")
@@ -207,7 +210,7 @@ def test_qiskit_goes_through_the_proxy_of_the_connection(ibm, connection, monkey
         proxy.shutdown()
 
 
-def test_no_redirect_is_followed(ibm, service):
+def test_qiskit_follows_no_redirect(ibm, service):
     with Canned() as elsewhere:
         ibm.script(
             Fault(
@@ -220,10 +223,23 @@ def test_no_redirect_is_followed(ibm, service):
         elsewhere.shutdown()
 
 
-def test_a_response_has_a_size(ibm, service, monkeypatch):
+def test_a_response_to_qiskit_is_bounded_in_size(ibm, service, monkeypatch):
     monkeypatch.setattr(qiskit, "MAX_PAYLOAD_BYTES", 100)
     with pytest.raises(BadResponseError, match="longer than 100 bytes"):
         backends(service)
+
+
+def test_qiskit_is_given_no_result_that_expands_to_gigabytes(ibm, service, monkeypatch):
+    job = run_job(service)["id"]
+    api = service._active_api_client
+    path = f"/v1/jobs/{job}/results"
+    ibm.script(
+        Fault("GET", path, json=[npy(bytes(900_000))]), Fault("GET", path, json=[npy(bytes(1_100_000))])
+    )
+    monkeypatch.setattr(results, "check_expansion", partial(results.check_expansion, most=1_000_000))
+    assert api.job_results(job)
+    with pytest.raises(BadResponseError, match="too large for Qiskit to decode"):
+        api.job_results(job)
 
 
 def test_qiskit_speaks_to_no_other_host(ibm, service):

@@ -13,7 +13,7 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from testing.dag_tasks import AT_ONCE, run_jobs, submit
 from testing.fake_ibm import Fault, Outcome
-from testing.result_payloads import encoded, nested, npy, typed
+from testing.result_payloads import GOOD, encoded, nested, npy, typed
 from testing.retry_policies import single_attempt
 
 pytestmark = pytest.mark.usefixtures("connection", "short_jobs")
@@ -80,6 +80,18 @@ class TestPaidResultsThatCannotBeDelivered:
         assert json.loads(result.xcom("run")["results"]) == deep
         assert [job.results_read for job in ibm.jobs.values()] == [1]
 
+    def test_keys_that_airflow_reserves_are_delivered_in_a_string(self, ibm, dag, run, output):
+        odd = {"results": [{**GOOD, "metadata": {"circuit_metadata": {"__classname__": "x"}}}]}
+        ibm.next_jobs([Outcome(results=odd)])
+        run_jobs()
+        result = run(dag)
+        assert result.state == "success"
+        first, second, _ = result.xcom("run")
+        assert json.loads(first["results"])[0]["counts"] == {"c": {"1": 1}}
+        assert "Airflow reserves a key" in first["results_error"]
+        assert "Airflow reserves a key" in output()
+        assert isinstance(second["results"], list)
+
     def test_an_array_that_claims_to_be_huge_is_left_as_ibm_sent_it(self, ibm, dag, run):
         bomb = npy(b"", kind="<f8", shape="(1000000000,)")
         data = typed("DataBin", {"fields": {"evs": typed("ndarray", bomb)}, "shape": []})
@@ -89,6 +101,13 @@ class TestPaidResultsThatCannotBeDelivered:
         result = run(dag)
         assert result.state == "success"
         assert "too large to decode" in result.xcom("run")["results_error"]
+
+    def test_the_threshold_of_their_size_is_no_number_of_seconds(self, dag):
+        with pytest.raises(
+            ConfigurationError, match="results_threshold must be a whole number from 1"
+        ) as caught:
+            run_jobs(results_threshold=0)
+        assert "second" not in str(caught.value)
 
     @pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
     def test_without_xcom_nothing_is_too_large_for_it(self, ibm, dag, run, make):

@@ -96,7 +96,7 @@ class TestWholeExperiment:
         assert sent["get_job_results"] == 8
         assert sent["get_job"] <= sent["list_jobs"], "each poll asks for the list, and for one job at most"
 
-    def test_templates(self, ibm, run):
+    def test_templates_are_rendered_and_circuits_are_not(self, ibm, run):
         params = {"backend": "ibm_torino", "mode": "batch", "ttl": 700}
         with DAG("templated_jobs", schedule=None, params=params) as dag:
             circuit = "OPENQASM 3.0; bit[3] meas; // {{1, 2}, {# no template #}}"

@@ -148,6 +148,16 @@ class TestScope:
         swept(run, scope="instance")
         assert not is_open(ibm, theirs)
 
+    @pytest.mark.parametrize("scope", ["user", "instance"])
+    def test_where_airflow_has_several_teams_it_takes_no_other_teams_sessions(
+        self, ibm, run, monkeypatch, output, scope
+    ):
+        theirs = ibm.add_session(age=HOUR).id
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+        assert swept(run, scope=scope).state == "failed"
+        assert f"scope must be 'airflow' where Airflow has several teams, got '{scope}'" in output()
+        assert is_open(ibm, theirs)
+
     def test_no_scope_takes_what_is_live(self, ibm, run):
         session_id = ibm.add_session(age=HOUR).id
         with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ASYNC109 (the signatures are httpcore's)
 """
-Total timeout of a blocking exchange.
+Total timeout of a blocking exchange, and small steps of one in an event loop.
 
 httpx bounds each read, so that a server which sends a byte now and then is never too late. An event loop has
 ``asyncio.timeout`` against that; blocking sockets have this: each wait is for what is left of the whole.
+
+httpcore parses all that it has read before it reads again. Of 64 KiB in chunks of one byte, or in thousands
+of interim responses, that stops an event loop for a second: so it gets less at once where parsing takes long.
 
 This is the one module that uses private attributes of httpx and httpcore: httpx gives its pool no network
 backend of ours, while httpcore's pool takes one.
@@ -11,11 +15,12 @@ backend of ours, while httpcore's pool takes one.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpcore
 import httpx
@@ -25,7 +30,15 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 if TYPE_CHECKING:
     import ssl
 
+TransportT = TypeVar("TransportT", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 SUPPORTED: Final = "httpx>=0.27,<1 and httpcore>=1.0,<2"
+
+FIRST_READ: Final = 2048
+"""Bytes that a read returns at first in an event loop."""
+LARGEST_READ: Final = 65_536
+SMALLEST_READ: Final = 256
+_LONGEST_STEP: Final = 0.02
+"""Seconds of parsing between two reads, beyond which less is read at once."""
 
 _thread = threading.local()
 
@@ -55,11 +68,24 @@ def install_total_timeout(transport: httpx.HTTPTransport) -> httpx.HTTPTransport
 
     :raises ConfigurationError: If the installed httpx or httpcore has none of the attributes that are needed.
     """
+    return _wrap_backend(transport, httpcore.NetworkBackend, _Backend)
+
+
+def install_small_steps(transport: httpx.AsyncHTTPTransport) -> httpx.AsyncHTTPTransport:
+    """
+    Make the connections of a transport read less at once where parsing takes long.
+
+    :raises ConfigurationError: If the installed httpx or httpcore has none of the attributes that are needed.
+    """
+    return _wrap_backend(transport, httpcore.AsyncNetworkBackend, _AsyncBackend)
+
+
+def _wrap_backend(transport: TransportT, kind: type, wrapper: Callable[[Any], Any]) -> TransportT:
     pool = _private_attribute(transport, "_pool")
     backend = _private_attribute(pool, "_network_backend")
-    if not isinstance(backend, httpcore.NetworkBackend):
+    if not isinstance(backend, kind):
         raise _unsupported(f"{type(pool).__name__}._network_backend is a {type(backend).__name__}")
-    pool._network_backend = _Backend(backend)
+    pool._network_backend = wrapper(backend)
     return transport
 
 
@@ -125,3 +151,51 @@ class _Backend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         timeout = _time_left(timeout, httpcore.ConnectTimeout)
         return _Stream(self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
+
+
+class _AsyncStream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._size = FIRST_READ
+        self._read_at = 0.0
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._read_at:
+            step = time.monotonic() - self._read_at
+            self._size = self._size // 2 if step > _LONGEST_STEP else self._size * 2
+            self._size = min(max(self._size, SMALLEST_READ), LARGEST_READ)
+        await asyncio.sleep(0)  # what has come over TLS already is read without waiting
+        data = await self._stream.read(min(max_bytes, self._size), timeout)
+        self._read_at = time.monotonic()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._size, self._read_at = FIRST_READ, 0.0  # of another response
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _AsyncBackend(httpcore.AsyncNetworkBackend):
+    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
+        self._backend = backend
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _AsyncStream(stream)

@@ -12,7 +12,7 @@ import httpx
 
 from airflow_provider_ibm_sessions.client._http import tls
 from airflow_provider_ibm_sessions.client._http.proxies import proxy_url
-from airflow_provider_ibm_sessions.client._http.timeouts import install_total_timeout
+from airflow_provider_ibm_sessions.client._http.timeouts import install_small_steps, install_total_timeout
 from airflow_provider_ibm_sessions.client.auth import timeouts
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import (
@@ -47,29 +47,35 @@ class LimitedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """
     The bytes of a response, as long as they are not too many.
 
-    :raises BadResponseError: While they are read, when they exceed ``max_bytes``.
+    :param cut: Leave out what exceeds ``max_bytes``: of an error, the status tells enough.
+    :raises BadResponseError: While they are read, when they exceed ``max_bytes`` and are not cut.
     """
 
     def __init__(
-        self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, max_bytes: int, action: str
+        self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, max_bytes: int, action: str, *, cut: bool
     ) -> None:
         self._stream = cast("Any", stream)
         self._max_bytes = self._left = max_bytes
         self._action = action
+        self._cut = cut
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
-            yield self._count(chunk)
+            if self._exceeded_by(chunk):
+                return
+            yield chunk
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
-            yield self._count(chunk)
+            if self._exceeded_by(chunk):
+                return
+            yield chunk
 
-    def _count(self, chunk: bytes) -> bytes:
+    def _exceeded_by(self, chunk: bytes) -> bool:
         self._left -= len(chunk)
-        if self._left < 0:
+        if self._left < 0 and not self._cut:
             raise BadResponseError(f"{self._action}: the response is longer than {self._max_bytes:,} bytes")
-        return chunk
+        return self._left < 0
 
     def close(self) -> None:
         """Close the stream for a blocking httpx client."""
@@ -91,7 +97,7 @@ def limit_response_size(response: httpx.Response) -> None:
     action, max_bytes = (exchange.action, exchange.max_bytes) if exchange else ("HTTP", MAX_RESPONSE_BYTES)
     codings = {coding.strip().lower() for coding in response.headers.get("content-encoding", "").split(",")}
     if codings <= {"", "identity"}:
-        response.stream = LimitedStream(response.stream, max_bytes, action)
+        response.stream = LimitedStream(response.stream, max_bytes, action, cut=not response.is_success)
     elif response.is_success:
         shown = redact(", ".join(sorted(codings)), response.request, 64)
         raise BadResponseError(
@@ -101,7 +107,7 @@ def limit_response_size(response: httpx.Response) -> None:
     else:
         response.headers["content-encoding"] = "identity"
         response.headers["content-type"] = "application/octet-stream"
-        response.stream = LimitedStream(response.stream, MAX_RESPONSE_BYTES, action)
+        response.stream = LimitedStream(response.stream, MAX_RESPONSE_BYTES, action, cut=True)
 
 
 async def alimit_response_size(response: httpx.Response) -> None:
@@ -125,6 +131,8 @@ def open_client(credentials: Credentials) -> httpx.Client:
 def open_async_client(credentials: Credentials) -> httpx.AsyncClient:
     """Return an async HTTP client."""
     options = client_options(credentials, httpx.AsyncHTTPTransport)
+    for transport in (options["transport"], *options["mounts"].values()):
+        install_small_steps(transport)
     return httpx.AsyncClient(**options, event_hooks={"response": [alimit_response_size]})
 
 

@@ -19,6 +19,7 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
+from airflow_provider_ibm_sessions.client.storable import storable_text
 from airflow_provider_ibm_sessions.client.validation import short_repr
 
 MAX_DECODED_BYTES: Final = 2**30
@@ -168,7 +169,7 @@ class Array:
         count = math.prod(self.shape)
         try:
             return [
-                self.data[place * width : (place + 1) * width].decode(encoding).rstrip("\0")
+                storable_text(self.data[place * width : (place + 1) * width].decode(encoding).rstrip("\0"))
                 for place in range(count)
             ]
         except UnicodeError as error:

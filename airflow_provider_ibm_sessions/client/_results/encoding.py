@@ -8,13 +8,12 @@ nothing that a response names, and gives the same report where Qiskit is not ins
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget, is_tensor
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
+from airflow_provider_ibm_sessions.client.storable import to_storable
 
 _SPANS: Final = {"ExecutionSpan", "DoubleSliceSpan", "TwirledSliceSpan", "TwirledSliceSpanV2"}
 _WRAPPERS: Final = {"_json", "settings"}
@@ -59,22 +58,20 @@ def to_plain(value: Any, budget: MemoryBudget) -> Any:
     """
     if isinstance(value, list):
         return [to_plain(item, budget) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(value)
     if not isinstance(value, Mapping):
-        return value
+        return to_storable(value)
     if is_tensor(value):
         return Array.from_tensor(value, budget).to_json(budget)
     if name := type_of(value):
         return _plain_object(name, value, budget)
-    return {key: to_plain(item, budget) for key, item in value.items()}
+    return {to_storable(key): to_plain(item, budget) for key, item in value.items()}
 
 
 def _plain_object(name: str, encoded: Mapping[str, Any], budget: MemoryBudget) -> Any:
     value = encoded["__value__"]
     if name == "ndarray" and isinstance(value, str):
         # IBM writes the names of some extrapolators as arrays; base64 of zlib has a capital second letter.
-        return value if value.islower() else Array.from_npy(value, budget).to_json(budget)
+        return to_storable(value) if value.islower() else Array.from_npy(value, budget).to_json(budget)
     plain = to_plain(value, budget)
     if name in ("ndarray", "complex", "datetime", "set"):
         return plain
@@ -84,4 +81,5 @@ def _plain_object(name: str, encoded: Mapping[str, Any], budget: MemoryBudget) -
         return plain["spans"]
     if name in _WRAPPERS:
         return plain["data"] if isinstance(plain, dict) and plain.keys() == {"data"} else plain
-    return {**encoded, "__value__": plain}
+    others = {to_storable(key): to_plain(item, budget) for key, item in encoded.items() if key != "__value__"}
+    return {**others, "__value__": plain}

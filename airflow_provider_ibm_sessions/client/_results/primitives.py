@@ -19,6 +19,7 @@ from airflow_provider_ibm_sessions.client._results.encoding import to_plain
 from airflow_provider_ibm_sessions.client._results.registers import Register
 from airflow_provider_ibm_sessions.client.errors import BadResponseError, ConfigurationError
 from airflow_provider_ibm_sessions.client.models.base import single_line
+from airflow_provider_ibm_sessions.client.storable import to_storable
 
 if TYPE_CHECKING:
     from qiskit.primitives import PrimitiveResult
@@ -158,17 +159,21 @@ def read_fields(data: Any, budget: MemoryBudget) -> tuple[dict[str, Register], d
     from qiskit.primitives import BitArray
 
     registers = {
-        name: read_bits(field, budget) for name, field in data.items() if isinstance(field, BitArray)
+        to_storable(name): read_bits(field, budget)
+        for name, field in data.items()
+        if isinstance(field, BitArray)
     }
     return registers, {
-        name: read_array(field, budget) for name, field in data.items() if name not in registers
+        to_storable(name): read_array(field, budget)
+        for name, field in data.items()
+        if not isinstance(field, BitArray)
     }
 
 
 def plain_object(value: Any, budget: MemoryBudget) -> Any:
     """Return an object of Qiskit's as strict JSON, in the form of :func:`to_plain`."""
     if isinstance(value, Mapping):
-        return {str(key): plain_object(item, budget) for key, item in value.items()}
+        return {to_storable(str(key)): plain_object(item, budget) for key, item in value.items()}
     if hasattr(value, "tolist"):  # numpy's arrays and numbers
         value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset):
@@ -187,14 +192,16 @@ def plain_object(value: Any, budget: MemoryBudget) -> Any:
     try:
         return to_plain(json.loads(json.dumps(value, cls=RuntimeEncoder)), budget)
     except (TypeError, ValueError):
-        return str(value)
+        return to_storable(str(value))
 
 
 def plain_program(result: Any, budget: MemoryBudget) -> dict[str, Any]:
     """Return Qiskit's ``QuantumProgramResult`` under the names of IBM's schema of the executor."""
     data = [
         {
-            "results": {name: read_array(values, budget).to_json(budget) for name, values in item.items()},
+            "results": {
+                to_storable(name): read_array(values, budget).to_json(budget) for name, values in item.items()
+            },
             "metadata": plain_object(item.metadata, budget),
         }
         for item in result

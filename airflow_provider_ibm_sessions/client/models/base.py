@@ -25,11 +25,13 @@ from pydantic import (
     field_validator,
 )
 
+from airflow_provider_ibm_sessions.client.storable import STORABLE_INTS, storable_text
 from airflow_provider_ibm_sessions.client.validation import (
     BACKEND_PATTERN,
     ID_PATTERN,
     MAX_ID_LENGTH,
     PROGRAM_PATTERN,
+    short_repr,
     validate_backend,
     validate_datetime,
     validate_id,
@@ -59,6 +61,12 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
+def _refuse_number(value: object) -> object:
+    if not isinstance(value, str | datetime) or (isinstance(value, str) and "-" not in value.strip("-")):
+        raise ValueError("must be an ISO 8601 time")
+    return value
+
+
 PathId: TypeAlias = Annotated[
     str,
     Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=f"^{ID_PATTERN}$"),
@@ -79,6 +87,9 @@ def validated_by(validate: Callable[[object, str], Any]) -> BeforeValidator:
     return BeforeValidator(lambda value, info: validate(value, str(info.field_name)))
 
 
+WORD = BeforeValidator(lambda value: value if isinstance(value, str) else short_repr(value))
+"""Before an enum: what is no string is refused without its own methods, such as a repr that never ends."""
+
 RequestId: TypeAlias = Annotated[str, validated_by(validate_id)]
 """The id of a session, in a body or a query."""
 
@@ -93,18 +104,22 @@ RequestTime: TypeAlias = Annotated[datetime, validated_by(validate_datetime)]
 Line: TypeAlias = Annotated[str, AfterValidator(single_line)]
 """A string of IBM's that ends up in log lines and errors: a state, a reason."""
 
-Text: TypeAlias = Annotated[str, AfterValidator(lambda value: value.encode(errors="replace").decode())]
-"""A string of IBM's for programs: JSON can hold half characters, which nothing can write again."""
+Text: TypeAlias = Annotated[str, AfterValidator(storable_text)]
+"""A string of IBM's for programs."""
 
-Time: TypeAlias = Annotated[datetime, AfterValidator(as_utc)]
-"""A point in time, always with a zone."""
+Time: TypeAlias = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(as_utc)]
+"""A point in time, always with a zone. A number is none: it may be seconds or milliseconds."""
 
-Number: TypeAlias = Annotated[int | float, BeforeValidator(_refuse_bool)]
+Whole: TypeAlias = Annotated[
+    int, Field(ge=STORABLE_INTS[0], le=STORABLE_INTS[-1]), BeforeValidator(_refuse_bool)
+]
+"""A whole number that XCom can hold."""
+
+Number: TypeAlias = Annotated[Whole | float, BeforeValidator(_refuse_bool)]
 """A number that IBM documents as whole, but which is worth reading with a fraction too."""
 
-
-Measure: TypeAlias = Annotated[float, BeforeValidator(_refuse_bool)]
-"""A number to compute with: seconds, rates. Never infinite."""
+Measure: TypeAlias = Annotated[float, Field(ge=-1e15, le=1e15), BeforeValidator(_refuse_bool)]
+"""A number to compute with: seconds, rates. Never infinite, nor too large to be multiplied by a price."""
 
 
 class RequestModel(BaseModel):

@@ -27,6 +27,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     Tags,
     Text,
     Time,
+    Whole,
     validated_by,
 )
 from airflow_provider_ibm_sessions.client.validation import validate_string
@@ -40,7 +41,7 @@ SearchText = Annotated[str, validated_by(lambda value, field: validate_string(va
 class Usage(ResponsePart):
     """Cost of a workload: seconds of QPU time, provisional until ``status`` is ``complete``."""
 
-    qpu_charge_time_seconds: float | None = None
+    qpu_charge_time_seconds: Measure | None = None
     status: Line | None = None
 
 
@@ -73,8 +74,8 @@ class WorkloadPage(ResponseModel):
     strict_fields = frozenset({"next"})  # an unreadable link would pass for the end of the list
 
     workloads: list[Workload] = Field(max_length=MAX_ROWS_PER_PAGE)
-    total_count: int | None = None
-    limit: int | None = None
+    total_count: Whole | None = None
+    limit: Whole | None = None
     next: PageLink | str | None = None
     previous: PageLink | str | None = None
 

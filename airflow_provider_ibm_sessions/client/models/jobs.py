@@ -24,8 +24,10 @@ from airflow_provider_ibm_sessions.client.enums import JobState, LogLevel
 from airflow_provider_ibm_sessions.client.errors import JobFailedError
 from airflow_provider_ibm_sessions.client.models.base import (
     MAX_ROWS_PER_PAGE,
+    WORD,
     BackendName,
     Line,
+    Measure,
     Number,
     ProgramId,
     RequestId,
@@ -37,6 +39,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     Tags,
     Text,
     Time,
+    Whole,
     validated_by,
 )
 from airflow_provider_ibm_sessions.client.models.instance import Usage
@@ -69,7 +72,7 @@ class SubmitJob(RequestModel):
     params: dict[str, Any] = Field(description="The program's input, such as {'pubs': [...]}")
     tags: Tags | None = Field(default=None, description="Labels to find it by")
     cost: StrictInt | None = Field(default=None, ge=0, le=MAX_COST, description="Longest QPU time in seconds")
-    log_level: LogLevel | None = None
+    log_level: Annotated[LogLevel, WORD] | None = None
     private: StrictBool | None = Field(default=None, description="Results can be read once only")
     calibration_id: Annotated[str, validated_by(validate_string)] | None = None
 
@@ -115,7 +118,7 @@ class JobStateDetail(ResponsePart):
 
     status: Line | None = None
     reason: Line | None = None
-    reason_code: int | Line | None = Field(
+    reason_code: Whole | Line | None = Field(
         default=None, validation_alias=AliasChoices("reason_code", "reasonCode")
     )
     reason_solution: Line | None = None
@@ -137,11 +140,11 @@ class Job(ResponseModel):
     program: Program | None = None
     session_id: Text | None = None
     created: Time | None = None
-    cost: float | None = None
+    cost: Measure | None = None
     tags: list[Text] | None = None
     private: bool | None = None
     usage: Usage | None = None
-    estimated_running_time_seconds: float | None = None
+    estimated_running_time_seconds: Measure | None = None
 
     @property
     def detail(self) -> JobStateDetail:
@@ -206,9 +209,9 @@ class JobPage(ResponseModel):
     """One page of ``GET /v1/jobs``."""
 
     jobs: list[Job] = Field(max_length=MAX_ROWS_PER_PAGE)
-    count: int | None = None
-    offset: int | None = None
-    limit: int | None = None
+    count: Whole | None = None
+    offset: Whole | None = None
+    limit: Whole | None = None
 
 
 class GetJob(RequestModel):

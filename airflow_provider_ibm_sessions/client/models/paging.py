@@ -85,9 +85,11 @@ class WorkloadPaging(Paging[WorkloadFilter, WorkloadPage, Workload]):
     ) -> WorkloadFilter | None:
         cursor = page.next_cursor
         if cursor is None:
-            limit = min(query.limit, page.limit or query.limit)
-            is_complete = page.total_count is not None and len(self._seen) >= page.total_count
-            if page.has_next and len(page.workloads) >= limit and not is_complete:
+            rows, total = len(page.workloads), page.total_count
+            limit = min(query.limit, page.limit) if page.limit and page.limit > 0 else query.limit
+            # Less in all than on this page says nothing.
+            is_complete = total is not None and rows <= total <= len(self._seen)
+            if page.has_next and rows >= limit and not is_complete:
                 # To take it for the end of the list would hide what is on the pages after it.
                 raise BadResponseError("List workloads: the link to the next page holds no cursor")
             return None
@@ -104,7 +106,10 @@ class JobPaging(Paging[JobFilter, JobPage, Job]):
         return page.jobs
 
     def _next_query(self, query: JobFilter, page: JobPage, *, has_new_rows: bool) -> JobFilter | None:
-        offset = query.offset + len(page.jobs)
-        has_more = offset < page.count if page.count is not None else len(page.jobs) >= query.limit
+        rows = len(page.jobs)
+        offset = query.offset + rows
+        # Less in all than on this page says nothing.
+        is_counted = page.count is not None and page.count >= rows
+        has_more = offset < (page.count or 0) if is_counted else rows >= query.limit
         # IBM answers an offset that it does not like with the first page.
         return query.model_copy(update={"offset": offset}) if has_new_rows and has_more else None

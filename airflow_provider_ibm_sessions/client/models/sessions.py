@@ -7,15 +7,17 @@ Times are UTC, durations are seconds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from pydantic.config import JsonDict
 
 from airflow_provider_ibm_sessions.client.enums import SessionMode, SessionState
 from airflow_provider_ibm_sessions.client.models.base import (
+    WORD,
     BackendName,
     Line,
+    Measure,
     Number,
     RequestModel,
     ResourceId,
@@ -44,7 +46,7 @@ class CreateSession(RequestModel):
         json_schema_extra={"examples": [{"mode": "batch", "backend": "ibm_fez", "max_ttl": 600}]}
     )
 
-    mode: SessionMode = Field(
+    mode: Annotated[SessionMode, WORD] = Field(
         description="dedicated: the QPU is held for the session, and billed while it is active; "
         "batch: billed for the jobs' QPU time only"
     )
@@ -91,7 +93,7 @@ class Session(ResponseModel):
     closed_at: Time | None = Field(default=None, description="When it closed")
     last_job_started: Time | None = Field(default=None, description="When its last job started")
     last_job_completed: Time | None = Field(default=None, description="When its last job ended")
-    elapsed_time: float | None = Field(default=None, description="What is billed of it so far")
+    elapsed_time: Measure | None = Field(default=None, description="What is billed of it so far")
     user_id: Text | None = Field(default=None, description="Who opened it")
     timestamps: list[StateChange] | None = Field(
         default=None, max_length=_MAX_TIMESTAMPS, description="Its states so far"
