@@ -111,15 +111,17 @@ def test_the_plugin_costs_one_module():
 
 
 def test_a_dag_file_pays_for_no_http_client():
-    """What a Dag file imports brings neither the models nor the client."""
+    """What a Dag file imports brings neither the models, nor the client, nor OpenLineage."""
     code = (
         "import sys\n"
         "from airflow_provider_ibm_sessions.operators import session\n"
         "from airflow_provider_ibm_sessions.sensors import session\n"
-        "print([m for m in sys.modules if m.startswith('airflow_provider_ibm_sessions.')])"
+        "ours = 'airflow_provider_ibm_sessions.'\n"
+        "print([m for m in sys.modules if m.startswith(ours) or 'openlineage' in m])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
+    assert not [module for module in loaded if "lineage" in module]
     assert not loaded & {
         f"airflow_provider_ibm_sessions.{name}"
         for name in ("client.client", "client.models", "hooks.ibm_quantum", "triggers.session")

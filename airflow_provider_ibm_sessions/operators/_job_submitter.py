@@ -108,6 +108,10 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         elif self.session_id:
             drain(self.hook, self.session_id, fast=fast)
 
+    def workload(self) -> dict[str, Any]:
+        """Return what the task knows of its session and jobs."""
+        return {**super().workload(), "job_ids": self._all_job_ids}
+
     @property
     def _all_job_ids(self) -> list[str]:
         """Return the ids of all jobs that IBM has accepted."""
