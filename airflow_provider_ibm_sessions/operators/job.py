@@ -280,7 +280,8 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
             keep_raw=folder.keep_raw,
         )
         submitted = self._submitted_fields()
-        jobs = with_provenance(context, event["jobs"], submitted)
+        qiskit_versions = folder.read_qiskit_versions(event["jobs"])
+        jobs = with_provenance(context, event["jobs"], submitted, qiskit_versions=qiskit_versions)
         folder.keep(jobs, submitted)
         [report] = collector.collect(jobs)
         self.log.info("Job %s: %s", report["id"], report["state"])
