@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_ibm_sessions.lifecycle.kill import Kill
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
+from airflow_provider_ibm_sessions.links import IBMQuantumPageLink, IBMQuantumSessionLink, page_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,7 +35,7 @@ class IBMQuantumTaskMixin:
 
     ibm_quantum_conn_id: str
 
-    operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumSessionLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumSessionLink(), IBMQuantumPageLink())
     ui_color = "#d0e2ff"
 
     usage: dict[str, Any] | None = None
@@ -73,6 +73,11 @@ class IBMQuantumTaskMixin:
 
         :param fast: True in the few seconds after SIGTERM; at ``execution_timeout``, Airflow waits.
         """
+
+    def show_session(self, context: Context, session_id: str) -> None:
+        """Show the buttons to a session before the task ends."""
+        IBMQuantumSessionLink.persist(context, self.hook.console_url(session_id))
+        IBMQuantumPageLink.persist(context, page_url(session_id))
 
     def workload(self) -> dict[str, Any]:
         """

@@ -23,7 +23,6 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
 
@@ -108,7 +107,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
             self.result_storage.validate()
             found = self._find_jobs()
         if self.session_id is not None:
-            IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
+            self.show_session(context, self.session_id)
         if not found.jobs:
             self.log.warning("IBM lists no job of %s: check it, and the connection", self._description())
         is_done = found.is_done or not (found.jobs or self.session_id)
