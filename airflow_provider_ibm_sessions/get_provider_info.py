@@ -108,7 +108,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         },
         "cli": [f"{PACKAGE}.cli.airflow.commands"],
-        "extra-links": [f"{PACKAGE}.links.IBMQuantumJobLink", f"{PACKAGE}.links.IBMQuantumSessionLink"],
+        "extra-links": [
+            f"{PACKAGE}.links.{name}"
+            for name in ("IBMQuantumJobLink", "IBMQuantumPageLink", "IBMQuantumSessionLink")
+        ],
     }
 
 

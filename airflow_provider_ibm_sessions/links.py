@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The buttons from a task to IBM's web console, or to the emulator's pages."""
+"""The buttons from a task to IBM's web console or the emulator's pages, and to the page in Airflow."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlsplit
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
@@ -26,6 +26,12 @@ def console_url(workload_id: str = "", credentials: Credentials | None = None) -
     if credentials is not None and credentials.emulator:
         console = "{0.scheme}://{0.netloc}/workloads".format(urlsplit(credentials.url))
     return f"{console}?search={quote(workload_id, safe='')}" if workload_id else console
+
+
+def page_url(session_id: str) -> str:
+    """Return the address of a session on the page in Airflow's UI; without ``[api] base_url`` its path."""
+    base_url = conf.get("api", "base_url", fallback="") or ""
+    return f"{base_url.rstrip('/')}/plugin/ibm-quantum?session={quote(session_id, safe='')}"
 
 
 class IBMQuantumLink(BaseOperatorLink):
@@ -60,3 +66,15 @@ class IBMQuantumJobLink(IBMQuantumLink):
 
     name = "IBM Quantum job"
     id_field = "job_id"
+
+
+class IBMQuantumPageLink(IBMQuantumLink):
+    """Opens the task's session on the page in Airflow's UI; for operators that have a ``session_id``."""
+
+    name = "IBM Quantum page"
+    id_field = "session_id"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the link. Called by Airflow at the end of the task, with the operator as it ran."""
+        session_id = getattr(operator, self.id_field, None)
+        return page_url(session_id) if isinstance(session_id, str) and session_id else ""

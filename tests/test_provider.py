@@ -88,14 +88,41 @@ def test_older_airflows_get_the_same_fields():
     assert {widget.field_class.__name__ for widget in widgets.values()} <= allowed
 
 
-def test_airflow_registers_the_button(manager):
-    assert "airflow_provider_ibm_sessions.links.IBMQuantumSessionLink" in manager.extra_links_class_names
+def test_airflow_registers_the_buttons(manager):
+    buttons = {"IBMQuantumJobLink", "IBMQuantumPageLink", "IBMQuantumSessionLink"}
+    names = {f"airflow_provider_ibm_sessions.links.{name}" for name in buttons}
+    assert names <= set(manager.extra_links_class_names)
 
 
 def test_airflow_discovers_the_plugin_by_its_entry_point():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     path = project["entry-points"]["airflow.plugins"]["ibm_quantum"].replace(":", ".")
     assert {"name": "ibm_quantum", "plugin-class": path} in get_provider_info()["plugins"]
+
+
+def test_the_tab_of_a_task_names_operators_as_airflow_does():
+    """A name that no operator has would hide the tab, from Airflow 3.4 on."""
+    from airflow_provider_ibm_sessions.decorators import jobs, session
+    from airflow_provider_ibm_sessions.operators import job
+    from airflow_provider_ibm_sessions.operators import session as sessions
+    from airflow_provider_ibm_sessions.plugins.ibm_quantum import OPERATOR_NAMES, IBMQuantumPlugin
+
+    decorated = (jobs.IBMQuantumJobsDecoratedOperator, session.IBMQuantumSessionDecoratedOperator)
+    plain = (
+        sessions.IBMQuantumCreateSessionOperator,
+        job.IBMQuantumJobResultsOperator,
+        job.IBMQuantumRunJobsOperator,
+        job.IBMQuantumSubmitJobOperator,
+    )
+    names = [each.custom_operator_name for each in decorated] + [each.__name__ for each in plain]
+    assert sorted(names) == OPERATOR_NAMES
+    scopes = [app.get("applies_to") for app in IBMQuantumPlugin.react_apps]
+    assert scopes == [None, None, None, {"operator_name": OPERATOR_NAMES}]
+
+
+def test_the_scripts_of_the_page_are_small():
+    scripts = files("airflow_provider_ibm_sessions.plugins._page").joinpath("static").iterdir()
+    assert sum(len(path.read_bytes()) for path in scripts if path.name.endswith(".js")) <= 60_000
 
 
 def test_the_pages_switches_are_options_of_airflow():
@@ -119,15 +146,17 @@ def test_the_plugin_costs_one_module():
 
 
 def test_a_dag_file_pays_for_no_http_client():
-    """What a Dag file imports brings neither the models nor the client."""
+    """What a Dag file imports brings neither the models, nor the client, nor OpenLineage."""
     code = (
         "import sys\n"
         "from airflow_provider_ibm_sessions.operators import session\n"
         "from airflow_provider_ibm_sessions.sensors import session\n"
-        "print([m for m in sys.modules if m.startswith('airflow_provider_ibm_sessions.')])"
+        "ours = 'airflow_provider_ibm_sessions.'\n"
+        "print([m for m in sys.modules if m.startswith(ours) or 'openlineage' in m])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
+    assert not [module for module in loaded if "lineage" in module]
     assert not loaded & {
         f"airflow_provider_ibm_sessions.{name}"
         for name in ("client.client", "client.models", "hooks.ibm_quantum", "triggers.session")

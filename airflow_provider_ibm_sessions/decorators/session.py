@@ -27,7 +27,6 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import push_session_usage
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators.base import SessionOwnerOperator
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
 
     def take_session(self, context: Context, session: Session) -> None:
         """Take hold of an open session, and show its link while the function runs."""
-        IBMQuantumSessionLink.persist(context, self.hook.console_url(session.id))
+        self.show_session(context, session.id)
         super().take_session(context, session)
 
     def _call(self, context: Context, session: Session, backend: str) -> Any:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_ibm_sessions.lifecycle.kill import Kill
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
+from airflow_provider_ibm_sessions.links import IBMQuantumPageLink, IBMQuantumSessionLink, page_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
@@ -34,8 +35,11 @@ class IBMQuantumTaskMixin:
 
     ibm_quantum_conn_id: str
 
-    operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumSessionLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumSessionLink(), IBMQuantumPageLink())
     ui_color = "#d0e2ff"
+
+    usage: dict[str, Any] | None = None
+    """The XCom ``usage``, once the task has pushed it."""
 
     _kill: Kill | None = None
     _context: Context | None = None
@@ -69,6 +73,40 @@ class IBMQuantumTaskMixin:
 
         :param fast: True in the few seconds after SIGTERM; at ``execution_timeout``, Airflow waits.
         """
+
+    def show_session(self, context: Context, session_id: str) -> None:
+        """Show the buttons to a session before the task ends."""
+        IBMQuantumSessionLink.persist(context, self.hook.console_url(session_id))
+        IBMQuantumPageLink.persist(context, page_url(session_id))
+
+    def workload(self) -> dict[str, Any]:
+        """
+        Return what the task knows of its session and jobs by now, for its lineage.
+
+        :returns: ``backend``, ``mode``, ``session_id``, ``job_ids``, and ``folders`` that it has written to.
+        """
+        job_id = getattr(self, "job_id", None)
+        return {
+            "backend": getattr(self, "backend", None),
+            "session_id": getattr(self, "session_id", None),
+            "job_ids": [job_id] if job_id else [],
+            "folders": [],
+        }
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage:
+        """Return the task's lineage before it runs. Called by Airflow's provider for OpenLineage."""
+        # That provider calls this only where it is installed, and nothing else imports the module.
+        from airflow_provider_ibm_sessions.lifecycle.lineage import lineage_of
+
+        return lineage_of(self)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+        """Return the task's lineage at its end, with what it has used. Called as the above."""
+        return self.get_openlineage_facets_on_start()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage:
+        """Return the same when a try has failed; the caller adds the error."""
+        return self.get_openlineage_facets_on_start()
 
     def raise_if_killed(self) -> None:
         """

@@ -53,7 +53,7 @@ def push_session_usage(
             if earlier_ids:
                 used = total.describe(credentials.price_per_second, credentials.currency)
                 log.info("All %d sessions of this task: %s", len(earlier_ids) + 1, used)
-            push_xcom_quietly(context, "usage", hook.usage_to_json(total))
+            _leave_usage(context, hook, total)
             if session is not None and context.get("task_state_store") is None:
                 # Before Airflow 3.3 there is no record that outlives the task.
                 push_xcom_quietly(context, "session", session.to_json())
@@ -81,7 +81,14 @@ def push_job_usage(
             owner = SessionOwner.of(context, hook.ibm_quantum_conn_id)
             for job in _with_earlier_jobs(context, hook, jobs):
                 VariableSessionRegistry(context).keep(SessionRecord.of_job(job, owner, hook.credentials))
-        push_xcom_quietly(context, "usage", hook.usage_to_json(usage))
+        _leave_usage(context, hook, usage)
+
+
+def _leave_usage(context: Context, hook: IBMQuantumHook, usage: UsageReport) -> None:
+    """Push the XCom ``usage``, and keep it with the task for its lineage."""
+    task: Any = context["task"]
+    task.usage = hook.usage_to_json(usage)
+    push_xcom_quietly(context, "usage", task.usage)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ _RESERVED_KEYS = ('"__classname__"', '"__id__"')
 _SAVE_TRIES = 3
 
 
-@dataclass(frozen=True)
+@dataclass
 class ResultStorage:
     """
     The place of results that are too large for XCom.
@@ -48,11 +48,13 @@ class ResultStorage:
     :param path: A folder as ``ObjectStoragePath`` takes it; None: there is none, and too large is an error.
     :param threshold: Bytes of JSON from which on results are too large.
     :param pushes_xcom: False if the task pushes no XCom, so that nothing is too large for it.
+    :param has_stored: True if results were written there.
     """
 
     path: str | None
     threshold: int
     pushes_xcom: bool = True
+    has_stored: bool = field(default=False, init=False)
 
     def validate(self, field: str = "results_path") -> None:
         """
@@ -75,6 +77,7 @@ class ResultStorage:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{job_id}.json"
         path.write_text(json.dumps(results))
+        self.has_stored = True
         return str(path)
 
     def _folder(self) -> ObjectStoragePath:

@@ -30,7 +30,6 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
     get_if_accepting_jobs,
 )
 from airflow_provider_ibm_sessions.lifecycle.usage import push_session_usage
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._submissions import Submission
 from airflow_provider_ibm_sessions.operators.base import (
     IBMQuantumOperator,
@@ -107,6 +106,10 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
             close_and_cancel(self.hook, self.session_id, self._job_ids, fast=fast)
         elif self.session_id:
             drain(self.hook, self.session_id, fast=fast)
+
+    def workload(self) -> dict[str, Any]:
+        """Return what the task knows of its session and jobs."""
+        return {**super().workload(), "job_ids": self._all_job_ids}
 
     @property
     def _all_job_ids(self) -> list[str]:
@@ -229,7 +232,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
             self.open_session(context, state, session_args)
         known = [*self._session_ids, *(job.session_id for job in resumed), self.session_id]
         self._session_ids = list(dict.fromkeys(each for each in known if each))
-        IBMQuantumSessionLink.persist(context, self.hook.console_url(str(self.session_id)))
+        self.show_session(context, str(self.session_id))
 
     def _submit(self, state: TaskState, index: int, tag: str, job: Mapping[str, Any]) -> Submission:
         from airflow_provider_ibm_sessions.client.submission import count_attempts

@@ -13,6 +13,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -29,6 +31,8 @@ def with_provenance(
     jobs: Sequence[Mapping[str, Any]],
     submitted: Mapping[str, Mapping[str, Any]],
     session: Mapping[str, Any] | None = None,
+    *,
+    qiskit_versions: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """
     Return jobs with ``provenance``. An error is logged: the results are what was paid for.
@@ -36,12 +40,15 @@ def with_provenance(
     :param jobs: The jobs as ``Job.to_json`` returns them.
     :param submitted: The fields of each as they were submitted, by its id.
     :param session: The session that most were in, as ``Session.to_json`` returns it, if it is known.
+    :param qiskit_versions: What :meth:`ProvenanceFolder.read_qiskit_versions` returns.
     """
     found = [dict(job) for job in jobs]
     for job in found:
         try:
             own = session if session and job.get("session_id") in (None, session.get("id")) else {}
             job["provenance"] = _provenance(context, job, submitted.get(job["id"]) or {}, own)
+            if found_version := qiskit_versions.get(job["id"]):
+                job["provenance"]["qiskit_version"] = found_version
         except Exception:
             log.warning("The report of job %s carries no provenance", job.get("id"), exc_info=True)
     return found
@@ -72,6 +79,25 @@ class ProvenanceFolder:
             self._write(job["id"], "backend-properties", self._read_properties, job, fields)
             if "params" in fields and not fields.get("private"):
                 self._write(job["id"], "params", fields.get, "params")
+
+    def read_qiskit_versions(self, jobs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """
+        Return the version of Qiskit that IBM names for each job, by its id.
+
+        IBM tells it among a job's metrics. So it takes a request for each job, and is read only for a folder.
+        """
+        from airflow_provider_ibm_sessions.client.models.base import single_line
+
+        found: dict[str, str] = {}
+        for job in jobs if self._path is not None else ():
+            try:
+                named = self._hook.get_conn().job_metrics(job["id"]).qiskit_version
+            except IBMQuantumError as error:
+                log.warning("The metrics of job %s were not read: %s", job["id"], error)
+                continue
+            if isinstance(named, str):
+                found[job["id"]] = single_line(named)
+        return found
 
     def keep_raw(self, job_id: str, raw: Any) -> None:
         """Keep a job's results as IBM has sent them."""

@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
@@ -198,10 +199,17 @@ class JobWaitingOperator(WaitingOperator):
         self.results_path = results_path
         self.results_threshold = validate_int(results_threshold, "results_threshold", at_least=1)
 
-    @property
+    @cached_property
     def result_storage(self) -> ResultStorage:
         """Return where results go."""
         return ResultStorage(self.results_path, self.results_threshold, pushes_xcom=self.do_xcom_push)
+
+    def workload(self) -> dict[str, Any]:
+        """Return what the task knows of its session and jobs, and where results are."""
+        known = super().workload()
+        if self.result_storage.has_stored:
+            known["folders"].append(self.results_path)
+        return known
 
     def push_reports(self, context: Context, reports: Any) -> None:
         """Push the reports of a task that fails, so that they are not lost."""
@@ -232,6 +240,13 @@ class JobOwnerOperator(JobWaitingOperator):
         super().__init__(**kwargs)
         self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
         self.provenance_path = provenance_path
+
+    def workload(self) -> dict[str, Any]:
+        """Return what the task knows of its session and jobs, and where results and provenance are."""
+        known = super().workload()
+        if self.provenance_path and self.usage:  # the jobs were final
+            known["folders"].append(self.provenance_path)
+        return known
 
     def validate_paths(self) -> None:
         """
@@ -294,6 +309,10 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         self.session_id: str | None = None
         self._waits_here = False
         self._was_deferred = False
+
+    def workload(self) -> dict[str, Any]:
+        """Return what the task knows of its session and jobs."""
+        return {**super().workload(), "mode": self.mode}
 
     def session_args(self, context: Context) -> dict[str, Any]:
         """Return the validated arguments that a session is opened with."""

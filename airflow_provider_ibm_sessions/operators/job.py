@@ -36,7 +36,7 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_job_usage
-from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
+from airflow_provider_ibm_sessions.links import IBMQuantumJobLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
 from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobOwnerOperator
@@ -94,7 +94,10 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         "ibm_quantum_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"program_params": "json"}
-    operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumJobLink(), IBMQuantumSessionLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (
+        IBMQuantumJobLink(),
+        *IBMQuantumOperator.operator_extra_links,
+    )
 
     def __init__(
         self,
@@ -256,7 +259,7 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         context["ti"].xcom_push(key="job_id", value=job.id)
         IBMQuantumJobLink.persist(context, self.hook.console_url(job.id))
         if self.session_id:
-            IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
+            self.show_session(context, self.session_id)
 
     def _finish(self, context: Context, state: TaskState, event: dict[str, Any]) -> dict[str, Any]:
         if self.cancel_on_kill:
@@ -280,7 +283,8 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
             keep_raw=folder.keep_raw,
         )
         submitted = self._submitted_fields()
-        jobs = with_provenance(context, event["jobs"], submitted)
+        qiskit_versions = folder.read_qiskit_versions(event["jobs"])
+        jobs = with_provenance(context, event["jobs"], submitted, qiskit_versions=qiskit_versions)
         folder.keep(jobs, submitted)
         [report] = collector.collect(jobs)
         self.log.info("Job %s: %s", report["id"], report["state"])

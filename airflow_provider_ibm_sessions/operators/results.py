@@ -23,7 +23,6 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors, to_airflow_exception
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobWaitingOperator
 
@@ -99,6 +98,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
         self.wait_for_completion = validate_bool(wait_for_completion, "wait_for_completion")
         self._awaited: list[str] = []
+        self._reported: list[str] = []
         self._newest: datetime | None = None
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
             self.result_storage.validate()
             found = self._find_jobs()
         if self.session_id is not None:
-            IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
+            self.show_session(context, self.session_id)
         if not found.jobs:
             self.log.warning("IBM lists no job of %s: check it, and the connection", self._description())
         is_done = found.is_done or not (found.jobs or self.session_id)
@@ -123,6 +123,10 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
         self._awaited, newest = event.get("job_ids") or [], event.get("resume_data")
         self._newest = datetime.fromisoformat(newest) if newest else None
         return self._finish(context, self.settle_event(event), None)
+
+    def workload(self) -> dict[str, Any]:
+        """Return what the task knows of its session and jobs."""
+        return {**super().workload(), "job_ids": self._reported}
 
     def trigger(self, end_time: float) -> IBMQuantumJobTrigger:
         """Return the trigger that waits for the jobs."""
@@ -220,6 +224,7 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
                 is_completed = jobs[job_id].get("state") == JobState.COMPLETED
                 if is_completed and "private" not in jobs[job_id]:  # a list need not tell
                     jobs[job_id] |= self.hook.get_job(job_id).to_json()
+        self._reported = list(jobs)
         if self.verbose:
             log_job_logs(self.hook, final)
         state = TaskState.load(context, self.task_id)

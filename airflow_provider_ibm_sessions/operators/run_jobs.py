@@ -197,7 +197,10 @@ class SessionJobsOperator(JobSubmittingOperator):
             keep_raw=folder.keep_raw,
         )
         submitted = self._submitted_fields(state)
-        jobs = with_provenance(context, jobs, submitted, event.get("session"))
+        qiskit_versions = folder.read_qiskit_versions(jobs)
+        jobs = with_provenance(
+            context, jobs, submitted, event.get("session"), qiskit_versions=qiskit_versions
+        )
         folder.keep(jobs, submitted)
         reports = {report["id"]: report for report in collector.collect(jobs)}
         ordered = [

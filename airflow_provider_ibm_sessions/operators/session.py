@@ -23,7 +23,6 @@ from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run
 from airflow_provider_ibm_sessions.lifecycle.task_mixin import DEFAULT_DEFERRABLE
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import push_session_usage
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.operators.base import (
     IBMQuantumOperator,
     SessionOwnerOperator,
@@ -241,7 +240,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
             # What cannot be drained would cost until its max_ttl.
             self.log.warning("Session %s cannot be drained, closing it at once: %s", self.session_id, error)
             return None
-        IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
+        self.show_session(context, self.session_id)
         return self.wait(time.time() + self.timeout)
 
     def _report(

@@ -15,6 +15,16 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 NAME = "IBM Quantum"
+OPERATOR_NAMES = [
+    "@task.ibm_quantum_jobs",
+    "@task.ibm_quantum_session",
+    "IBMQuantumCreateSessionOperator",
+    "IBMQuantumJobResultsOperator",
+    "IBMQuantumRunJobsOperator",
+    "IBMQuantumSubmitJobOperator",
+]
+"""Operators whose tasks have something to show, as Airflow names them in its UI."""
+
 URL_PREFIX = "/ibm-quantum"
 
 
@@ -52,11 +62,15 @@ def _react_apps() -> list[dict[str, Any]]:
         {"name": NAME, "destination": "nav", "url_route": "ibm-quantum", **common},
         {"name": f"{NAME} cost", "destination": "dashboard", "url_route": "ibm-quantum-card", **common},
     ]
-    # Before Airflow 3.4, the tab of a task is shown on each task of each Dag.
     if conf.getboolean("ibm_quantum", "ui_tabs", fallback=True):
+        # Airflow reads applies_to from 3.4 on. Before, the tab is shown on each task of each Dag.
+        scopes: dict[str, dict[str, Any]] = {
+            "dag_run": {},
+            "task_instance": {"applies_to": {"operator_name": OPERATOR_NAMES}},
+        }
         apps += [
-            {"name": NAME, "destination": destination, "url_route": f"ibm-quantum-{destination}", **common}
-            for destination in ("dag_run", "task_instance")
+            {"name": NAME, "destination": where, "url_route": f"ibm-quantum-{where}", **scope, **common}
+            for where, scope in scopes.items()
         ]
     return apps
 

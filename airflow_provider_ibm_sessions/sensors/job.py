@@ -10,7 +10,7 @@ from airflow_provider_ibm_sessions.client.enums import JobState, OnJobFailure
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, JobFailedError
 from airflow_provider_ibm_sessions.client.validation import validate_choice, validate_id
 from airflow_provider_ibm_sessions.exceptions import job_error
-from airflow_provider_ibm_sessions.links import IBMQuantumJobLink, IBMQuantumSessionLink
+from airflow_provider_ibm_sessions.links import IBMQuantumJobLink
 from airflow_provider_ibm_sessions.sensors.base import IBMQuantumSensor
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
     """
 
     template_fields: Sequence[str] = ("job_id", "session_id", "ibm_quantum_conn_id")
-    operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumJobLink(), IBMQuantumSessionLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (
+        IBMQuantumJobLink(),
+        *IBMQuantumSensor.operator_extra_links,
+    )
 
     def __init__(
         self,
@@ -60,8 +63,7 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
             url = self.hook.console_url(validate_id(self.job_id, "job_id"))
             IBMQuantumJobLink.persist(context, url)
         if self.session_id is not None:
-            url = self.hook.console_url(validate_id(self.session_id))
-            IBMQuantumSessionLink.persist(context, url)
+            self.show_session(context, validate_id(self.session_id))
 
     def poll_once(self) -> Any:
         """Poll the jobs."""

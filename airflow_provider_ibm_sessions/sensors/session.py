@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError
 from airflow_provider_ibm_sessions.client.polling import has_reached
 from airflow_provider_ibm_sessions.client.validation import validate_id, validate_states
-from airflow_provider_ibm_sessions.links import IBMQuantumSessionLink
 from airflow_provider_ibm_sessions.sensors.base import IBMQuantumSensor
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class IBMQuantumSessionSensor(IBMQuantumSensor):
     def validate(self, context: Context) -> None:
         """Validate the id, and show the link."""
         validate_id(self.session_id)
-        IBMQuantumSessionLink.persist(context, self.hook.console_url(self.session_id))
+        self.show_session(context, self.session_id)
 
     def poll_once(self) -> dict[str, Any] | None:
         """Read the session."""

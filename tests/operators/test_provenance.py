@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from testing.dag_tasks import run_jobs, sampler_job
+from testing.fake_ibm import Fault
 
 pytestmark = pytest.mark.usefixtures("connection", "airflow_db")
 
@@ -71,6 +72,7 @@ def test_of_a_job_alone_that_failed(ibm, dag, run):
 
 
 def test_a_folder_for_each_job(ibm, dag, run, tmp_path):
+    ibm.settings.qiskit_version = "2.4.1"
     with dag:
         run_jobs(jobs=[sampler_job(), sampler_job(3, private=True)], provenance_path=str(tmp_path))
     result = run(dag)
@@ -82,6 +84,7 @@ def test_a_folder_for_each_job(ibm, dag, run, tmp_path):
     assert kept["provenance.json"] == result.xcom("run")[0]["provenance"]
     assert kept["results.json"]["results"][0]["data"]["meas"]["num_bits"] == 2
     assert kept["backend-properties.json"]["backend_name"] == "ibm_fez"
+    assert kept["provenance.json"]["qiskit_version"] == "2.4.1"
     [read] = ibm.requests("GET", "/v1/backends/ibm_fez/properties")
     assert list(read.query) == ["updated_before"]
     assert not (tmp_path / private / "params.json").exists()
@@ -94,6 +97,22 @@ def test_a_folder_that_cannot_be_written_fails_no_job(ibm, dag, run, tmp_path, o
         run_jobs(jobs=[sampler_job()], provenance_path=str(tmp_path / "file"))
     assert run(dag).state == "success"
     assert "was not kept in" in output()
+
+
+def test_metrics_that_cannot_be_read_fail_no_job(ibm, dag, run, tmp_path, output):
+    ibm.script(Fault("GET", "/v1/jobs/*/metrics", status=403, times=None))
+    with dag:
+        IBMQuantumSubmitJobOperator(
+            task_id="submit",
+            program_id="sampler",
+            program_params=sampler_job()["params"],
+            backend="ibm_fez",
+            provenance_path=str(tmp_path),
+        )
+    result = run(dag)
+    assert result.state == "success"
+    assert "qiskit_version" not in result.xcom("submit")["provenance"]
+    assert "metrics of job" in output()
 
 
 def test_a_template_that_rendered_to_nothing_is_named_before_a_session_is_opened(ibm, dag, run, output):

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
+from testing.airflow_runs import create_dag_run
 from testing.fake_ibm import Fault
 
 GUARDED = {"X-IBM-Quantum-Page": "1"}
@@ -290,4 +292,34 @@ def test_without_a_task_state_store_the_records_are_xcoms(page, monkeypatch):
         assert [(each["session_id"], each["billed"]) for each in found] == [("kept", 7.0), ("pushed", 33.0)]
     trend = page.ask("GET", task.partition("/tasks/")[0]).json()["trend"]
     assert [len(run["records"]) for run in trend] == [2]
-    assert page.ask("GET", "records").json() | {"now": 0} == {"records": [], "next": None, "now": 0}
+    [past] = page.ask("GET", f"records?q={page.dag_id}", "viewer").json()["records"]
+    assert (past["session_id"], past["billed"]) == ("kept", 7.0)
+
+
+def test_without_a_task_state_store_past_sessions_come_by_page(page, dag, monkeypatch):
+    """Those of a run stay together: here are ten runs with three each, and one of another Dag's session."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    kept = []
+    for number in range(10):
+        run_id = f"past_{number}"
+        create_dag_run(dag, run_id, datetime(2026, 1, 1 + number, tzinfo=UTC))
+        place = {"dag_id": page.dag_id, "run_id": run_id, "task_id": "opens"}
+        with create_session() as session:
+            for each in range(3):
+                record = {"session_id": f"past-{number}-{each}", "owner": place}
+                XComModel.set(
+                    key=f"ibm_quantum_record_{number}_{each}", value=record, session=session, **place
+                )
+                kept.append(record["session_id"])
+            foreign = {"session_id": "past-foreign", "owner": {**place, "dag_id": "no_dag_of_this_airflow"}}
+            XComModel.set(key="ibm_quantum_record_foreign", value=foreign, session=session, **place)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.plugins._page.records.TaskStateStoreModel", None)
+    first = page.ask("GET", "records?q=past-").json()
+    second = page.ask("GET", f"records?q=past-&before={first['next']}").json()
+    assert len(first["records"]) == 27
+    listed = [each["session_id"] for each in first["records"] + second["records"]]
+    assert sorted(listed) == sorted(kept)
+    assert listed[0].startswith("past-9-")
+    assert second["next"] is None

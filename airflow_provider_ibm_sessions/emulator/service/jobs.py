@@ -151,7 +151,7 @@ class Jobs:
                 "finished": iso(job.finished),
             },
             "usage": usage,
-            "qiskit_version": None,
+            "qiskit_version": self.scheduler.settings.qiskit_version,
         }
         nanoseconds = int(job.ran(self.clock.now()) * 1e9)
         (view if version >= NEW_METRICS else usage)["circuits_execution_time_ns"] = nanoseconds

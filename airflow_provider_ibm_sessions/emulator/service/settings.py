@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 OPEN_MAX_TTL = 600
@@ -47,6 +48,14 @@ def default_devices() -> dict[str, Device]:
     return {name: Device(number) for name, number in qubits.items()}
 
 
+def installed_qiskit() -> str | None:
+    """Return the version of Qiskit that computes the jobs; None where none is installed."""
+    try:
+        return version("qiskit")
+    except PackageNotFoundError:
+        return None
+
+
 @dataclass
 class Settings:
     """Choices of a user or a test, changeable while the service runs. Times are seconds of its clock."""
@@ -81,6 +90,8 @@ class Settings:
     """Seconds of the limit that were used before the service started."""
     usage_settle_seconds: float = 0.0
     """Time after a job's end for which its usage is ``pending``."""
+    qiskit_version: str | None = field(default_factory=installed_qiskit)
+    """Version of Qiskit that the metrics of each job name."""
     provisional_usage: float = 0.5
     """Share of the final charge that is shown as long as usage is ``pending`` after a job's end."""
 

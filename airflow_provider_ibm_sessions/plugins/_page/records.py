@@ -155,9 +155,11 @@ def past_records(
     Return a page of records of readable Dags, the newest first, and where the next one begins.
 
     There is no index on keys: so pages are found by id, and nothing is counted.
+
+    :param before: Where the page begins, as the one before has said.
     """
     if TaskStateStoreModel is None:
-        return [], None
+        return _past_xcoms(session, readable, before, limit, query)
     store = TaskStateStoreModel
     records = select(store.id, store.value).where(_is_record())
     if query:
@@ -240,8 +242,8 @@ def connection_ids(session: Session) -> set[str]:
     return set(session.scalars(select(Connection.conn_id).where(Connection.conn_type == "ibm_quantum")))
 
 
-def _is_record() -> Any:
-    key = TaskStateStoreModel.key
+def _is_record(key: Any = None) -> Any:
+    key = TaskStateStoreModel.key if key is None else key
     return or_(*(key.startswith(prefix, autoescape=True) for prefix in RECORD_PREFIXES))
 
 
@@ -249,10 +251,10 @@ def _parse(rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Yield the readable records, with the id of the row: tasks can write whatever they like."""
     for key, value in rows:
         try:
-            record = json.loads(value)
+            record = _plain(value)
             owner = record["owner"]
             names = [record["session_id"], *(owner[name] for name in ("dag_id", "run_id", "task_id"))]
-        except (ValueError, TypeError, KeyError):
+        except (TypeError, KeyError):
             continue
         if all(isinstance(name, str) for name in names) and isinstance(owner.get("map_index", -1), int):
             yield {**record, "owner": {"map_index": -1, **owner}, "record_id": key}
@@ -288,9 +290,9 @@ def _records_of_xcoms(
 
     Where there is none of a session, one is made from the XCom ``session``, which has its last details.
     """
-    is_record = or_(*(XComModel.key.startswith(prefix, autoescape=True) for prefix in RECORD_PREFIXES))
+    is_wanted = _is_record(XComModel.key) | (XComModel.key == "session")
     query = select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
-        XComModel.dag_id == dag_id, XComModel.run_id == run_id, is_record | (XComModel.key == "session")
+        XComModel.dag_id == dag_id, XComModel.run_id == run_id, is_wanted
     )
     if task_id is not None:
         query = query.where(XComModel.task_id == task_id, XComModel.map_index == map_index)
@@ -300,10 +302,36 @@ def _records_of_xcoms(
         owner = {"dag_id": dag_id, "run_id": run_id, "task_id": task, "map_index": index}
         details = _plain(value)
         if key != "session":
-            found |= {each["session_id"]: each for each in _parse([(None, json.dumps(details))])}
+            found |= {each["session_id"]: each for each in _parse([(None, details)])}
         elif isinstance(details, dict) and isinstance(details.get("id"), str):
             made.append(_record_of_details(details, owner))
     return [*found.values(), *(each for each in made if each["session_id"] not in found)]
+
+
+def _past_xcoms(
+    session: Session, readable: set[str], before: int | None, limit: int, query: str
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return a page of records that tasks have pushed as XComs: of whole runs, the newest first."""
+    run, wanted = XComModel.dag_run_id, _is_record(XComModel.key)
+    if query:
+        wanted &= cast(XComModel.value, String).contains(query, autoescape=True)
+    found: list[dict[str, Any]] = []
+    while True:
+        older = wanted if before is None else wanted & (run < before)
+        runs = list(session.scalars(select(run).where(older).distinct().order_by(run.desc()).limit(limit)))
+        rows = session.execute(
+            select(run, XComModel.value)
+            .where(wanted, run.in_(runs))
+            .order_by(run.desc(), XComModel.timestamp.desc())
+        )
+        for record in _parse(rows.all()):
+            if len(found) >= limit and record["record_id"] != found[-1]["record_id"]:
+                return found, found[-1]["record_id"]
+            if record["owner"]["dag_id"] in readable:
+                found.append(record)
+        if len(runs) < limit:
+            return found, None
+        before = runs[-1]
 
 
 def _record_of_details(details: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:

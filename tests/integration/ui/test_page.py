@@ -17,7 +17,7 @@ import pytest
 
 from testing.airflow_standalone import free_ports, until
 from testing.fake_ibm import Fault
-from testing.ui_browser import contrast
+from testing.ui_browser import PAGE, contrast
 from testing.ui_scene import CONNECTION, PRICE
 
 TASK_TAB = "/dags/{}/runs/{}/tasks/run_jobs/plugin/ibm-quantum-task_instance"
@@ -169,6 +169,15 @@ def test_past_sessions_are_found_and_priced(browser):
     assert page.locator("tr.ibmq-row").count() == 2
 
 
+def test_a_link_leads_to_a_session_open_or_ended(browser, scene):
+    page = browser.open(f"{PAGE}?session={scene.names['active']}")
+    page.locator("svg[aria-label^='Timeline']").wait_for()
+    assert page.locator("tr.ibmq-row").count() == 1
+    page = browser.open(f"{PAGE}?session=cx443-first")
+    page.get_by_text("cx443-first").wait_for()
+    assert page.get_by_role("tab", name="Past").get_attribute("aria-selected") == "true"
+
+
 def test_a_search_finds_a_dag(browser, scene):
     page = browser.open()
     row(page, "active", scene).wait_for()
@@ -232,9 +241,10 @@ def test_the_home_page_has_a_card(browser, scene):
     page.wait_for_url("**/plugin/ibm-quantum")
 
 
+@pytest.mark.parametrize("width", [800, 1500])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_texts_can_be_read_in_both_themes(browser, scene, theme):
-    page = browser.open(theme=theme, width=800)
+def test_texts_can_be_read_in_both_themes(browser, scene, theme, width):
+    page = browser.open(theme=theme, width=width)
     row(page, "active", scene).get_by_text("USD").wait_for()
     assert page.evaluate("document.documentElement.className").find(theme) >= 0
     selectors = [".ibmq h1", ".ibmq-card dt", ".ibmq-card dd", ".ibmq th", ".ibmq td .ibmq-small"]
@@ -243,7 +253,7 @@ def test_texts_can_be_read_in_both_themes(browser, scene, theme):
     assert low == {}
     # Nothing but the table scrolls sideways.
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    browser.shoot(page, f"narrow-{theme}")
+    browser.shoot(page, f"{theme}-{width}")
 
 
 def test_texts_of_others_are_never_html(browser, scene):

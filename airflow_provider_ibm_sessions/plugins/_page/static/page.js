@@ -21,19 +21,22 @@ function useDelayed(value, delay = 300) {
 
 function Page() {
   const [params] = useSearchParams();
-  const [typed, setTyped] = useState(params.get("session") || "");
+  const linked = params.get("session");
+  const [typed, setTyped] = useState(linked || "");
   const [tab, setTab] = useState("open");
   const [state, setState] = useState("");
-  const [chosen, setChosen] = useState(params.get("session"));
+  const [chosen, setChosen] = useState(linked);
   const [offset, setOffset] = useState(0);
   const search = useDelayed(typed.trim());
   useEffect(() => setOffset(0), [search]);
   const open = useOpenSessions(search, offset);
-  const isQuiet = open.list.data && !open.list.data.live;
+  const { data } = open.list;
+  // A link leads to its session, also once that has ended.
+  useEffect(() => { if (linked && data && !data.total) setTab("past"); }, [!data]);
   return h(Frame, null,
     h("h1", null, "IBM Quantum"),
     h(Note, { kind: "bad" }, open.error),
-    isQuiet && h(Note, null, "Airflow's configuration says [ibm_quantum] ui_live = False: IBM is not asked, and sessions cannot be ended here."),
+    data && !data.live && h(Note, null, "Airflow's configuration says [ibm_quantum] ui_live = False: IBM is not asked, and sessions cannot be ended here."),
     h(Cards, { open }),
     h("div.bar.line", null,
       h(Tabs, { tabs: [["open", "Open"], ["past", "Past"], ["unowned", "Unowned"]], chosen: tab, onChoose: setTab }),
@@ -128,6 +131,6 @@ function Anywhere() {
   return runId ? h(RunTab, { key, dagId, runId }) : h(Page);
 }
 
-// Airflow finds each component by the name of its app. A module is evaluated once: all are set at once.
+// Airflow finds a component by the name of its app, and evaluates a module once.
 globalThis["IBM Quantum"] = Anywhere;
 globalThis["IBM Quantum cost"] = HomeCard;

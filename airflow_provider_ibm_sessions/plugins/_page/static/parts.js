@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page's building blocks, in Airflow's own colours: its CSS variables follow dark mode and themes.
+// The page's building blocks, in Airflow's colours: its variables follow dark mode and themes.
 
 import { jobKind } from "./numbers.js";
 
@@ -68,7 +68,7 @@ export function Meter({ value, most, label }) {
   if (!(most > 0) || value === null) return null;
   const share = Math.min(value / most, 1);
   return h("span.meter", {
-      role: "meter", "aria-label": label,
+    role: "meter", "aria-label": label,
     "aria-valuemin": 0, "aria-valuemax": Math.round(most), "aria-valuenow": Math.round(value),
   }, h("i", { className: share > 0.8 ? "ibmq-high" : "", style: { width: `${share * 100}%` } }));
 }

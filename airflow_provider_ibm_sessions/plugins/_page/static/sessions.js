@@ -12,7 +12,7 @@ const { Fragment, useEffect, useState } = globalThis.React;
 const POLL_SECONDS = 10;
 const PAGE = 25;
 
-const mode = (session) => (session.mode === "batch" ? "batch" : session.mode || "");
+const mode = (session) => session.mode || "";
 
 export function Owner({ owner, state }) {
   const index = owner.map_index >= 0 ? ` [${owner.map_index}]` : "";
@@ -217,7 +217,7 @@ export function PastSessions({ search }) {
   if (!data) return h(Waiting, { error, text: "Reading the records …" });
   const total = sum(data.records);
   return h("div", null,
-    data.records.length === 0 && h(Quiet, null, search ? "No record matches." : "No record yet. They are kept from Airflow 3.3 on."),
+    data.records.length === 0 && h(Quiet, null, search ? "No record matches." : "No record yet."),
     data.records.length > 0 && h(RecordTable, { records: data.records }),
     (before || data.next) && h(Pager, {
       newer: before && (() => setPages(pages.slice(0, -1))), older: data.next && (() => setPages([...pages, data.next])),
