@@ -152,3 +152,10 @@ def failures_of(dag, run):
     assert {ti.try_number for ti in result.tasks.values()} == {1}
     assert len(errors) == len(dag.tasks)
     return {task_id: str(error) for task_id, error in errors.items()}
+
+
+def with_rendered(task: Any, **values: Any) -> Any:
+    """Give a task values as if templates had rendered them: they are not known when the Dag is parsed."""
+    for name, value in values.items():
+        setattr(task, name, value)
+    return task

@@ -21,7 +21,7 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
-from airflow_provider_ibm_sessions.client.enums import SessionState
+from airflow_provider_ibm_sessions.client.enums import SessionMode, SessionState
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 
 DEFAULT_MAX_TTL: Final = 28_800
@@ -120,6 +120,11 @@ def validate_choice(value: object, allowed: type[StrEnum], field: str) -> str:
     if isinstance(text, str) and text in choices:
         return text
     raise _refusal(field, f"must be one of {', '.join(choices)}", value)
+
+
+def validate_mode(value: object, field: str = "mode") -> str:
+    """Return the mode of a session, ``dedicated`` or ``batch``, or raise ``ConfigurationError``."""
+    return validate_choice(value, SessionMode, field)
 
 
 def validate_reason_codes(value: object, field: str) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)
         self.use_fractional_gates = validate_fractional_gates(use_fractional_gates)
         self.calibration_id = calibration_id
+        self.check_literals(calibration_id=validate_calibration_id)
 
     def jobs_to_run(
         self, context: Context, state: TaskState, session_args: Mapping[str, Any]

@@ -14,7 +14,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.validation import validate_calibration_id, validate_fractional_gates
+from airflow_provider_ibm_sessions.client.validation import (
+    validate_calibration_id,
+    validate_conn_id,
+    validate_fractional_gates,
+)
 from airflow_provider_ibm_sessions.decorators._function import refuse_awaitable, reserve_argument
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -79,6 +83,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         self.use_fractional_gates = validate_fractional_gates(use_fractional_gates)
         self.calibration_id = calibration_id
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.check_literals(calibration_id=validate_calibration_id, ibm_quantum_conn_id=validate_conn_id)
 
     def execute(self, context: Context) -> Any:
         """Call the function in a session of its own."""

@@ -23,7 +23,7 @@ from airflow_provider_ibm_sessions.client.validation import to_seconds
 
 from .emulator import DEFAULT_PORT, Emulator, connection_line
 from .service import snapshots
-from .service.settings import Device, Settings, default_devices
+from .service.settings import CALIBRATIONS, Device, Settings, default_devices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +146,11 @@ def _device(text: str) -> tuple[str, Device]:
         raise ConfigurationError(f"--backends: Qiskit has no snapshot of {name!r}, only of: {known}")
     if state and state not in _STATES:
         raise ConfigurationError(f"--backends: {text!r} has no state such as {', '.join(_STATES)}")
-    return name, Device(int(described["n_qubits"]), status=state or "online")  # type: ignore[arg-type]
+    return name, Device(
+        int(described["n_qubits"]),
+        status=state or "online",  # type: ignore[arg-type]
+        calibrations=list(CALIBRATIONS),
+    )
 
 
 def _at_least(value: float, low: float, name: str) -> float:

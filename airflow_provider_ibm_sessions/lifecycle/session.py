@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_ibm_sessions.client.enums import SessionMode
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, NotFoundError, OutcomeUnknownError
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_MAX_TTL,
     to_seconds,
     validate_backend,
-    validate_choice,
+    validate_mode,
 )
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
 from airflow_provider_ibm_sessions.hooks.session_registry import (
@@ -59,7 +58,7 @@ def validate_session_args(
             )
     return {
         "backend": validate_backend(backend),
-        "mode": validate_choice(mode, SessionMode, "mode"),
+        "mode": validate_mode(mode),
         "max_ttl": seconds,
     }
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
+from airflow_provider_ibm_sessions.client.validation import is_template
 from airflow_provider_ibm_sessions.lifecycle.kill import Kill
 from airflow_provider_ibm_sessions.links import IBMQuantumPageLink, IBMQuantumSessionLink, page_url
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -51,6 +52,17 @@ class IBMQuantumTaskMixin:
         from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
         return IBMQuantumHook(self.ibm_quantum_conn_id)
+
+    def check_literals(self, **checks: Callable[[Any], object]) -> None:
+        """
+        Check templated arguments when the Dag is parsed, where they are no templates.
+
+        :param checks: By the argument's name: the function that raises an error if its value is wrong.
+        """
+        for name, check in checks.items():
+            value = getattr(self, name)
+            if value is not None and not is_template(value):
+                check(value)
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """Render a template. Of a string enum it is the value: Jinja would take its name, ``Backend.FEZ``."""

@@ -8,7 +8,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -36,6 +37,8 @@ MAX_XCOM_BYTES = 1_000_000
 
 _RESERVED_KEYS = ('"__classname__"', '"__id__"')
 """Keys by which Airflow tells objects from plain values: it refuses them in a return value."""
+READS_AT_ONCE = 5
+"""Results that are read at the same time: a worker slot is held while they are waited for."""
 
 _SAVE_TRIES = 3
 
@@ -128,7 +131,12 @@ class JobResultCollector:
 
         :param jobs: The jobs as ``Job.to_json`` returns them.
         """
-        reports = [self._report(dict(job)) for job in jobs]
+        reports = [dict(job) for job in jobs]
+        for first in range(0, len(reports), READS_AT_ONCE):
+            some = reports[first : first + READS_AT_ONCE]
+            reads = self._start_reading(some)
+            for report in some:
+                self._complete(report, reads.get(report["id"]))
         if not self._storage.pushes_xcom and self._storage.path is None:
             return reports
         sizes = [_fit_for_xcom(report) for report in reports]
@@ -139,14 +147,35 @@ class JobResultCollector:
             sizes[sizes.index(size)] = 0
         return reports
 
-    def _report(self, report: dict[str, Any]) -> dict[str, Any]:
+    def _start_reading(self, reports: Sequence[Mapping[str, Any]]) -> dict[str, Future[Any]]:
+        """Start to read results in threads, and return them by their jobs' ids; none of private jobs."""
+        job_ids = [
+            report["id"]
+            for report in reports
+            if report.get("state") == JobState.COMPLETED and not self._is_private(report)
+        ]
+        if len(job_ids) < 2:
+            return {}
+        self._hook.get_conn()  # one client for all, made before the threads start
+        pool = ThreadPoolExecutor(len(job_ids), thread_name_prefix="ibm-quantum-results")
+        try:
+            return {job_id: pool.submit(self._hook.job_results, job_id, raw=True) for job_id in job_ids}
+        finally:
+            pool.shutdown(wait=False)  # a task that is killed meanwhile does not wait for them
+
+    def _complete(self, report: dict[str, Any], read: Future[Any] | None) -> None:
+        """
+        Add to a job's report its results, or an error.
+
+        :param read: The results that are being read, if they are.
+        """
         job_id = report["id"]
         if self._hook.credentials.emulator:
             report["emulator"] = True
         try:
             if report.get("state") != JobState.COMPLETED:
                 raise job_error(report, self._hook.console_url(job_id))
-            self._add_results(report)
+            self._add_results(report, read)
         except IBMQuantumError as error:
             report["error"] = str(error)
             if error.retryable:
@@ -158,9 +187,8 @@ class JobResultCollector:
                 f"Job {job_id} is completed, but its results could not be decoded ({type(error).__name__}); "
                 f"{_how_to_fetch(job_id, raw=True)}"
             )
-        return report
 
-    def _add_results(self, report: dict[str, Any]) -> None:
+    def _add_results(self, report: dict[str, Any], read: Future[Any] | None) -> None:
         """Add the results to the report of a completed job, and in which ``format`` they are."""
         from airflow_provider_ibm_sessions.client.results import decode_results
 
@@ -168,7 +196,7 @@ class JobResultCollector:
         if self._is_private(report):
             raw = (self._state.get_results(job_id) or self._read_private(job_id))["results"]
         else:
-            raw = self._hook.job_results(job_id, raw=True)
+            raw = read.result() if read else self._hook.job_results(job_id, raw=True)
         if raw is None:
             raise JobFailedError(
                 f"Job {job_id} is completed, but IBM has no results of it: {self._hook.console_url(job_id)}"

@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
@@ -17,11 +17,14 @@ from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.polling import is_transient
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_WAIT_TIMEOUT,
-    is_template,
     to_seconds,
+    validate_backend,
     validate_bool,
     validate_choice,
+    validate_conn_id,
     validate_int,
+    validate_mode,
+    validate_path,
     validate_seconds,
 )
 from airflow_provider_ibm_sessions.exceptions import TaskSupersededError
@@ -78,6 +81,7 @@ class IBMQuantumOperator(IBMQuantumTaskMixin, BaseOperator):
             **kwargs,
         )
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.check_literals(ibm_quantum_conn_id=validate_conn_id)
 
 
 class WaitingOperator(IBMQuantumTaskMixin, BaseOperator):
@@ -198,6 +202,7 @@ class JobWaitingOperator(WaitingOperator):
         self.results = validate_choice(results, ResultDetail, "results")
         self.results_path = results_path
         self.results_threshold = validate_int(results_threshold, "results_threshold", at_least=1)
+        self.check_literals(results_path=validate_path)
 
     @cached_property
     def result_storage(self) -> ResultStorage:
@@ -240,6 +245,7 @@ class JobOwnerOperator(JobWaitingOperator):
         super().__init__(**kwargs)
         self.cancel_on_kill = validate_bool(cancel_on_kill, "cancel_on_kill")
         self.provenance_path = provenance_path
+        self.check_literals(provenance_path=partial(validate_path, field="provenance_path"))
 
     def workload(self) -> dict[str, Any]:
         """Return what the task knows of its session and jobs, and where results and provenance are."""
@@ -302,9 +308,13 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         self.backend = backend
         self.mode = mode
         self.max_ttl = max_ttl
-        if min_usage_remaining is not None and not is_template(min_usage_remaining):
-            to_seconds(min_usage_remaining, "min_usage_remaining")
         self.min_usage_remaining = min_usage_remaining
+        self.check_literals(
+            backend=validate_backend,
+            mode=validate_mode,
+            max_ttl=to_seconds,
+            min_usage_remaining=partial(to_seconds, field="min_usage_remaining"),
+        )
         self.on_low_usage = validate_choice(on_low_usage, OnLowUsage, "on_low_usage")
         self.session_id: str | None = None
         self._waits_here = False

@@ -19,9 +19,12 @@ from airflow_provider_ibm_sessions.client.errors import (
 from airflow_provider_ibm_sessions.client.validation import (
     validate_backend,
     validate_bool,
+    validate_calibration_id,
     validate_choice,
     validate_id,
     validate_params,
+    validate_program_id,
+    validate_tags,
 )
 from airflow_provider_ibm_sessions.exceptions import (
     IBMQuantumTaskError,
@@ -128,6 +131,13 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         self.wait_for_completion = validate_bool(wait_for_completion, "wait_for_completion")
         self.job_id: str | None = None
         self._tag: str | None = None
+        self.check_literals(
+            program_id=validate_program_id,
+            backend=validate_backend,
+            session_id=validate_id,
+            tags=validate_tags,
+            calibration_id=validate_calibration_id,
+        )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the job, unless an earlier try has, and wait for it if asked to."""

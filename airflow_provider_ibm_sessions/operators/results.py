@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -100,6 +101,13 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
         self._awaited: list[str] = []
         self._reported: list[str] = []
         self._newest: datetime | None = None
+        self.check_literals(
+            job_ids=validate_ids,
+            session_id=validate_id,
+            tags=validate_tags,
+            created_after=partial(validate_datetime, field="created_after"),
+            created_before=partial(validate_datetime, field="created_before"),
+        )
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Find the jobs, and wait for those that are not final."""

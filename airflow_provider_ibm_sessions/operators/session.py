@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
@@ -106,6 +107,9 @@ class IBMQuantumUpdateSessionOperator(IBMQuantumOperator):
         super().__init__(**kwargs)
         self.session_id = session_id
         self.accepting_jobs = accepting_jobs
+        self.check_literals(
+            session_id=validate_id, accepting_jobs=partial(validate_bool, field="accepting_jobs")
+        )
 
     def execute(self, context: Context) -> str:
         """Send the one flag that IBM lets change."""
@@ -164,6 +168,7 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         self.session_id = session_id
         self.drain = drain
         self.settle_usage = None if settle_usage is None else to_seconds(settle_usage, "settle_usage")
+        self.check_literals(session_id=validate_id, drain=partial(validate_bool, field="drain"))
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Drain if asked to, then close and confirm."""

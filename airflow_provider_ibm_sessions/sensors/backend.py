@@ -56,8 +56,8 @@ class IBMQuantumBackendSensor(IBMQuantumSensor):
         self.backend = backend
         self.max_queue_length = max_queue_length
         self.max_wait_time = max_wait  # Airflow's sensors have a `max_wait` of another meaning
-        if not is_template(backend):
-            validate_backend(backend)
+        self.check_literals(backend=validate_backend)
+        self._shortfall: str | None = None
         bounds = {"max_queue_length": max_queue_length, "max_wait": max_wait}
         BackendRequirements.validate(
             **{name: value for name, value in bounds.items() if not is_template(value)}
@@ -74,7 +74,9 @@ class IBMQuantumBackendSensor(IBMQuantumSensor):
         except NoBackendError as error:
             if not error.retryable:
                 raise
-            self.log.info("%s", error)
+            if str(error) != self._shortfall:
+                self._shortfall = str(error)
+                self.log.info("%s", error)
             return None
         return selection.backend.summary()
 

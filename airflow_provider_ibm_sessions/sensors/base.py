@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensor
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.polling import TOLERATED_FAILURES, FailureTolerance
-from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_seconds
+from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_conn_id, validate_seconds
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.lifecycle.task_mixin import (
@@ -64,6 +64,7 @@ class IBMQuantumSensor(IBMQuantumTaskMixin, BaseSensorOperator):
             **kwargs,
         )
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
+        self.check_literals(ibm_quantum_conn_id=validate_conn_id)
         self.deferrable = validate_bool(deferrable, "deferrable")
 
     @abstractmethod

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.enums import JobState, OnJobFailure
@@ -54,11 +55,12 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         self.session_id = session_id
         self.on_job_failure = validate_choice(on_job_failure, OnJobFailure, "on_job_failure")
         self._seen: object = None
+        self._require_one_id()
+        self.check_literals(job_id=partial(validate_id, field="job_id"), session_id=validate_id)
 
     def validate(self, context: Context) -> None:
         """Validate the id, and show the link."""
-        if (self.job_id is None) == (self.session_id is None):
-            raise ConfigurationError("either job_id or session_id must be given", field="job_id")
+        self._require_one_id()
         if self.job_id is not None:
             url = self.hook.console_url(validate_id(self.job_id, "job_id"))
             IBMQuantumJobLink.persist(context, url)
@@ -85,6 +87,10 @@ class IBMQuantumJobSensor(IBMQuantumSensor):
         from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 
         return IBMQuantumJobTrigger(job_ids=self._job_ids, session_id=self.session_id, **waiting)
+
+    def _require_one_id(self) -> None:
+        if (self.job_id is None) == (self.session_id is None):
+            raise ConfigurationError("either job_id or session_id must be given", field="job_id")
 
     @property
     def _job_ids(self) -> tuple[str, ...]:

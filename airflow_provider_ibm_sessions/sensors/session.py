@@ -39,6 +39,7 @@ class IBMQuantumSessionSensor(IBMQuantumSensor):
         self.session_id = session_id
         self.target_state = validate_states(target_state)
         self._last_state: str | None = None
+        self.check_literals(session_id=validate_id)
 
     def validate(self, context: Context) -> None:
         """Validate the id, and show the link."""

@@ -70,6 +70,8 @@ class FakeIBM:
     ) -> None:
         self.clock = Clock(frozen=frozen)
         self.settings = Settings(plan=plan, token_lifetime=token_lifetime, **settings)
+        for device in self.settings.backends.values():
+            device.calibrations = None  # tests name theirs as they like
         self.identity = Identity.random()
         self.planned = PlannedJobs()
         self.service = QuantumService(self.settings, self.clock, self.identity, self.planned)

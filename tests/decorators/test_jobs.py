@@ -12,7 +12,7 @@ from airflow.sdk import DAG, task
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.decorators._function import call_digest
-from testing.airflow_runs import cleared, failures_of, next_try
+from testing.airflow_runs import cleared, failures_of, next_try, with_rendered
 from testing.fake_ibm import Fault, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:The (Sampler|Estimator)V2 class is deprecated")
@@ -112,49 +112,6 @@ class TestResults:
         assert len(executed["results"]["data"][0]["results"]["meas"]) == 32
         assert "bell" in sampled["tags"]
         assert qpu.service.scheduler.jobs[sampled["id"]].cost == 9999
-
-    def test_the_batch_guide(self, qpu, dag, run):
-        """Circuits are spread over the jobs of a batch."""
-        with dag:
-
-            @task.ibm_quantum_jobs(**BATCH)
-            def work(backend):
-                from qiskit_ibm_runtime.executor_sampler import Sampler
-
-                circuits = [bell(backend)] * 5
-                for first in range(0, 5, 2):
-                    Sampler(mode=backend).run(circuits[first : first + 2], shots=10)
-
-            work()
-        result = run(dag)
-        assert [len(report["results"]) for report in result.xcom("work")] == [2, 2, 1]
-        assert result.xcom("work", "session")["mode"] == "batch"
-
-    def test_the_chsh_inequality(self, qpu, dag, run):
-        """An estimator, with observables broadcast over an array of parameters."""
-        with dag:
-
-            @task.ibm_quantum_jobs(**BATCH)
-            def work(backend):
-                from qiskit import QuantumCircuit, transpile
-                from qiskit.circuit import Parameter
-                from qiskit.quantum_info import SparsePauliOp
-                from qiskit_ibm_runtime.executor_estimator import Estimator
-
-                circuit = QuantumCircuit(2)
-                circuit.h(0)
-                circuit.cx(0, 1)
-                circuit.ry(Parameter("angle"), 0)
-                compiled = transpile(circuit, backend, optimization_level=1)
-                terms = [("ZZ", 1), ("ZX", 1), ("XZ", -1), ("XX", 1)]
-                chsh = SparsePauliOp.from_list(terms).apply_layout(compiled.layout)
-                angles = [[0.0], [0.7853981633974483], [3.141592653589793]]
-                Estimator(mode=backend).run([(compiled, chsh, angles)])
-
-            work()
-        [report] = run(dag).xcom("work")
-        found = report["results"][0]["evs"]
-        assert found == [pytest.approx(value, abs=0.2) for value in (2, 8**0.5, -2)]
 
     def test_it_can_be_mapped(self, qpu, run):
         with DAG("mapped_jobs", schedule=None, params={"backend": "ibm_fez"}) as dag:
@@ -436,14 +393,6 @@ def test_a_job_that_is_too_large_opens_no_session(ibm, connection, dag, run, mon
     assert ibm.sessions == {}
 
 
-def test_a_qpu_without_fractional_gates_opens_no_session(ibm, connection, dag, run):
-    with dag:
-        task.ibm_quantum_jobs(**ARGUMENTS, use_fractional_gates=True)(sample)()
-    [error] = failures_of(dag, run).values()
-    assert_matches("'ibm_fez' does not support fractional gates", error)
-    assert ibm.sessions == {}
-
-
 def assert_matches(pattern, text):
     import re
 
@@ -463,7 +412,7 @@ def assert_matches(pattern, text):
 )
 def test_bad_arguments_open_nothing(ibm, connection, dag, run, output, wrong, field):
     with dag:
-        task.ibm_quantum_jobs(**{**ARGUMENTS, **wrong})(sample)()
+        with_rendered(task.ibm_quantum_jobs(**ARGUMENTS)(sample)().operator, **wrong)
     assert run(dag).state == "failed"
     assert f"{field} must be" in output()
     assert ibm.journal == []
@@ -482,6 +431,10 @@ async def coroutine(backend):
     [
         (without_argument, {}, "without_argument must have an argument 'backend'"),
         (coroutine, {}, "must be a plain function"),
+        (sample, {"backend": "no such name"}, "backend must be the name of a QPU"),
+        (sample, {"mode": "x"}, "mode must be one of dedicated, batch"),
+        (sample, {"max_ttl": "soon"}, "max_ttl must be"),
+        (sample, {"calibration_id": ["x"]}, "calibration_id must be a string"),
         (sample, {"use_fractional_gates": "some"}, "use_fractional_gates must be true or false"),
         (sample, {"results": "all"}, "results must be .*counts, memory, raw"),
         (sample, {"on_job_failure": "ignore"}, "on_job_failure must be"),
@@ -491,7 +444,7 @@ async def coroutine(backend):
 )
 def test_what_is_known_when_the_dag_is_parsed_is_refused_then(dag, function, arguments, message):
     with pytest.raises(ConfigurationError, match=message), dag:
-        task.ibm_quantum_jobs(**ARGUMENTS, **arguments)(function)()
+        task.ibm_quantum_jobs(**{**ARGUMENTS, **arguments})(function)()
 
 
 def test_the_backend_is_not_the_dags_to_give(dag):

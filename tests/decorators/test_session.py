@@ -11,6 +11,7 @@ from airflow.sdk import DAG, task
 
 from airflow_provider_ibm_sessions import hooks
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from testing.airflow_runs import with_rendered
 from testing.dag_tasks import registered_sessions
 from testing.session_requests import submit_job
 
@@ -234,11 +235,11 @@ def test_a_session_that_may_still_bill_stays_registered_until_it_is_closed(ibm, 
 def test_bad_arguments_open_nothing(ibm, connection, dag, run, output, wrong, field):
     with dag:
 
-        @task.ibm_quantum_session(**{"backend": "ibm_fez", **wrong})
+        @task.ibm_quantum_session(backend="ibm_fez")
         def work(session):
             pass
 
-        work()
+        with_rendered(work().operator, **wrong)
     assert run(dag).state == "failed"
     assert f"{field} must be" in output()
     assert ibm.journal == []

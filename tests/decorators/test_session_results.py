@@ -9,6 +9,7 @@ import pytest
 from airflow.sdk import task
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from testing.airflow_runs import with_rendered
 from testing.fake_ibm import Fault
 
 pytest.importorskip("qiskit_aer")
@@ -76,36 +77,7 @@ def jobs_of(service, result):
     return [service.jobs[job_id] for job_id in session.jobs], session
 
 
-# -- flows of IBM's guides -----------------------------------------------------------------------------------
-
-
-def test_the_flow_of_the_session_guide(service, dag, run):
-    def work(session):
-        from qiskit.quantum_info import SparsePauliOp
-        from qiskit_ibm_runtime.executor_estimator import Estimator
-        from qiskit_ibm_runtime.executor_sampler import Sampler
-
-        circuit = bell(session)
-        unmeasured = circuit.remove_final_measurements(inplace=False)
-        observable = SparsePauliOp("ZZ").apply_layout(circuit.layout)
-        counts = Sampler(mode=session).run([circuit], shots=100).result()
-        value = Estimator(mode=session).run([(unmeasured, observable)]).result()
-        return {"counts": counts, "value": value, "usage": session.details()["mode"]}
-
-    with dag:
-        in_session(work)
-    result = run(dag)
-    assert result.state == "success"
-    found = result.xcom("work")
-    counts, value = found["counts"], found["value"]
-    assert (counts["format"], value["format"], found["usage"]) == ("sampler", "estimator", "dedicated")
-    assert set(counts["results"][0]["counts"]["meas"]) == {"00", "11"}
-    assert counts["results"][0]["num_shots"] == 100
-    assert value["results"][0]["evs"] == pytest.approx(1, abs=0.1)
-    jobs, session = jobs_of(service, result)
-    assert len(jobs) == 2
-    assert not session.accepts_jobs
-    assert all(any(tag.startswith("airflow-") for tag in job.tags) for job in jobs)
+# -- jobs ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -139,58 +111,10 @@ def test_the_flow_of_a_variational_eigensolver(service, dag, run):
     assert found["last"]["evs"] == found["evs"]
     assert found["evs"][0] == pytest.approx(-(5**0.5) / 2, abs=0.15)
     assert len(found["last"]["stds"]) == 3
-    assert len(jobs_of(service, result)[0]) == 3
-
-
-def test_the_flow_of_the_executor_guide(service, dag, run):
-    def work(session):
-        from qiskit_ibm_runtime import Executor
-        from qiskit_ibm_runtime.quantum_program import QuantumProgram
-
-        program = QuantumProgram(shots=20)
-        program.append_circuit_item(bell(session))
-        return Executor(mode=session).run(program).result()
-
-    with dag:
-        in_session(work)
-    result = run(dag)
-    found = result.xcom("work")
-    assert found["format"] == "executor"
-    [item] = found["results"]["data"]
-    assert {tuple(bits) for bits in item["results"]["meas"]} == {(False, False), (True, True)}
-    assert [job.program_id for job in jobs_of(service, result)[0]] == ["executor"]
-
-
-def test_fractional_gates_and_a_calibration(service, dag, run, monkeypatch):
-    from airflow_provider_ibm_sessions.emulator.service import snapshots
-
-    def with_rzz(name):
-        described = configuration(name)
-        return {**described, "basis_gates": [*described["basis_gates"], "rzz"]}
-
-    configuration = snapshots.configuration
-    monkeypatch.setattr(snapshots, "configuration", with_rzz)
-
-    def work(session):
-        sampled(session).result()
-        return session.service.backend(BACKEND).configuration().basis_gates
-
-    with dag:
-        in_session(work, use_fractional_gates=True, calibration_id="{{ 'calibration-' ~ 7 }}")
-    result = run(dag)
-    assert "rzz" in result.xcom("work")
-    [job] = jobs_of(service, result)[0]
-    assert job.calibration_id == "calibration-7"
-
-
-def test_a_qpu_without_fractional_gates_is_an_error_of_qiskits(service, dag, run, output):
-    with dag:
-        in_session(lambda session: 1, use_fractional_gates=True)
-    result = run(dag)
-    assert result.state == "failed"
-    assert "does not support fractional gates" in output()
     jobs, session = jobs_of(service, result)
-    assert (jobs, session.state) == ([], "closed")
+    assert len(jobs) == 3
+    assert not session.accepts_jobs
+    assert all(any(tag.startswith("airflow-") for tag in job.tags) for job in jobs)
 
 
 # -- what the function returns -------------------------------------------------------------------------------
@@ -317,11 +241,13 @@ def test_a_lost_response_runs_no_job_twice(ibm, connection, dag, run, quick, fau
 def test_bad_arguments_are_import_errors(dag):
     with pytest.raises(ConfigurationError, match="use_fractional_gates must be true or false"), dag:
         in_session(lambda session: 1, use_fractional_gates="maybe")
+    with pytest.raises(ConfigurationError, match="calibration_id must be a string"), dag:
+        in_session(lambda session: 1, calibration_id="x" * 101)
 
 
 def test_a_calibration_that_cannot_be_one_opens_nothing(ibm, connection, dag, run, output):
     with dag:
-        in_session(lambda session: 1, calibration_id="x" * 101)
+        with_rendered(in_session(lambda session: 1).operator, calibration_id="x" * 101)
     assert run(dag).state == "failed"
     assert "calibration_id must be a string" in output()
     assert ibm.journal == []

@@ -236,7 +236,17 @@ def test_a_dynamic_circuit(backend, transpile):
         ("estimator", {"pubs": [[BELL, "Q"]]}, 1501, "cannot be read"),
         ("executor", {"schema_version": "v0.1"}, 1501, "v2.0"),
         ("executor", {"schema_version": "v2.0"}, 1501, "cannot be read"),
-        ("noise-learner", {}, 1501, "noise-learner"),
+        (
+            "sampler",
+            {
+                "pubs": [['OPENQASM 3.0; include "stdgates.inc"; bit[1] c; rx(0.3) $0; c[0] = measure $0;']],
+                "options": {"twirling": {"enable_gates": True}},
+            },
+            1519,
+            "Fractional gates cannot be used with twirling",
+        ),
+        ("noise-learner", {}, 1501, "not 'noise-learner': without noise there is nothing to learn"),
+        ("calibrate", {}, 1501, "not 'calibrate'"),
     ],
 )
 def test_a_job_that_cannot_run_fails_with_ibms_code(client, program, params, code, said):

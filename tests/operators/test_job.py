@@ -11,7 +11,7 @@ from airflow.sdk import DAG
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.session import IBMQuantumCreateSessionOperator
-from testing.airflow_runs import cleared, fails_once, failures_of, next_try
+from testing.airflow_runs import cleared, fails_once, failures_of, next_try, with_rendered
 from testing.dag_tasks import AT_ONCE, both_ways
 from testing.fake_ibm import Fault, Outcome
 from testing.jobs_seen import only, posts
@@ -234,7 +234,8 @@ class TestFailures:
         for number, (wrong, text) in enumerate(self.WRONG):
             said[f"submit_{number}"] = text
             circuit_only = {"program_params": {"pubs": [PUB[:1]]}}
-            submit(task_id=f"submit_{number}", **circuit_only | wrong, retries=2, **AT_ONCE)
+            task = submit(task_id=f"submit_{number}", **circuit_only, retries=2, **AT_ONCE)
+            with_rendered(task, **wrong)
         told = failures_of(dag, run)
         assert [text for name, text in said.items() if text not in told[name]] == []
         assert ibm.journal == []

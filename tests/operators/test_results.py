@@ -15,7 +15,7 @@ from airflow_provider_ibm_sessions.operators.job import IBMQuantumJobResultsOper
 from airflow_provider_ibm_sessions.operators.results import (
     IBMQuantumJobResultsOperator as FromItsOwnModule,
 )
-from testing.airflow_runs import fails_once
+from testing.airflow_runs import fails_once, with_rendered
 from testing.dag_tasks import AT_ONCE, sampler_job
 from testing.fake_ibm import Fault, Outcome
 from testing.retry_policies import single_attempt
@@ -293,7 +293,7 @@ class TestBadInput:
         ids=str,
     )
     def test_it_fails_at_once_and_sends_nothing(self, ibm, dag, run, output, wrong, said):
-        fetch(**wrong, retries=2, **AT_ONCE)
+        with_rendered(fetch(job_ids=["a"], retries=2, **AT_ONCE), **wrong)
         result = run(dag)
         assert (result.state, result.tasks["fetch"].try_number) == ("failed", 1)
         assert said in output()

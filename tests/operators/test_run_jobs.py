@@ -15,7 +15,7 @@ from airflow.sdk.module_loading import import_string
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
-from testing.airflow_runs import cleared, fails_once, failures_of
+from testing.airflow_runs import cleared, fails_once, failures_of, with_rendered
 from testing.connections import connection_to
 from testing.dag_tasks import AT_ONCE, both_ways, run_jobs, three_jobs
 from testing.dag_tasks import sampler_job as job
@@ -300,7 +300,7 @@ class TestBadInput:
         wrong += [(fields, next(iter(fields))) for fields in self.FIELDS]
         for number, (fields, text) in enumerate(wrong):
             said[f"run_{number}"] = text
-            run_jobs(task_id=f"run_{number}", **fields, retries=2, **AT_ONCE)
+            with_rendered(run_jobs(task_id=f"run_{number}", retries=2, **AT_ONCE), **fields)
         told = failures_of(dag, run)
         assert [text for name, text in said.items() if text not in told[name]] == []
         assert ibm.journal == []

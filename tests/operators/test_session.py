@@ -18,6 +18,7 @@ from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCreateSessionOperator,
     IBMQuantumUpdateSessionOperator,
 )
+from testing.airflow_runs import with_rendered
 from testing.connections import connection_to
 from testing.fake_ibm import Fault
 from testing.retry_policies import single_attempt
@@ -103,7 +104,7 @@ class TestCreate:
         ids=str,
     )
     def test_bad_input_fails_at_once_and_sends_nothing(self, ibm, dag, run, wrong, output):
-        create(**wrong, retries=3, retry_delay=timedelta(0))
+        with_rendered(create(retries=3, retry_delay=timedelta(0)), **wrong)
         result = run(dag)
         assert result.state == "failed"
         assert result.tasks["create"].try_number == 1
@@ -211,13 +212,15 @@ class TestUpdate:
 
     @pytest.mark.parametrize("session_id", ["", "../x", "a b", "x" * 501, None], ids=str)
     def test_bad_ids_send_nothing(self, ibm, dag, run, session_id):
-        IBMQuantumUpdateSessionOperator(task_id="update", session_id=session_id, accepting_jobs=False)
+        update = IBMQuantumUpdateSessionOperator(task_id="update", session_id="abc", accepting_jobs=False)
+        with_rendered(update, session_id=session_id)
         assert run(dag).state == "failed"
         assert ibm.journal == []
 
     @pytest.mark.parametrize("flag", ["maybe", 0, None], ids=str)
     def test_bad_flag(self, ibm, dag, run, flag):
-        IBMQuantumUpdateSessionOperator(task_id="update", session_id="abc", accepting_jobs=flag)
+        update = IBMQuantumUpdateSessionOperator(task_id="update", session_id="abc", accepting_jobs=False)
+        with_rendered(update, accepting_jobs=flag)
         assert run(dag).state == "failed"
         assert ibm.journal == []
 
@@ -456,7 +459,8 @@ class TestClose:
 
     @pytest.mark.parametrize("session_id", ["", "../x", "a b", "x" * 501, "None/", None], ids=str)
     def test_bad_ids_send_nothing(self, ibm, dag, run, session_id):
-        IBMQuantumCloseSessionOperator(task_id="close", session_id=session_id, retries=2)
+        close = IBMQuantumCloseSessionOperator(task_id="close", session_id="abc", retries=2)
+        with_rendered(close, session_id=session_id)
         result = run(dag)
         assert result.state == "failed"
         assert result.tasks["close"].try_number == 1

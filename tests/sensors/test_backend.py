@@ -50,6 +50,15 @@ def test_waits_until_the_qpu_is_online_and_its_queue_short(ibm, dag, run, fez, w
     )
 
 
+def test_one_that_pokes_logs_changes_only(ibm, dag, run, fez, when, caplog):
+    fez.status = "offline"
+    when(lambda: len(ibm.requests("GET", "/v1/backends")) >= 4, lambda: setattr(fez, "status", "online"))
+    sensor(mode="poke")
+    assert run(dag).state == "success"
+    said = [record.getMessage() for record in caplog.records if "ibm_fez: " in record.getMessage()]
+    assert len(said) == 1, said
+
+
 @every_mode
 def test_a_retired_name_fails_at_once(ibm, dag, run, output, mode):
     sensor(backend="ibm_brussels", retries=2, **mode)

@@ -6,6 +6,7 @@ import pytest
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.sensors.job import IBMQuantumJobSensor
+from testing.airflow_runs import with_rendered
 from testing.fake_ibm import Fault, Outcome
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -149,8 +150,10 @@ def test_gives_up_in_time_and_cancels_nothing(ibm, session, dag, run, way):
     ids=str,
 )
 def test_bad_ids_send_nothing(ibm, dag, run, ids, output):
-    with dag:
+    with pytest.raises(ConfigurationError, match=r"job_id|session_id"):
         sensor(**ids)
+    with dag:
+        with_rendered(sensor(job_id="a"), **{"job_id": None, **ids})
     assert run(dag).state == "failed"
     assert ibm.journal == []
     assert "job_id" in output() or "session_id" in output()

@@ -6,6 +6,7 @@ import pytest
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
+from testing.airflow_runs import with_rendered
 from testing.fake_ibm import Fault
 from testing.retry_policies import single_attempt
 
@@ -163,9 +164,15 @@ def test_an_authentication_error_is_not_waited_through(ibm, dag, run, mode):
 @every_mode
 @pytest.mark.parametrize("session_id", ["", "../x", "a b", "x" * 501], ids=["empty", "dots", "space", "long"])
 def test_bad_ids_send_nothing(ibm, dag, run, mode, session_id):
-    sensor(session_id, **mode)
+    with_rendered(sensor("abc", **mode), session_id=session_id)
     assert run(dag).state == "failed"
     assert ibm.journal == []
+
+
+@pytest.mark.parametrize("session_id", ["", "../x", "None"], ids=str)
+def test_bad_ids_are_found_when_the_dag_is_parsed(session_id):
+    with pytest.raises(ConfigurationError, match="session_id"):
+        sensor(session_id)
 
 
 @pytest.mark.parametrize("target", ["ready", [], ["closed", "Open"], None, 3], ids=str)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import snapshots
 from .clock import Clock, iso
-from .responses import Response, not_found, ok
+from .responses import Response, not_found, ok, unknown_calibration
 
 if TYPE_CHECKING:
     from .identity import Identity
@@ -106,17 +106,23 @@ class Instance:
     def backend_configuration(self, request: Request) -> Response:
         """Answer GET /v1/backends/{id}/configuration; without a snapshot, with the few fields that matter."""
         name = request.ids["id"]
-        if name not in self.settings.backends:
-            return not_found("device not found")
+        if missing := self._missing(request):
+            return missing
         basis = ["cz", "id", "rz", "sx", "x"]
         bare = {"backend_name": name, "n_qubits": self.settings.backends[name].qubits, "basis_gates": basis}
         return ok(snapshots.configuration(name) or bare)
 
     def backend_properties(self, request: Request) -> Response:
-        """Answer GET /v1/backends/{id}/properties, whatever calibration is asked for."""
-        name = request.ids["id"]
-        found = snapshots.properties(name) if name in self.settings.backends else None
-        return not_found("device not found") if found is None else ok(found)
+        """Answer GET /v1/backends/{id}/properties, the same for each calibration."""
+        found = snapshots.properties(request.ids["id"])
+        return self._missing(request) or (not_found("device not found") if found is None else ok(found))
+
+    def _missing(self, request: Request) -> Response | None:
+        """Return the error for a device, or for a calibration of it, that there is not."""
+        device, calibration = self.settings.backends.get(request.ids["id"]), request.first("calibration_id")
+        if device is None:
+            return not_found("device not found")
+        return None if device.has_calibration(calibration) else not_found(unknown_calibration(calibration))
 
     def backend_defaults(self, request: Request) -> Response:
         """Answer GET /v1/backends/{id}/defaults: a literal null."""

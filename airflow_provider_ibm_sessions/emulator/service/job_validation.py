@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .reason_codes import BACKEND_RESERVED, SESSION_CLOSED, reason_of
-from .responses import Response, bad_request, error, not_found
+from .responses import Response, bad_request, error, not_found, unknown_calibration
 
 if TYPE_CHECKING:
     from .scheduler import Scheduler
@@ -67,8 +67,11 @@ def _validate_fields(body: dict[str, Any], scheduler: Scheduler) -> Response | N
     # Qiskit writes it in capitals.
     if str(body.get("log_level", "info")).lower() not in LOG_LEVELS:
         return bad_request("log_level must be one of critical, error, warning, info, debug.")
-    if len(str(body.get("calibration_id", ""))) > 100:
+    calibration = body.get("calibration_id") or ""
+    if len(str(calibration)) > 100:
         return bad_request("calibration_id must have at most 100 characters.")
+    if not scheduler.settings.backends[body["backend"]].has_calibration(calibration):
+        return not_found(unknown_calibration(calibration))
     return validate_tags(body.get("tags", []))
 
 

@@ -8,6 +8,7 @@ SESSION_CLOSED = 1217
 BACKEND_RESERVED = 1233
 RAN_TOO_LONG = 1305
 NOT_ISA = 1517
+TWIRLED_FRACTIONAL = 1519
 TOO_LARGE = 5302
 INTERNAL_ERROR = 9999
 MAINTENANCE = 1999
@@ -27,7 +28,10 @@ _REASONS = {
         "The circuit uses an instruction that the backend does not support",
         "Transpile the circuit for the backend before you submit it.",
     ),
-    1519: ("Fractional gates cannot be used with twirling", "Switch twirling or fractional gates off."),
+    TWIRLED_FRACTIONAL: (
+        "Fractional gates cannot be used with twirling",
+        "Switch twirling or fractional gates off.",
+    ),
     TOO_LARGE: ("The payload is too large", "Split the job into smaller ones."),
     INTERNAL_ERROR: ("Internal error", "Submit the job again."),
     MAINTENANCE: ("The service is under maintenance", "Submit the job again later."),

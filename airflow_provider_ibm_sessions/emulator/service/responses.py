@@ -143,6 +143,11 @@ def not_found(message: str) -> Response:
     return error(404, message, "not_found")
 
 
+def unknown_calibration(calibration_id: str) -> str:
+    """Return the message for a calibration that a QPU does not have. IBM's own is not known."""
+    return f"calibration not found: {calibration_id}"
+
+
 def bad_request(message: str, code: int | str | None = None) -> Response:
     """Return 400."""
     return error(400, message, code)

@@ -40,12 +40,22 @@ class Device:
     """Circuit layers per second; None: that of Qiskit's snapshot."""
     performance_metrics: dict[str, Any] | None = None
     """As in GET /backends; None: computed from the calibration data of Qiskit's snapshot."""
+    calibrations: list[str] | None = None
+    """Ids that ``calibration_id`` may name; None: any."""
+
+    def has_calibration(self, calibration_id: str) -> bool:
+        """Return True if jobs can be run with this calibration; the empty string is the default one."""
+        return not calibration_id or self.calibrations is None or calibration_id in self.calibrations
+
+
+CALIBRATIONS = ("alternate",)
+"""Calibrations of the emulator's QPUs beside the default one. Those of IBM are for chosen users."""
 
 
 def default_devices() -> dict[str, Device]:
     """Return five QPUs of which Qiskit's fake provider holds snapshots, all online."""
     qubits = {"ibm_fez": 156, "ibm_marrakesh": 156, "ibm_kingston": 156, "ibm_torino": 133, "ibm_miami": 120}
-    return {name: Device(number) for name, number in qubits.items()}
+    return {name: Device(number, calibrations=list(CALIBRATIONS)) for name, number in qubits.items()}
 
 
 def installed_qiskit() -> str | None:

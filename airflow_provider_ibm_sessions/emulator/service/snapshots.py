@@ -15,6 +15,11 @@ from statistics import median
 from typing import Any
 
 _TWO_QUBIT_GATES = ("cz", "ecr", "cx")
+_FRACTIONAL_GATES = {
+    "rx": "gate rx(theta) q0 { h q0; rz(theta) q0; h q0; }",
+    "rzz": "gate rzz(theta) q0, q1 { cx q0, q1; rz(theta) q1; cx q0, q1; }",
+}
+"""Gates with a continuous angle, by their definitions in OpenQASM."""
 
 
 def snapshot_names() -> list[str]:
@@ -27,9 +32,29 @@ def snapshot_names() -> list[str]:
 
 @lru_cache(maxsize=64)
 def configuration(name: str) -> dict[str, Any] | None:
-    """Return a backend's configuration as IBM's API sends it."""
+    """
+    Return a backend's configuration as IBM's API sends it.
+
+    IBM sends the fractional gates as well, and Qiskit leaves them out unless it is asked for them. So it did
+    when it took the snapshots. Here they are put back, for the qubits of which there is calibration data.
+    """
     found = _read(name, "conf")
-    return None if found is None else {**found, "backend_name": name}
+    if found is None:
+        return None
+    found = {**found, "backend_name": name}
+    for gate, definition in _FRACTIONAL_GATES.items():
+        calibrated = [each["qubits"] for each in (properties(name) or {})["gates"] if each["gate"] == gate]
+        if calibrated and gate not in found["basis_gates"]:
+            described = {
+                "name": gate,
+                "parameters": ["theta"],
+                "qasm_def": definition,
+                "coupling_map": calibrated,
+            }
+            found["gates"] = [*found["gates"], described]
+            found["basis_gates"] = [*found["basis_gates"], gate]
+            found["supported_instructions"] = [*found["supported_instructions"], gate]
+    return found
 
 
 @lru_cache(maxsize=64)

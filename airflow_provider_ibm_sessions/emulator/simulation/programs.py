@@ -22,6 +22,8 @@ from typing import Any, Final
 import numpy as np
 from ibm_quantum_schemas.common import CompressedTensorModel
 from qiskit import QuantumCircuit, qasm3, qpy
+from qiskit.circuit import Parameter
+from qiskit.circuit.library import RXGate, RZZGate
 from qiskit.primitives.containers import BitArray, DataBin, PrimitiveResult, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
@@ -31,10 +33,13 @@ from qiskit_aer.primitives import EstimatorV2, SamplerV2
 from qiskit_ibm_runtime import Executor, RuntimeDecoder, RuntimeEncoder, fake_provider
 from qiskit_ibm_runtime.exceptions import IBMInputValueError
 
+from airflow_provider_ibm_sessions.emulator.service import snapshots
 from airflow_provider_ibm_sessions.emulator.service.reason_codes import (
     INPUT_INVALID,
     INTERNAL_ERROR,
     NOT_ISA,
+    TWIRLED_FRACTIONAL,
+    reason_of,
 )
 from airflow_provider_ibm_sessions.emulator.service.records import Outcome
 
@@ -49,6 +54,9 @@ _AER: Final = {
     # Two to five times as fast as Aer's default, measured on Bell pairs, GHZ states and 156 measured qubits.
     "mps_sample_measure_algorithm": "mps_probabilities",
 }
+
+
+_FRACTIONAL_GATES: Final = {"rx": RXGate(Parameter("theta")), "rzz": RZZGate(Parameter("theta"))}
 
 
 class InputError(Exception):
@@ -68,7 +76,10 @@ def run(program_id: str, backend: str, params: dict[str, Any], seed: int | None)
     try:
         program = _PROGRAMS.get(program_id)
         if program is None:
-            raise InputError(f"The emulator does not run the program {program_id!r}")
+            raise InputError(
+                f"The emulator runs {', '.join(_PROGRAMS)}, not {program_id!r}: without noise there is "
+                "nothing to learn, and nothing to calibrate"
+            )
         results, executions = program(params, backend, seed)
     except InputError as error:
         return Outcome.failed(error.code, str(error), FAILED_SECONDS)
@@ -100,7 +111,7 @@ def _sample(params: dict[str, Any], backend: str, seed: int | None) -> tuple[byt
         )
     shots = decoded.get("shots") or options.get("default_shots") or DEFAULT_SHOTS
     pubs = [_coerce(SamplerPub, pub, shots) for pub in decoded["pubs"]]
-    _validate_circuits(pubs, backend)
+    _validate_circuits(pubs, backend, is_twirled=_twirling(options))
     sampler = SamplerV2(seed=_seed(options, seed), options={"backend_options": _AER})
     result = sampler.run(pubs).result()
     executions = sum(pub.shots * max(1, math.prod(pub.shape)) for pub in pubs)
@@ -116,7 +127,9 @@ def _estimate(params: dict[str, Any], backend: str, seed: int | None) -> tuple[b
     precision = decoded.get("precision") or options.get("default_precision")
     precision = precision or (1 / math.sqrt(shots) if shots else DEFAULT_PRECISION)
     pubs = [_coerce(EstimatorPub, pub, precision) for pub in decoded["pubs"]]
-    _validate_circuits(pubs, backend)
+    # From level 2 on, gates are twirled unless the options say otherwise.
+    is_twirled = _twirling(options, default=decoded.get("resilience_level", 1) > 1)
+    _validate_circuits(pubs, backend, is_twirled=is_twirled)
     own_seed = _seed(options, seed)
     seeded = {} if own_seed is None else {"run_options": {"seed_simulator": own_seed, "seed": own_seed}}
     computed = EstimatorV2(options={"backend_options": _AER, **seeded}).run(pubs).result()
@@ -236,10 +249,17 @@ def _circuit(value: Any) -> QuantumCircuit:
     return circuit
 
 
-def _validate_circuits(pubs: list[Any], backend: str) -> None:
+def _validate_circuits(pubs: list[Any], backend: str, *, is_twirled: bool) -> None:
     """Apply the checks that the QPU's compiler would: instructions, connectivity, angles."""
     validate_isa_circuits([pub.circuit for pub in pubs], _target(backend))
     validate_rzz_pubs(pubs)
+    if is_twirled and any(_FRACTIONAL_GATES.keys() & pub.circuit.count_ops() for pub in pubs):
+        raise InputError(reason_of(TWIRLED_FRACTIONAL), TWIRLED_FRACTIONAL)
+
+
+def _twirling(options: dict[str, Any], *, default: bool = False) -> bool:
+    """Return whether the options ask for gates to be twirled."""
+    return bool((options.get("twirling") or {}).get("enable_gates", default))
 
 
 @lru_cache(maxsize=16)
@@ -247,7 +267,12 @@ def _target(backend: str) -> Target:
     name = f"fake_{backend.removeprefix('ibm_')}"
     for kind in vars(fake_provider).values():
         if getattr(kind, "backend_name", None) == name:
-            return kind().target
+            target = kind().target
+            for gate in (snapshots.configuration(backend) or {"gates": []})["gates"]:
+                if gate["name"] in _FRACTIONAL_GATES and gate["name"] not in target.operation_names:
+                    places = {tuple(qubits): None for qubits in gate["coupling_map"]}
+                    target.add_instruction(_FRACTIONAL_GATES[gate["name"]], places)
+            return target
     raise InputError(f"Qiskit's fake provider has no {name}")
 
 

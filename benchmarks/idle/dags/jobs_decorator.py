@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidate: our decorator, on the same function as that of Qiskit's candidate, without its waiting."""
+"""
+Candidate: our decorator, on the same function as that of Qiskit's candidate, without its waiting.
+
+The benchmark's environment does not have this package installed, so that ``task`` does not know it by name.
+"""
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG
 
+from airflow_provider_ibm_sessions.decorators.jobs import ibm_quantum_jobs_task
 from benchmarks.idle.experiment import BACKEND, JOBS, MAX_TTL, SHOTS
 
 
-@task.ibm_quantum_jobs(
+@ibm_quantum_jobs_task(
     ibm_quantum_conn_id="jobs_decorator",
     backend=BACKEND,
     mode="dedicated",
