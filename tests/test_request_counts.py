@@ -348,7 +348,7 @@ def test_sweep_of_one_orphan(measured, ibm, dag, run):
     with DAG("sweep_of_one_orphan", schedule=None, default_args={"retries": 0}) as sweeper:
         IBMQuantumSweepSessionsOperator(task_id="sweep", dry_run=False, min_age=1)
     result = run(sweeper)
-    assert [each["closed"] for each in result.xcom("sweep")] == [True]
+    assert [each["closed"] for each in result.xcom("sweep")["sessions"]] == [True]
     measured.check("sweep of one orphan", "execute")
 
 
