@@ -83,12 +83,18 @@ def own(session_ids: list[str], dag_run_scoped: bool = True, conn_id: str = "ibm
 
 def sweep(**kwargs: Any) -> IBMQuantumSweepSessionsOperator:
     """Return a task that closes orphaned sessions which are at least a minute old."""
-    return IBMQuantumSweepSessionsOperator(task_id="sweep", **{"dry_run": False, "min_age": 60, **kwargs})
+    defaults = {"task_id": "sweep", "dry_run": False, "min_age": 60}
+    return IBMQuantumSweepSessionsOperator(**{**defaults, **kwargs})
 
 
 def decisions(result: Any) -> dict[str, str]:
-    """Return what the sweep of a finished run decided, by session id."""
-    return {each["session_id"]: each["decision"] for each in result.xcom("sweep")}
+    """Return what the sweep of a finished run tells of single sessions, by id."""
+    return {each["session_id"]: each["decision"] for each in result.xcom("sweep")["sessions"]}
+
+
+def decision_counts(result: Any) -> dict[str, int]:
+    """Return how many sessions the sweep of a finished run has decided on in each way."""
+    return dict(result.xcom("sweep")["counts"])
 
 
 def registered_sessions() -> list[str]:

@@ -22,6 +22,7 @@ import pytest
 from airflow.sdk import DAG, task
 from airflow.sdk.execution_time import supervisor, task_runner
 
+from airflow_provider_ibm_sessions.hooks.airflow_id import VARIABLE as AIRFLOW_ID
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
@@ -192,7 +193,7 @@ def keep_connection(airflow_db, monkeypatch):
     """Write the connection to Airflow's database; nothing of earlier tests is there."""
     from airflow.models import Connection, Variable
     from airflow.utils.session import create_session
-    from sqlalchemy import delete
+    from sqlalchemy import delete, select
 
     monkeypatch.delenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", raising=False)
 
@@ -205,6 +206,8 @@ def keep_connection(airflow_db, monkeypatch):
         forget()
         with create_session() as session:
             session.add(Connection.from_json(as_json, conn_id=CONN))
+            if session.scalar(select(Variable).where(Variable.key == AIRFLOW_ID)) is None:
+                session.add(Variable(AIRFLOW_ID, "as after the first task of all"))
 
     yield keep
     forget()
@@ -348,7 +351,7 @@ def test_sweep_of_one_orphan(measured, ibm, dag, run):
     with DAG("sweep_of_one_orphan", schedule=None, default_args={"retries": 0}) as sweeper:
         IBMQuantumSweepSessionsOperator(task_id="sweep", dry_run=False, min_age=1)
     result = run(sweeper)
-    assert [each["closed"] for each in result.xcom("sweep")] == [True]
+    assert [each["closed"] for each in result.xcom("sweep")["sessions"]] == [True]
     measured.check("sweep of one orphan", "execute")
 
 

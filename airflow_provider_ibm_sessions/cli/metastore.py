@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.variable import Variable
 from airflow.utils.session import create_session
-from sqlalchemy import exists, select
+from sqlalchemy import exists, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -22,17 +22,16 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.hooks.owner_lookup import ACTIVE_RUN_STATES, FINISHED_TASK_STATES
 from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
-from airflow_provider_ibm_sessions.hooks.session_registry import (
-    ACTIVE_RUN_STATES,
-    FINISHED_TASK_STATES,
-    PREFIX,
-    SessionOwner,
-)
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry, SessionOwner
 
 log = logging.getLogger(__name__)
 
 CLOSED_BY = "ibm-quantum-sessions sweep"
+
+_OWNERS_IN_QUERY = 200
+"""Owners in one query: databases bound how many values one may have."""
 
 
 def hook_from_database(conn_id: str, closed_by: str = CLOSED_BY) -> IBMQuantumHook:
@@ -81,11 +80,14 @@ class MetastoreSessionRegistry:
     def __init__(self, closed_by: str = CLOSED_BY) -> None:
         self._closed_by = closed_by
 
-    def list_ids(self) -> list[str]:
-        """Return the ids of all registered sessions."""
+    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+        """Return the entries of these and of all registered sessions; see :class:`SessionRegistry`."""
+        entries = dict.fromkeys(session_ids, RegistryEntry(None))
         with _database() as session:
-            entries = select(Variable.key).where(Variable.key.startswith(PREFIX, autoescape=True))
-            return [key.removeprefix(PREFIX) for key in session.scalars(entries)]
+            registered = select(Variable).where(Variable.key.startswith(PREFIX, autoescape=True))
+            for entry in session.scalars(registered):
+                entries[entry.key.removeprefix(PREFIX)] = RegistryEntry(entry.val or "")
+        return entries
 
     def get_owner(self, session_id: str) -> SessionOwner | None:
         """Return the session's owner; see :class:`SessionRegistry`."""
@@ -94,21 +96,28 @@ class MetastoreSessionRegistry:
             entry = session.scalar(select(Variable).where(Variable.key == PREFIX + session_id))
             return SessionOwner.parse(entry.val) if entry else None
 
-    def is_owner_active(self, owner: SessionOwner) -> bool:
-        """Return True if the run is active, and the task too if the session is for that only."""
-        run = exists().where(
-            DagRun.dag_id == owner.dag_id, DagRun.run_id == owner.run_id, DagRun.state.in_(ACTIVE_RUN_STATES)
-        )
-        over = exists().where(
-            TaskInstance.dag_id == owner.dag_id,
-            TaskInstance.run_id == owner.run_id,
-            TaskInstance.task_id == owner.task_id,
-            TaskInstance.map_index == owner.map_index,
-            TaskInstance.state.in_(FINISHED_TASK_STATES),
-        )
-        goes_on = run if owner.dag_run_scoped else run & ~over
+    def find_active(
+        self, owners: Iterable[SessionOwner]
+    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
+        """Return for each owner True if its run is active, and its task if the session is for that only."""
+        run = tuple_(DagRun.dag_id, DagRun.run_id)
+        task = tuple_(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
+        found: dict[SessionOwner, bool | AirflowApiUnavailableError] = {}
         with _database() as session:
-            return bool(session.scalar(select(goes_on)))
+            for chunk in _chunks(sorted(set(owners), key=str)):
+                places = {(each.dag_id, each.run_id) for each in chunk}
+                active_runs = select(DagRun.dag_id, DagRun.run_id).where(
+                    run.in_(places), DagRun.state.in_(ACTIVE_RUN_STATES)
+                )
+                active = set(map(tuple, session.execute(active_runs)))
+                finished_tasks = select(*task.clauses).where(
+                    task.in_([_place(each) for each in chunk]), TaskInstance.state.in_(FINISHED_TASK_STATES)
+                )
+                finished = set(map(tuple, session.execute(finished_tasks)))
+                for each in chunk:
+                    is_finished = not each.dag_run_scoped and _place(each) in finished
+                    found[each] = (each.dag_id, each.run_id) in active and not is_finished
+        return found
 
     def unregister(self, session_id: str, record: SessionRecord | None) -> None:
         """Keep the record of a session that is closed, and remove the session."""
@@ -116,6 +125,15 @@ class MetastoreSessionRegistry:
             if record is not None and not write_record(session, replace(record, closed_by=self._closed_by)):
                 log.info("The run of session %s is gone, and so no record of it is kept", session_id)
             Variable.delete(PREFIX + session_id, session=session)
+
+
+def _place(owner: SessionOwner) -> tuple[str, str, str, int]:
+    return owner.dag_id, owner.run_id, owner.task_id, owner.map_index
+
+
+def _chunks(owners: list[SessionOwner]) -> Iterator[list[SessionOwner]]:
+    for start in range(0, len(owners), _OWNERS_IN_QUERY):
+        yield owners[start : start + _OWNERS_IN_QUERY]
 
 
 def records_of_run(dag_id: str, run_id: str) -> list[SessionRecord]:

@@ -43,14 +43,16 @@ def sweep(options: argparse.Namespace) -> None:
     """
     with stdout_to_stderr():
         from airflow_provider_ibm_sessions.cli.metastore import hook_from_database
-        from airflow_provider_ibm_sessions.lifecycle.sweep import SessionSweeper, SweepScope
+        from airflow_provider_ibm_sessions.lifecycle.sweep import SessionSweeper
+        from airflow_provider_ibm_sessions.lifecycle.sweep_decision import SweepScope
 
         hook = hook_from_database(options.conn_id)
     output.log_to_stderr()  # Airflow logs to standard output
     scope = SweepScope(validate_choice(options.scope, SweepScope, "scope"))
     min_age = to_seconds(options.min_age, "min_age")
     with stdout_to_stderr():
-        reports, errors = SessionSweeper(hook, scope=scope, min_age=min_age).run(dry_run=not options.close)
+        records, errors = SessionSweeper(hook, scope=scope, min_age=min_age).run(dry_run=not options.close)
+    reports = [record.to_json() for record in records]
     if options.json:
         output.print_json(reports)
     else:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
@@ -37,6 +38,12 @@ log = logging.getLogger(__name__)
 JOB_FIELDS = ("program_id", "params", "tags", "cost", "private", "log_level", "calibration_id")
 """Fields of a job that its owner sets; backend and session are set where it is submitted."""
 
+IN_FLIGHT = 8
+"""Submissions at once: a few less than a client has connections."""
+
+_ONE_BY_ONE = 16
+"""Jobs that are submitted one by one, so that IBM queues them in their order: more would save seconds."""
+
 _SUBMIT_REQUESTS = 5
 _MAX_OWN_TAGS = MAX_TAGS - 1
 """Tags that a user may give: the last one marks the job, so that it is never submitted twice."""
@@ -53,6 +60,34 @@ def submit_once(client: IBMQuantumClient, tag: str, *, is_retry: bool = False, *
     """
     fields = {**job, "tags": add_tag(job.get("tags"), _validate_tag(tag))}
     return post_once(client, tag, lambda: client.submit_job(**fields), is_retry=is_retry)
+
+
+def submit_each(submit: Callable[[int], None], indexes: Iterable[int], *, in_flight: int = IN_FLIGHT) -> None:
+    """
+    Submit several jobs: few one by one, in their order; of many, the first, then several at once.
+
+    After an error nothing more is sent. It is raised when the outcome of what was sent is known; what
+    interrupts the calling thread, such as a timeout of its task, is raised at once.
+
+    :param submit: Submits the job with this index, from any thread.
+    :param in_flight: How many are submitted at once.
+    """
+    numbers = list(indexes)
+    # Most of what can be wrong with all shows with the first.
+    alone = len(numbers) if len(numbers) <= _ONE_BY_ONE else 1
+    for index in numbers[:alone]:
+        submit(index)
+    pool = ThreadPoolExecutor(in_flight, thread_name_prefix="ibm-quantum-submit")
+    try:
+        submissions = [pool.submit(submit, index) for index in numbers[alone:]]
+        wait(submissions, return_when=FIRST_EXCEPTION)
+    except BaseException:  # a timeout or a kill: raised again
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown(cancel_futures=True)
+    for submission in submissions:
+        if not submission.cancelled():
+            submission.result()
 
 
 def post_once(client: IBMQuantumClient, tag: str, post: Callable[[], Job], *, is_retry: bool = False) -> Job:
@@ -136,20 +171,23 @@ class ResumedJob(NamedTuple):
 def resume_jobs(
     client: IBMQuantumClient,
     tags: Sequence[str],
-    session_id: str | None = None,
+    session_ids: Iterable[str] = (),
     is_repeated: Callable[[Job], bool] = lambda _: False,
+    *,
+    is_complete: bool = False,
 ) -> dict[str, ResumedJob]:
     """
     Return the last submission under each of these tags.
 
     A job that has failed can be submitted again, under its tag with a number: ``<tag>-1``, ``<tag>-2``.
 
-    :param session_id: The session that most were submitted to, if it is known: one list for all of its
-        jobs. Tags that it does not have are looked up one by one, as each failed try may have left some
-        in a session of its own.
+    :param session_ids: The sessions that they were submitted to, as far as they are known: one list for all
+        jobs of each.
     :param is_repeated: Tells of a job that has failed whether it is to be submitted again, or was already.
+    :param is_complete: True if these are all sessions there were. Else the tags that none of them has are
+        looked up one by one.
     """
-    jobs = _JobsByTag(client, session_id)
+    jobs = _JobsByTag(client, session_ids, is_complete=is_complete)
     return {tag: _last_submission(jobs, tag, is_repeated) for tag in tags}
 
 
@@ -212,29 +250,29 @@ def _validate_tag(tag: object) -> str:
 
 
 class _JobsByTag:
-    """The valid jobs of a session by their tags; those of other sessions are looked up when asked for."""
+    """The valid jobs of sessions by their tags; those of other sessions are looked up when asked for."""
 
-    def __init__(self, client: IBMQuantumClient, session_id: str | None) -> None:
+    def __init__(self, client: IBMQuantumClient, session_ids: Iterable[str], *, is_complete: bool) -> None:
         self._client = client
+        self._is_complete = is_complete
         self._by_tag: dict[str, list[Job]] = {}
-        if session_id is not None:
-            self._read_session(session_id)
+        self._read_sessions(session_ids)
 
     def oldest(self, tag: str) -> Job | None:
         """Return the oldest job with this tag, and cancel the others."""
-        if tag not in self._by_tag:
+        if tag not in self._by_tag and not self._is_complete:
             jobs = self._by_tag[tag] = _valid_jobs(self._client, _validate_tag(tag))
             # Where one is, others are: most lie in the same session.
-            for session_id in dict.fromkeys(job.session_id for job in jobs if job.session_id):
-                self._read_session(session_id)
-        return _keep_oldest(self._client, self._by_tag[tag])
+            self._read_sessions(job.session_id for job in jobs if job.session_id)
+        return _keep_oldest(self._client, self._by_tag.get(tag, []))
 
-    def _read_session(self, session_id: str) -> None:
+    def _read_sessions(self, session_ids: Iterable[str]) -> None:
         found: dict[str, list[Job]] = {}
-        for job in self._client.list_jobs(session_id=session_id):
-            for tag in set(job.tags or ()).difference(self._by_tag):
-                if not job.is_void:
-                    found.setdefault(tag, []).append(job)
+        for session_id in dict.fromkeys(session_ids):
+            for job in self._client.list_jobs(session_id=session_id):
+                for tag in set(job.tags or ()).difference(self._by_tag):
+                    if not job.is_void:
+                        found.setdefault(tag, []).append(job)
         self._by_tag.update(found)
 
 

@@ -13,13 +13,15 @@ import hmac
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
 from airflow_provider_ibm_sessions.hooks.metrics import emit_usage
+from airflow_provider_ibm_sessions.hooks.owner_lookup import find_active
 from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord, write_to_task_state
 from airflow_provider_ibm_sessions.links import console_url
 
@@ -30,8 +32,11 @@ log = logging.getLogger(__name__)
 
 PREFIX = "ibm_quantum_session_"
 
-ACTIVE_RUN_STATES = ["queued", "running"]
-FINISHED_TASK_STATES = ["success", "failed", "skipped", "upstream_failed", "removed"]
+COPY_KEY: Final = "ibm_quantum_registry_copy"
+"""The variable in which a sweep keeps the entries that it has read, for the next one."""
+
+_COPIED_FROM = 20
+"""How many registered sessions are read from the copy; fewer are read one by one."""
 
 _WRITE_DELAYS = (0.5, 1.0, 0.0)
 """Seconds to wait after each failure to write an entry."""
@@ -133,11 +138,37 @@ class SessionOwner:
         return hmac.new(api_key.encode(), entry.encode(), hashlib.sha256).hexdigest()
 
 
+class RegistryEntry(NamedTuple):
+    """
+    The entry of a session as it was read.
+
+    :param text: None if this Airflow has not opened the session.
+    :param error: Why it could not be read.
+    :param is_copy: True if an earlier sweep has read it; it may have changed since.
+    """
+
+    text: str | None
+    error: AirflowApiUnavailableError | None = None
+    is_copy: bool = False
+
+    def parse(self) -> SessionOwner | None:
+        """Return the session's owner; see :meth:`SessionRegistry.get_owner`."""
+        if self.error:
+            raise self.error
+        return None if self.text is None else SessionOwner.parse(self.text)
+
+
 class SessionRegistry(Protocol):
     """Entries of open sessions, and the states of their owners."""
 
-    def list_ids(self) -> list[str]:
-        """Return the ids of all registered sessions; none before Airflow 3.3, which cannot list them."""
+    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+        """
+        Return the entries of these sessions, and of all others that are registered.
+
+        Before Airflow 3.3, which cannot list variables, only those of these sessions.
+
+        :raises AirflowApiUnavailableError: If Airflow does not list them.
+        """
 
     def get_owner(self, session_id: str) -> SessionOwner | None:
         """
@@ -147,12 +178,10 @@ class SessionRegistry(Protocol):
         :raises AirflowApiUnavailableError: If Airflow does not answer.
         """
 
-    def is_owner_active(self, owner: SessionOwner) -> bool:
-        """
-        Return True if the owner may still use the session, or close it.
-
-        :raises AirflowApiUnavailableError: If Airflow does not answer.
-        """
+    def find_active(
+        self, owners: Iterable[SessionOwner]
+    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
+        """Return for each owner True if it may still use its session, or the error if Airflow is silent."""
 
     def unregister(self, session_id: str, record: SessionRecord | None) -> None:
         """
@@ -240,14 +269,55 @@ class VariableSessionRegistry:
         return True
 
     def list_ids(self) -> list[str]:
-        """Return the ids of all registered sessions; none before Airflow 3.3, which cannot list them."""
+        """
+        Return the ids of all registered sessions; none before Airflow 3.3, which cannot list them.
+
+        :raises AirflowApiUnavailableError: If Airflow does not answer.
+        """
         from airflow.providers.common.compat.sdk import Variable
 
-        keys = Variable.keys(PREFIX) if hasattr(Variable, "keys") else []
+        try:
+            keys = list(Variable.keys(PREFIX)) if hasattr(Variable, "keys") else []
+        except Exception as error:
+            raise AirflowApiUnavailableError(
+                "Airflow does not list the variables of open sessions: is its API server up?"
+            ) from error
         return [key.removeprefix(PREFIX) for key in keys]
+
+    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+        """
+        Return the entries of these and of all registered sessions; see :class:`SessionRegistry`.
+
+        Airflow's API gives out one variable in a request. So where there are many, those that an earlier
+        sweep has read are taken from its copy, and only new ones are read.
+        """
+        from airflow.providers.common.compat.sdk import Variable
+
+        entries = dict.fromkeys(session_ids, RegistryEntry(None))
+        registered = self.list_ids() if hasattr(Variable, "keys") else list(entries)
+        copies = self._read_copies() if len(registered) >= _COPIED_FROM else {}
+        for session_id in registered:
+            if session_id in copies:
+                entries[session_id] = RegistryEntry(copies[session_id], is_copy=True)
+            else:
+                entries[session_id] = self._read_entry(session_id)
+        texts = {session_id: entry.text for session_id, entry in entries.items() if entry.text}
+        if len(registered) >= _COPIED_FROM and texts != copies:
+            self._write_copies(texts)
+        return entries
 
     def get_owner(self, session_id: str) -> SessionOwner | None:
         """Return the session's owner; see :class:`SessionRegistry`."""
+        return self._read_entry(session_id).parse()
+
+    def _read_entry(self, session_id: str) -> RegistryEntry:
+        try:
+            return RegistryEntry(self._read_text(session_id))
+        except AirflowApiUnavailableError as error:
+            return RegistryEntry(None, error)
+
+    @staticmethod
+    def _read_text(session_id: str) -> str | None:
         from airflow.providers.common.compat.sdk import Variable
 
         key = PREFIX + session_id
@@ -257,8 +327,26 @@ class VariableSessionRegistry:
             raise AirflowApiUnavailableError(
                 f"Airflow does not answer whose session {session_id} is: is its API server up?"
             ) from error
-        text = text or ensure_variable_absent(key)
-        return SessionOwner.parse(text) if text else None
+        return text or ensure_variable_absent(key)
+
+    def _read_copies(self) -> dict[str, str]:
+        """Return the entries that the last sweep has read; none if there is no readable copy."""
+        from airflow.providers.common.compat.sdk import Variable
+
+        try:
+            copies = json.loads(Variable.get(COPY_KEY, default="{}"))
+            return {name: text for name, text in copies.items() if isinstance(text, str)}
+        except Exception:  # whatever failed, the entries themselves are read
+            log.warning("The variable %s cannot be read; it is written again", COPY_KEY, exc_info=True)
+            return {}
+
+    def _write_copies(self, texts: dict[str, str]) -> None:
+        from airflow.providers.common.compat.sdk import Variable
+
+        try:
+            Variable.set(COPY_KEY, json.dumps(texts), "Entries that the last sweep has read. May be deleted")
+        except Exception:  # whatever failed, the next sweep reads the entries themselves
+            log.warning("The variable %s could not be written", COPY_KEY, exc_info=True)
 
     def ids_of_this_task(self) -> list[str]:
         """
@@ -269,11 +357,13 @@ class VariableSessionRegistry:
         if self._context is None:
             return []
         this_task, found = SessionOwner.of(self._context, ""), []
-        for session_id in self.list_ids():
+        for session_id, entry in self.read_entries(()).items():
             if _registered_here.get(session_id) == self._context["ti"].id:
                 continue
             try:
-                owner = self.get_owner(session_id)
+                owner = entry.parse()
+                if entry.is_copy and owner is not None and owner.is_same_task(this_task):
+                    owner = self.get_owner(session_id)
             except ValueError:
                 log.warning("The registry's entry of session %s is unreadable", session_id, exc_info=True)
                 continue
@@ -298,23 +388,14 @@ class VariableSessionRegistry:
             return owner is not None
         return not owner.is_same_task(SessionOwner.of(self._context, ""))
 
-    def is_owner_active(self, owner: SessionOwner) -> bool:
-        """Return True if the run is active, and the task too if the session is for that only."""
+    def find_active(
+        self, owners: Iterable[SessionOwner]
+    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
+        """Return for each owner if it may still use its session; see :func:`find_active`."""
         if self._context is None:
-            raise AirflowApiUnavailableError("Only a task can ask Airflow for the state of another")
-        ti: Any = self._context["ti"]
-        run: dict[str, Any] = {"dag_id": owner.dag_id, "run_ids": [owner.run_id]}
-        task = {**run, "task_ids": [owner.task_id]}
-        if owner.map_index >= 0:
-            task["map_index"] = owner.map_index
-        try:
-            if not ti.get_dr_count(**run, states=ACTIVE_RUN_STATES):
-                return False
-            return owner.dag_run_scoped or not ti.get_ti_count(**task, states=FINISHED_TASK_STATES)
-        except Exception as error:
-            raise AirflowApiUnavailableError(
-                f"Airflow does not answer whether {owner} is active: is its API server up?"
-            ) from error
+            error = AirflowApiUnavailableError("Only a task can ask Airflow for the state of another")
+            return dict.fromkeys(owners, error)
+        return find_active(self._context["ti"], owners)
 
 
 def raise_if_other_connection(registry: SessionRegistry, session_id: str, conn_id: str) -> bool:

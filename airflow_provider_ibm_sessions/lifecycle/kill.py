@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, get_current_context
 
 from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, TaskSupersededError
-from airflow_provider_ibm_sessions.hooks.session_registry import FINISHED_TASK_STATES
+from airflow_provider_ibm_sessions.hooks.owner_lookup import FINISHED_TASK_STATES
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 
 if TYPE_CHECKING:

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the sessions that nobody uses any more, and close them."""
+"""Find sessions that nobody uses any more, and close them."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -20,111 +23,40 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.metrics import count
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry, SessionOwner
+from airflow_provider_ibm_sessions.lifecycle.sweep_decision import (
+    SweepDecision,
+    SweepRecord,
+    SweepScope,
+    decide,
+)
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from airflow_provider_ibm_sessions.client.models.instance import Workload
     from airflow_provider_ibm_sessions.client.models.sessions import Session
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+    from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
+    from airflow_provider_ibm_sessions.hooks.session_registry import SessionRegistry
 
 log = logging.getLogger(__name__)
 
 _LISTED_AFTER = 900.0
 """Seconds after which IBM surely lists what was opened."""
 
-
-class SweepScope(StrEnum):
-    """
-    The sessions that a sweep may close.
-
-    ``airflow``: those that this Airflow has opened. ``user``: all others of the API key's user as well, made
-    by another tool or another Airflow. ``instance``: everybody's.
-    """
-
-    AIRFLOW = "airflow"
-    USER = "user"
-    INSTANCE = "instance"
+_AT_ONCE: Final = 10
+"""Sessions that are read or closed at once: as many as a client has connections."""
 
 
-class SweepDecision(StrEnum):
-    """Decision of a sweep on one session."""
-
-    ACTIVE = "belongs to an active run"
-    DRAINING = "accepts no more jobs, and closes itself"
-    TOO_RECENT = "too recent"
-    UNOWNED = "not opened by this Airflow"
-    UNKNOWN = "its owner cannot be found out"
-    ORPHANED = "orphaned"
-
-
-@dataclass(frozen=True, slots=True)
-class SweepRecord:
-    """
-    An open session, and the sweep's decision on it.
-
-    :param age: Seconds since it was opened.
-    :param owner: The task that this Airflow has opened it for, if it has.
-    """
-
-    session_id: str
-    backend: str | None
-    mode: str | None
-    state: str | None
-    age: int
-    owner: SessionOwner | None
-    decision: SweepDecision
-
-    def __str__(self) -> str:
-        owner = f", opened for {self.owner}" if self.owner else ""
-        session = f"Session {self.session_id} ({self.mode}) on {self.backend}, {self.state}, {self.age} s old"
-        return f"{session}{owner}: {self.decision}"
-
-    def to_json(self, *, closed: bool) -> dict[str, Any]:
-        """Return it for XCom, and for programs."""
-        return {
-            "session_id": self.session_id,
-            "backend": self.backend,
-            "mode": self.mode,
-            "state": self.state,
-            "age": self.age,
-            "owner": str(self.owner) if self.owner else None,
-            "decision": str(self.decision),
-            "closed": closed,
-        }
-
-
-def decide(
-    accepts_jobs: bool,
-    owner: SessionOwner | None,
-    age: float,
-    *,
-    scope: SweepScope,
-    min_age: float,
-    is_active: Callable[[SessionOwner], bool | None],
-) -> SweepDecision:
-    """
-    Return what a sweep makes of an open session.
-
-    :param age: Seconds since it was opened.
-    :param is_active: Returns True if the owner may still use it, None if that cannot be found out.
-    """
-    if not accepts_jobs:
-        return SweepDecision.DRAINING
-    if owner is None and scope == SweepScope.AIRFLOW:
-        return SweepDecision.UNOWNED
-    active = owner is not None and is_active(owner)
-    if active is None:
-        return SweepDecision.UNKNOWN
-    if active:
-        return SweepDecision.ACTIVE
-    return SweepDecision.TOO_RECENT if age < min_age else SweepDecision.ORPHANED
+_MODES: Final = {"session": "dedicated", "batch": "batch"}
+"""The modes in IBM's list of workloads that are sessions, and what the sessions themselves call them."""
 
 
 class SessionSweeper:
     """
     One look at all open sessions and batches of an instance.
+
+    Airflow is asked once about all owners, and IBM about what may be orphaned; right before a session is
+    closed, its owner is asked about once more.
 
     :param hook: The hook on the instance's connection; its registry says whose the sessions are.
     :param min_age: Seconds; what is younger is left alone.
@@ -139,37 +71,155 @@ class SessionSweeper:
                 field="scope",
             )
         self._hook = hook
-        self._registry = hook.registry
+        self._registry = hook.registry = _SerialRegistry(hook.registry)
         self._scope = scope
         self._min_age = min_age
-        self._errors: list[IBMQuantumError] = []
+        self._errors: dict[IBMQuantumError, None] = {}
 
-    def run(self, *, dry_run: bool) -> tuple[list[dict[str, Any]], list[IBMQuantumError]]:
+    def run(self, *, dry_run: bool) -> tuple[list[SweepRecord], list[IBMQuantumError]]:
         """
         Look at every open session in the scope, the oldest first, and close what is orphaned.
 
         :param dry_run: Change nothing.
-        :returns: A report on each session, and the errors of those that could not be read or closed.
-        :raises IBMQuantumError: If the list cannot be read.
+        :returns: A record of each session, and the errors of those that could not be read or closed.
+        :raises IBMQuantumError: If a list cannot be read.
         """
-        self._errors = []
-        reports = []
-        for record in sorted(self._records(tidy=not dry_run), key=lambda found: -found.age):
-            log.info("%s", record)
-            to_close = record.decision == SweepDecision.ORPHANED and not dry_run
-            reports.append(record.to_json(closed=to_close and self._close(record)))
-        return reports, self._errors
+        self._errors = {}
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = sorted(self._look(pool, tidy=not dry_run), key=lambda record: -record.age)
+            for record in found:
+                if record.decision != SweepDecision.ACTIVE:
+                    log.info("%s", record)
+            if not dry_run:
+                found = self._close_orphaned(pool, found)
+        kinds = Counter(record.decision for record in found)
+        log.info(
+            "%d sessions were open, %d of them are closed now%s",
+            len(found),
+            sum(record.closed for record in found),
+            "".join(f"; {kind}: {number}" for kind, number in kinds.items()),
+        )
+        return found, list(self._errors)
 
-    def _close(self, record: SweepRecord) -> bool:
-        """Close an orphaned session unless its owner is active again; return True if it is closed."""
-        if record.owner and self._is_active(record.owner) is not False:
-            log.info("Session %s is used again: leaving it open", record.session_id)
-            return False
+    def _look(self, pool: ThreadPoolExecutor, *, tidy: bool) -> list[SweepRecord]:
+        """Look at what IBM lists, and at what is registered besides, such as with another user's key."""
+        found = {record.session_id: record for record in self._find()}
+        # Else nothing would be done to it, whatever its state. What is not listed may have closed unnoticed.
+        to_read = [
+            record
+            for record in found.values()
+            if record.decision == SweepDecision.ORPHANED
+            or (record.decision == SweepDecision.TOO_RECENT and not record.is_listed)
+        ]
+        for record, read in zip(to_read, pool.map(partial(self._read, tidy=tidy), to_read), strict=True):
+            if read is None:
+                del found[record.session_id]
+            else:
+                found[record.session_id] = read
+        return list(found.values())
+
+    def _find(self) -> Iterator[SweepRecord]:
+        """Yield what may be known of the sessions without reading them."""
+        # First the list, then the registry: all that is listed and registered is known to be so.
+        listed = {workload.id: workload for workload in self._workloads()}
+        entries = self._registry.read_entries(listed)
+        found = []
+        for session_id, entry in entries.items():
+            workload = listed.get(session_id)
+            owner, problem = self._owner(session_id, entry.parse)
+            # Of sessions opened with other connections, IBM knows nothing here.
+            if workload is None and (owner is None or owner.conn_id != self._hook.ibm_quantum_conn_id):
+                continue
+            if problem:
+                self._errors[problem] = None
+            record = SweepRecord(
+                session_id=session_id,
+                backend=workload.backend if workload else None,
+                mode=_MODES.get(str(workload.mode)) if workload else None,
+                state=workload.status if workload else None,
+                age=int(time.time() - _opened_at(owner, workload)),
+                owner=owner,
+                decision=SweepDecision.UNKNOWN,
+                is_listed=workload is not None,
+                is_copy=entry.is_copy,
+            )
+            found.append((record, workload is None or workload.accepting_jobs is not False, problem))
+        active = self._find_active(record for record, _, _ in found)
+        for record, accepts_jobs, problem in found:
+            yield record if problem else self._decide(record, accepts_jobs, active)
+
+    def _read(self, record: SweepRecord, *, tidy: bool) -> SweepRecord | None:
+        """
+        Return the record with what IBM says of the session; None if it is closed or cannot be read.
+
+        :param tidy: Unregister one that has ended and is registered all the same.
+        """
+        session: Session | None = None
+        try:
+            session = self._hook.get_session(record.session_id)
+        except NotFoundError as error:
+            log.warning("%s", error)
+            opened = record.owner.opened if record.owner else 0.0
+            # IBM may list late what was just opened.
+            is_over = not record.is_listed and time.time() - opened >= max(self._min_age, _LISTED_AFTER)
+        except IBMQuantumError as error:
+            log.warning("%s", error)
+            # Another user's session is not ours to read.
+            if record.owner or not isinstance(error, PermissionDeniedError):
+                self._errors[error] = None
+            return None
+        else:
+            is_over = session.is_closed
+        if is_over and record.owner and tidy:  # whoever closed it has not unregistered it
+            try:
+                self._hook.unregister_session(record.session_id, session)
+            except AirflowApiUnavailableError as error:
+                self._errors[error] = None
+        if session is None or session.is_closed:
+            return None
+        read = replace(record, backend=session.backend_name, mode=session.mode, state=session.state)
+        return self._decide(read, session.accepts_jobs, {record.owner: False})
+
+    def _close_orphaned(self, pool: ThreadPoolExecutor, found: Sequence[SweepRecord]) -> list[SweepRecord]:
+        """Close what is orphaned, the oldest first; return the records as they are then."""
+        records = {record.session_id: record for record in found}
+        orphaned = [record for record in found if record.decision == SweepDecision.ORPHANED]
+        for start in range(0, len(orphaned), _AT_ONCE):
+            confirmed = self._confirm(orphaned[start : start + _AT_ONCE])
+            still_orphaned = [each for each in confirmed if each.decision == SweepDecision.ORPHANED]
+            for record in (*confirmed, *pool.map(self._close, still_orphaned)):
+                records[record.session_id] = record
+        return list(records.values())
+
+    def _confirm(self, orphaned: Iterable[SweepRecord]) -> list[SweepRecord]:
+        """Decide once more, right before closing: Airflow's answers may have changed since."""
+        confirmed, known = [], []
+        for record in orphaned:
+            if record.owner is not None and not record.is_copy:
+                known.append(record)
+                continue
+            # By now it may be registered, or for another task.
+            session_id = record.session_id
+            owner, problem = self._owner(session_id, partial(self._registry.get_owner, session_id))
+            if problem:
+                self._errors[problem] = None
+                confirmed.append(replace(record, decision=SweepDecision.UNKNOWN))
+            else:
+                known.append(replace(record, owner=owner))
+        active = self._find_active(known)
+        confirmed += [self._decide(record, True, active) for record in known]
+        for record in confirmed:
+            if record.decision != SweepDecision.ORPHANED:
+                log.info("Session %s stays open: %s", record.session_id, record.decision)
+        return confirmed
+
+    def _close(self, record: SweepRecord) -> SweepRecord:
+        """Close an orphaned session, and return its record."""
         try:
             self._hook.close_session(record.session_id)
         except IBMQuantumError as error:
-            self._errors.append(error)
-            return False
+            self._errors[error] = None
+            return record
         log.info("Closed session %s", record.session_id)
         count(
             "sessions_swept",
@@ -178,57 +228,21 @@ class SessionSweeper:
             mode=record.mode,
             dag_id=record.owner.dag_id if record.owner else None,
         )
-        return True
+        return replace(record, closed=True)
 
-    def _records(self, *, tidy: bool) -> Iterator[SweepRecord]:
-        """Look at what IBM lists, and at what is registered besides, such as with another user's key."""
-        listed = {workload.id: workload.created for workload in self._workloads()}
-        for session_id in dict.fromkeys([*listed, *self._registry.list_ids()]):
-            owner, problem = self._owner(session_id)
-            # Of sessions opened with other connections, IBM knows nothing here.
-            if session_id not in listed and not (owner and owner.conn_id == self._hook.ibm_quantum_conn_id):
-                continue
-            if problem:
-                self._errors.append(problem)
-            session = self._read(session_id, is_registered=owner is not None or problem is not None)
-            if isinstance(session, NotFoundError):
-                is_over = session_id not in listed and owner is not None and self._is_forgotten(owner)
-            else:
-                # While its owner is active, that one is about to record it, maybe with IBM's final usage.
-                is_closed = session is not None and session.is_closed
-                is_over = is_closed and owner is not None and self._is_active(owner) is False
-            if isinstance(session, NotFoundError) or session is None or session.is_closed:
-                if is_over and owner and tidy:  # whoever closed it has not unregistered it
-                    self._unregister(session_id, None if isinstance(session, NotFoundError) else session)
-                continue
-            created = listed.get(session_id)
-            age = int(time.time() - _opened_at(owner, created))
-            decision = SweepDecision.UNKNOWN if problem else self._decide(session, owner, age)
-            yield SweepRecord(
-                session_id=session.id,
-                backend=session.backend_name,
-                mode=session.mode,
-                state=session.state,
-                age=age,
-                owner=owner,
-                decision=decision,
-            )
-
-    def _owner(self, session_id: str) -> tuple[SessionOwner | None, IBMQuantumError | None]:
+    def _owner(
+        self, session_id: str, read: Callable[[], SessionOwner | None]
+    ) -> tuple[SessionOwner | None, IBMQuantumError | None]:
         """Return the session's owner, and the error if it may have one that cannot be found out."""
         try:
-            owner = self._registry.get_owner(session_id)
+            owner = read()
         except AirflowApiUnavailableError as error:
             return None, error
         except ValueError:
-            owner, defect = None, "is unreadable"
+            defect = "is unreadable"
         else:
             is_ours = owner is not None and owner.conn_id == self._hook.ibm_quantum_conn_id
-            if (
-                owner is None
-                or not is_ours
-                or owner.is_signed(session_id, self._hook.credentials.api_key.reveal())
-            ):
+            if owner is None or not is_ours or self._is_signed(session_id, owner):
                 return owner, None
             defect = "was not written with this connection's API key"
         return None, IBMQuantumError(
@@ -236,57 +250,77 @@ class SessionSweeper:
             "Delete the variable, and close the session if nobody uses it"
         )
 
-    def _read(self, session_id: str, *, is_registered: bool) -> Session | NotFoundError | None:
-        """Read the session, if that can be done; an error is collected for the end."""
-        try:
-            return self._hook.get_session(session_id)
-        except NotFoundError as error:
-            log.warning("%s", error)
-            return error
-        except IBMQuantumError as error:
-            log.warning("%s", error)
-            # Another user's session is not ours to read.
-            if is_registered or not isinstance(error, PermissionDeniedError):
-                self._errors.append(error)
-            return None
+    def _is_signed(self, session_id: str, owner: SessionOwner) -> bool:
+        return owner.is_signed(session_id, self._hook.credentials.api_key.reveal())
+
+    def _find_active(self, records: Iterable[SweepRecord]) -> dict[SessionOwner | None, bool | None]:
+        """Return for each owner True if it is active, None if Airflow does not say; collect the errors."""
+        found = self._registry.find_active({record.owner for record in records if record.owner})
+        answers: dict[SessionOwner | None, bool | None] = {None: False}
+        for owner, answer in found.items():
+            if isinstance(answer, AirflowApiUnavailableError):
+                self._errors[answer] = None
+            answers[owner] = None if isinstance(answer, AirflowApiUnavailableError) else answer
+        return answers
+
+    def _decide(
+        self, record: SweepRecord, accepts_jobs: bool, active: Mapping[SessionOwner | None, bool | None]
+    ) -> SweepRecord:
+        """Return the record with the decision on it."""
+        owner = record.owner
+        decision = decide(
+            accepts_jobs,
+            owner,
+            record.age,
+            scope=self._scope,
+            min_age=self._min_age,
+            is_active=active[owner],
+        )
+        # Only the other connection's sweep can tell if such an entry is forged.
+        is_foreign = owner is not None and owner.conn_id != self._hook.ibm_quantum_conn_id
+        if decision == SweepDecision.ORPHANED and owner and is_foreign:
+            is_known = self._is_signed(record.session_id, owner)
+            decision = decision if is_known else SweepDecision.ELSEWHERE
+        return replace(record, decision=decision)
 
     def _workloads(self) -> Iterator[Workload]:
         user = {} if self._scope == SweepScope.INSTANCE else {"user": "me"}
-        for mode in ("session", "batch"):
+        for mode in _MODES:
             yield from self._hook.list_workloads(mode=mode, status=["pending", "in_progress"], **user)
 
-    def _decide(self, session: Session, owner: SessionOwner | None, age: float) -> SweepDecision:
-        return decide(
-            session.accepts_jobs,
-            owner,
-            age,
-            scope=self._scope,
-            min_age=self._min_age,
-            is_active=self._is_active,
-        )
 
-    def _is_forgotten(self, owner: SessionOwner) -> bool:
-        """Return True if IBM will not list the session any more, as it may late, and nobody uses it."""
-        is_recent = time.time() - owner.opened < max(self._min_age, _LISTED_AFTER)
-        return not is_recent and self._is_active(owner) is False
+class _SerialRegistry:
+    """
+    A registry that one thread uses at a time.
 
-    def _is_active(self, owner: SessionOwner) -> bool | None:
-        """Return True if the owner is active, None if Airflow does not answer."""
-        try:
-            return self._registry.is_owner_active(owner)
-        except AirflowApiUnavailableError as error:
-            self._errors.append(error)
-            return None
+    Airflow serves only one thread of a task before 3.3, and in ``dag.test()``.
+    """
 
-    def _unregister(self, session_id: str, session: Session | None) -> None:
-        try:
-            self._hook.unregister_session(session_id, session)
-        except AirflowApiUnavailableError as error:
-            self._errors.append(error)
+    def __init__(self, registry: SessionRegistry) -> None:
+        self._registry = registry
+        self._lock = threading.Lock()
+
+    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+        with self._lock:
+            return self._registry.read_entries(session_ids)
+
+    def get_owner(self, session_id: str) -> SessionOwner | None:
+        with self._lock:
+            return self._registry.get_owner(session_id)
+
+    def find_active(
+        self, owners: Iterable[SessionOwner]
+    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
+        with self._lock:
+            return self._registry.find_active(owners)
+
+    def unregister(self, session_id: str, record: SessionRecord | None) -> None:
+        with self._lock:
+            self._registry.unregister(session_id, record)
 
 
-def _opened_at(owner: SessionOwner | None, created: datetime | None) -> float:
+def _opened_at(owner: SessionOwner | None, workload: Workload | None) -> float:
     """Return when a session was opened, in seconds since the epoch, as far as anybody knows."""
-    if created:
-        return created.timestamp()
+    if workload and workload.created:
+        return workload.created.timestamp()
     return owner.opened if owner else time.time()

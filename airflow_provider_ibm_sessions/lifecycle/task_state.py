@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError
 from airflow_provider_ibm_sessions.hooks.airflow_id import airflow_id
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
+from airflow_provider_ibm_sessions.hooks.session_record import retention
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -121,6 +122,11 @@ class TaskState:
         return list(self._record.get("session_ids", ()))
 
     @property
+    def knows_all_sessions(self) -> bool:
+        """Return True if :attr:`session_ids` are all: each was saved before its first job was submitted."""
+        return self.is_durable and not self.is_lost and not self._record.get("has_lost_sessions")
+
+    @property
     def clears(self) -> int:
         """Return a number that changes when a task that does not run is cleared, and only then."""
         return int(self._ti.max_tries)
@@ -170,7 +176,7 @@ class TaskState:
         else:
             self._is_resumed = self.is_lost or (tries > 1 and not is_first_here)
             self._repeats_failed_jobs = not self.retries_jobs and self._is_first_try_since_clear()
-            self._record = {"inputs": digest, "finished": False, "session_ids": self.session_ids}
+            self._record = {"inputs": digest, "finished": False, **self._sessions()}
         if self._record.get("key") != key:
             self._record.update(key=key, job_key=None)
         if self._repeats_failed_jobs:
@@ -180,7 +186,7 @@ class TaskState:
     def start_again(self) -> None:
         """Keep nothing of the tries before, whose work has been ended."""
         kept = {name: self._record[name] for name in ("inputs", "key")}
-        self._record = {**kept, "finished": False, "session_ids": self.session_ids}
+        self._record = {**kept, "finished": False, **self._sessions()}
         self._is_resumed = False
 
     def job_tag(self, index: int = 0) -> str:
@@ -337,6 +343,11 @@ class TaskState:
             except Exception:  # whatever failed, the results are returned
                 log.warning("Delete the variable %s: it holds results of a private job", key, exc_info=True)
 
+    def _sessions(self) -> dict[str, Any]:
+        """Return what a record keeps of sessions for good."""
+        has_lost = self.is_lost or bool(self._record.get("has_lost_sessions"))
+        return {"session_ids": self.session_ids, "has_lost_sessions": has_lost}
+
     def _clears(self) -> list[int]:
         """Return what changes when somebody clears the task: it may be one of them only."""
         return [self._ti.max_tries, getattr(self._dag_run, "clear_number", None) or 0]
@@ -349,7 +360,9 @@ class TaskState:
         if self.is_superseded:
             raise IBMQuantumTaskError("A later try of this task has started")
         self._record.update(changes, clears=self._clears(), try_number=self._ti.try_number)
-        self._store.set(self._record_key, self._record, retention=NEVER_EXPIRE)
+        # A finished task has delivered, and collects again without a record: the jobs have their tags.
+        kept_for = retention() if self.is_finished else None
+        self._store.set(self._record_key, self._record, retention=kept_for or NEVER_EXPIRE)
         _task_instances_with_record.add(str(self._ti.id))
 
     def _is_first_try_since_clear(self) -> bool:

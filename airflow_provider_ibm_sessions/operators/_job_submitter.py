@@ -141,6 +141,8 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
             raise
 
     def _submit_missing(self, context: Context, state: TaskState) -> None:
+        from airflow_provider_ibm_sessions.client.submission import submit_each
+
         try:
             session_args = self.session_args(context)
             self.validate_paths()
@@ -154,10 +156,15 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         if not (resumed or state.retries_jobs):  # also when the task was cleared after this has failed
             self._check_estimate(jobs)
         self._open_or_resume_session(context, state, session_args, resumed, len(earlier))
-        for index, (tag, submitted) in earlier.items():
-            submission = self._submissions.get(index) if submitted else None
-            submission = submission or self._submit(state, index, tag, jobs[index])
-            self._submissions[index] = replace(submission, private=bool(jobs[index].get("private")))
+        tags = {index: tag for index, (tag, job) in earlier.items() if not job}
+
+        def submit(index: int) -> None:
+            self._submissions[index] = self._submit(state, index, tags[index], jobs[index])
+
+        submit_each(submit, tags)
+        for index in earlier:
+            private = bool(jobs[index].get("private"))
+            self._submissions[index] = replace(self._submissions[index], private=private)
         try:
             # Accept no more jobs, so that the session closes itself with the last one.
             self.hook.update_session(str(self.session_id), accepting_jobs=False)
@@ -194,7 +201,14 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         self._submissions = dict(self._kept)
         if not state.is_resumed:
             return {index: ResumedJob(tag, None) for index, tag in tags.items()}
-        found = resume_jobs(self.hook.get_conn(), list(tags.values()), self.session_id, state.is_repeated)
+        session_ids = [*state.session_ids, *([self.session_id] if self.session_id else [])]
+        found = resume_jobs(
+            self.hook.get_conn(),
+            list(tags.values()),
+            session_ids,
+            state.is_repeated,
+            is_complete=state.knows_all_sessions,
+        )
         for index, first_tag in tags.items():
             tag, job = found[first_tag]
             attempts = count_attempts(first_tag, tag)

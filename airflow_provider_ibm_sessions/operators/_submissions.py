@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_MAX_REFUSED, _MIN_REFUSED = 8000, 24
+"""Characters of all errors of refused jobs that a trigger keeps, and of each at least. The log has them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -27,18 +30,26 @@ class Submission:
     is_awaited: bool = True
 
 
-def to_resume_data(submissions: Sequence[Submission], session_ids: Iterable[str]) -> dict[str, Any]:
+def to_resume_data(
+    submissions: Sequence[Submission], awaited: Sequence[str], session_ids: Iterable[str]
+) -> dict[str, Any]:
     """
     Return what a trigger hands back with its event, as plain JSON.
 
+    Jobs go by their indexes: MySQL keeps 64 kB of a trigger, which has the ids of the awaited jobs already.
+
+    :param awaited: The jobs that the trigger waits for, in the order of their submissions.
     :param session_ids: The sessions that were opened for the task so far.
     """
-    accepted = [each for each in submissions if each.id]
+    numbered, waits = list(enumerate(submissions)), set(awaited)
+    refused = {str(index): each.error or "" for index, each in numbered if each.id is None}
+    most = max(_MAX_REFUSED // (len(refused) or 1), _MIN_REFUSED)
     return {
-        "job_ids": [each.id for each in accepted],
-        "refused": {str(index): each.error for index, each in enumerate(submissions) if each.id is None},
-        "private": [each.id for each in accepted if each.private],
-        "attempts": {each.id: each.attempts for each in accepted if each.attempts > 1},
+        "count": len(submissions),
+        "others": {str(index): each.id for index, each in numbered if each.id and each.id not in waits},
+        "refused": {index: error[:most] for index, error in refused.items()},
+        "private": [index for index, each in numbered if each.id and each.private],
+        "attempts": {str(index): each.attempts for index, each in numbered if each.id and each.attempts > 1},
         "session_ids": list(session_ids),
     }
 
@@ -47,24 +58,26 @@ def from_resume_data(data: Mapping[str, Any], awaited: Sequence[str]) -> list[Su
     """
     Return the submissions in the order of the task's jobs.
 
-    :param data: What :func:`to_resume_data` returned. An older version of this package has not written
-        all of its keys.
+    :param data: What :func:`to_resume_data` returned. Triggers of an older version of this package have all
+        ids in ``job_ids``, and name jobs by them.
     :param awaited: The jobs that the trigger has waited for.
     """
-    refused, job_ids = data.get("refused", {}), data.get("job_ids", awaited)
-    ids = iter(job_ids)
+    refused, others = data.get("refused", {}), data.get("others", {})
+    job_ids = data.get("job_ids", awaited)
+    ids, waits = iter(job_ids), set(awaited)
+    private, attempts = set(data.get("private", ())), data.get("attempts", {})
     found = []
-    for index in range(len(job_ids) + len(refused)):
+    for index in range(data.get("count", len(job_ids) + len(refused))):
         if str(index) in refused:
             found.append(Submission(None, error=refused[str(index)]))
             continue
-        job_id = next(ids)
+        job_id = others.get(str(index)) or next(ids)
         found.append(
             Submission(
                 job_id,
-                private=job_id in data.get("private", ()),
-                attempts=data.get("attempts", {}).get(job_id, 1),
-                is_awaited=job_id in awaited,
+                private=not private.isdisjoint((index, job_id)),
+                attempts=attempts.get(str(index), attempts.get(job_id, 1)),
+                is_awaited=job_id in waits,
             )
         )
     return found

@@ -125,13 +125,14 @@ class SessionJobsOperator(JobSubmittingOperator):
         """Return the trigger that waits for the jobs."""
         from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 
+        job_ids = self._job_ids or self._all_job_ids
         return IBMQuantumJobTrigger(
-            job_ids=self._job_ids or self._all_job_ids,
+            job_ids=job_ids,
             session_id=self.session_id,
             cancel_on_kill=self.cancel_on_kill,
             owns_session=True,
             settle_seconds=self.settle_usage or 0,
-            resume_data=to_resume_data(self._in_order(), self._session_ids),
+            resume_data=to_resume_data(self._in_order(), job_ids, self._session_ids),
             end_time=end_time,
             poll_interval=self.poll_interval,
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,

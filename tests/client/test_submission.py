@@ -475,7 +475,7 @@ def test_many_jobs_of_a_session_are_resumed_with_one_list(ibm, client):
     session = ibm.add_session().id
     tags = [f"{TAG}-{number}" for number in range(5)]
     names = [client.submit_job(**JOB, tags=[tag], session_id=session).id for tag in tags]
-    found = resume_jobs(client, tags, session)
+    found = resume_jobs(client, tags, [session])
     assert {tag: each.job.id for tag, each in found.items()} == dict(zip(tags, names, strict=True))
     assert len(ibm.requests("GET", JOBS)) == 1
 
@@ -483,7 +483,7 @@ def test_many_jobs_of_a_session_are_resumed_with_one_list(ibm, client):
 def test_of_jobs_of_a_session_with_the_same_tag_the_oldest_is_resumed(ibm, client):
     session = ibm.add_session().id
     names = [client.submit_job(**JOB, tags=[TAG], session_id=session).id for _ in range(2)]
-    assert resume_jobs(client, [TAG], session)[TAG].job.id == names[0]
+    assert resume_jobs(client, [TAG], [session])[TAG].job.id == names[0]
     assert alive(ibm) == names[:1]
 
 
@@ -502,7 +502,7 @@ def test_jobs_in_the_session_of_a_try_before_the_last_are_resumed_as_well(ibm, c
         client.submit_job(**JOB, tags=[tag], session_id=session).id
         for tag, session in zip(tags, (first, second), strict=True)
     ]
-    found = resume_jobs(client, tags, second)
+    found = resume_jobs(client, tags, [second])
     assert {tag: each.job.id for tag, each in found.items()} == dict(zip(tags, names, strict=True))
 
 

@@ -130,7 +130,7 @@ class TestInATask:
         time.sleep(1.1)  # until the session is old enough to be swept
         with DAG(f"sweep_{dag.dag_id}", schedule=None, default_args={"retries": 0}) as sweeper:
             IBMQuantumSweepSessionsOperator(task_id="sweep", dry_run=False, min_age=1)
-        [report] = run(sweeper).xcom("sweep")
+        [report] = run(sweeper).xcom("sweep")["sessions"]
         assert (report["session_id"], report["closed"]) == (result.xcom("create"), True)
         assert f"{dag.dag_id}.create of run {result.dag_run.run_id}" in str(report["owner"])
         assert registry() == {}

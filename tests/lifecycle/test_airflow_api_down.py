@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import pytest
 from airflow.sdk import DAG, BaseOperator
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from sqlalchemy.exc import OperationalError
 
 from airflow_provider_ibm_sessions.cli.metastore import MetastoreSessionRegistry, hook_from_database
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import VariableSessionRegistry
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
     IBMQuantumCreateSessionOperator,
@@ -166,7 +166,7 @@ class TestVariables:
     @pytest.fixture(autouse=True)
     def _empty_ledger(self, airflow_db):
         registry = MetastoreSessionRegistry()
-        for session_id in registry.list_ids():
+        for session_id in registry.read_entries([]):
             registry.unregister(session_id, None)
 
     def test_a_sweep_leaves_alone_what_may_belong_to_a_live_run(self, ibm, run, airflow_fails, output):
@@ -191,24 +191,29 @@ class TestVariables:
         assert sorted([is_open(ibm, unknown), is_open(ibm, orphan)]) == [False, True]
 
     def test_a_sweep_leaves_alone_what_may_be_live(self, ibm, run, monkeypatch):
-        planted = [ibm.add_session(age=HOUR).id for _ in range(2)]
-        with DAG("ended", schedule=None, default_args={"retries": 0}) as dag:
-            own(planted)
-        run(dag)
-        asks, answer = VariableSessionRegistry.is_owner_active, iter([True])
+        planted = {}
+        for name in ("silent", "ended"):
+            planted[name] = ibm.add_session(age=HOUR).id
+            with DAG(name, schedule=None, default_args={"retries": 0}) as dag:
+                own([planted[name]])
+            run(dag)
+        ask = RuntimeTaskInstance.get_dr_count
 
-        def fails_once(self, owner):
-            if next(answer, False):
-                raise AirflowApiUnavailableError("Airflow's API: 503")
-            return asks(self, owner)
+        def fail_for_one(dag_id, **which):
+            if dag_id == "silent":
+                raise RuntimeError("Airflow's API: 503")
+            return ask(dag_id=dag_id, **which)
 
-        monkeypatch.setattr(VariableSessionRegistry, "is_owner_active", fails_once)
+        monkeypatch.setattr(RuntimeTaskInstance, "get_dr_count", staticmethod(fail_for_one))
         with DAG("sweeper", schedule=None, default_args={"retries": 0}) as sweeper:
             sweep()
         result = run(sweeper)
         assert result.state == "failed"
-        assert sorted(decisions(result).values()) == ["its owner cannot be found out", "orphaned"]
-        assert sorted(is_open(ibm, session_id) for session_id in planted) == [False, True]
+        assert decisions(result) == {
+            planted["silent"]: "its owner cannot be found out",
+            planted["ended"]: "orphaned",
+        }
+        assert (is_open(ibm, planted["silent"]), is_open(ibm, planted["ended"])) == (True, False)
 
     def test_what_may_be_ours_is_not_opened_twice(self, ibm, dag, run, airflow_fails, output):
         with dag:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, StringConstraints
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.validation import validate_id
-from airflow_provider_ibm_sessions.lifecycle.sweep import SweepScope, decide
+from airflow_provider_ibm_sessions.lifecycle.sweep_decision import SweepScope, decide
 from airflow_provider_ibm_sessions.links import console_url
 from airflow_provider_ibm_sessions.plugins._page import access, records, results
 from airflow_provider_ibm_sessions.plugins._page.access import Editable, User
@@ -261,7 +261,7 @@ async def list_workloads(connection_id: Name, user: User, live: Live) -> Respons
                 time.time() - workload.created.timestamp() if workload.created else 0.0,
                 scope=SweepScope.AIRFLOW,
                 min_age=SWEEP_MIN_AGE,
-                is_active=lambda _, answer=is_active: answer,  # type: ignore[misc]
+                is_active=is_active,
             )
             rows.append(
                 {

@@ -24,12 +24,8 @@ from cryptography.fernet import InvalidToken
 from sqlalchemy import String, cast, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from airflow_provider_ibm_sessions.hooks.session_registry import (
-    ACTIVE_RUN_STATES,
-    FINISHED_TASK_STATES,
-    PREFIX,
-    SessionOwner,
-)
+from airflow_provider_ibm_sessions.hooks.owner_lookup import ACTIVE_RUN_STATES, FINISHED_TASK_STATES
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
 
 try:
     from airflow.models.task_state_store import TaskStateStoreModel

@@ -130,18 +130,13 @@ class TaskInstance:
         return sum(run.dag_id == dag_id and run.state in states for run in found)
 
     @staticmethod
-    def get_ti_count(
-        *,
-        dag_id: str,
-        run_ids: list[str],
-        task_ids: list[str],
-        map_index: int | None = None,
-        states: list[str] | None = None,
-    ) -> int:
-        """Count tasks that have started. No task is mapped."""
-        found = [runs[run_id].tasks for run_id in run_ids if run_id in runs and runs[run_id].dag_id == dag_id]
-        tasks = [task for tasks in found for name, task in tasks.items() if name in task_ids]
-        return sum(states is None or task.state in states for task in tasks)
+    def get_task_states(*, dag_id: str, run_ids: list[str], task_ids: list[str]) -> dict[str, dict[str, str]]:
+        """Return the states of tasks that have started. No task is mapped."""
+        found = [runs[run_id] for run_id in run_ids if run_id in runs and runs[run_id].dag_id == dag_id]
+        return {
+            run.run_id: {name: task.state for name, task in run.tasks.items() if name in task_ids}
+            for run in found
+        }
 
 
 class DagRun:

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The states of many owners of sessions, in few requests to Airflow's API.
+
+It tells the states of a task in several runs, but of runs only how many are in a state. So the runs of a Dag
+are counted together; where some are active and others are not, each half is counted again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote_plus
+
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
+
+if TYPE_CHECKING:
+    from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
+
+ACTIVE_RUN_STATES: Final = ["queued", "running"]
+FINISHED_TASK_STATES: Final = ["success", "failed", "skipped", "upstream_failed", "removed"]
+
+_MAX_QUERY: Final = 4000
+"""Characters of run ids in one request: they stand in its URL, of which proxies take 8 kB."""
+
+
+def find_active(
+    ti: Any, owners: Iterable[SessionOwner]
+) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
+    """
+    Return for each owner True if it may still use its session, or the error if Airflow does not say.
+
+    An owner is active as long as its run is; one that is a task, until the task has finished.
+
+    :param ti: The running task's instance, whose methods ask Airflow.
+    """
+    found: dict[SessionOwner, bool | AirflowApiUnavailableError] = {}
+    by_dag = defaultdict(set)
+    for owner in owners:
+        by_dag[owner.dag_id].add(owner)
+    for dag_id, of_dag in by_dag.items():
+        try:
+            active = _active_of_dag(ti, dag_id, of_dag)
+        except AirflowApiUnavailableError as error:
+            found |= dict.fromkeys(of_dag, error)
+        else:
+            found |= {owner: owner in active for owner in of_dag}
+    return found
+
+
+def _active_of_dag(ti: Any, dag_id: str, owners: Collection[SessionOwner]) -> set[SessionOwner]:
+    try:
+        runs = _active_runs(ti, dag_id, {owner.run_id for owner in owners})
+        in_runs = {owner for owner in owners if owner.run_id in runs}
+        tasks = [owner for owner in in_runs if not owner.dag_run_scoped]
+        return in_runs - _finished_tasks(ti, dag_id, tasks)
+    except Exception as error:
+        example = min(map(str, owners))
+        raise AirflowApiUnavailableError(
+            f"Airflow does not answer whether {example} is active: is its API server up?"
+        ) from error
+
+
+def _active_runs(ti: Any, dag_id: str, run_ids: Collection[str]) -> set[str]:
+    active: set[str] = set()
+    waiting = list(_chunks(run_ids))
+    while waiting:
+        chunk = waiting.pop()
+        count = ti.get_dr_count(dag_id=dag_id, run_ids=chunk, states=ACTIVE_RUN_STATES)
+        if count == len(chunk):
+            active.update(chunk)
+        elif count:
+            # Both halves, not one and a difference: a run may have ended or been cleared between.
+            middle = len(chunk) // 2
+            waiting += [chunk[:middle], chunk[middle:]]
+    return active
+
+
+def _finished_tasks(ti: Any, dag_id: str, owners: Iterable[SessionOwner]) -> set[SessionOwner]:
+    by_task = defaultdict(set)
+    for owner in owners:
+        by_task[owner.task_id].add(owner)
+    finished = set()
+    # One task in each request: Airflow names the mapped task 3 of "a" like a task "a_3".
+    for task_id, of_task in by_task.items():
+        for run_ids in _chunks({owner.run_id for owner in of_task}):
+            states = ti.get_task_states(dag_id=dag_id, task_ids=[task_id], run_ids=run_ids)
+            for owner in of_task:
+                name = task_id if owner.map_index < 0 else f"{task_id}_{owner.map_index}"
+                if states.get(owner.run_id, {}).get(name) in FINISHED_TASK_STATES:
+                    finished.add(owner)
+    return finished
+
+
+def _chunks(run_ids: Collection[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for run_id in sorted(run_ids):
+        length = len(quote_plus(run_id)) + len("&run_ids=")
+        if chunk and size + length > _MAX_QUERY:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(run_id)
+        size += length
+    if chunk:
+        yield chunk
