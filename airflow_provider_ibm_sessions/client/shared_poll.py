@@ -79,16 +79,18 @@ class Wait:
         self._shared = shared
         self._states: Mapping[str, str] = {}
         self._answered: dict[str, str | None] = {}
-        self._due: asyncio.Future[bool] | None = None
+        self._due: asyncio.Future[list[str]] | None = None
 
     @property
     def is_shared(self) -> bool:
         """Return True if so many wait that they share a list."""
         return self._shared.is_shared
 
-    async def until_due(self, states: Mapping[str, str], seconds: float, *, first: bool = False) -> bool:
+    async def until_due(self, states: Mapping[str, str], seconds: float, *, first: bool = False) -> list[str]:
         """
-        Wait for as long as the list shows these states, or until fewer wait; return False if time is over.
+        Wait for as long as the list shows these states, and return the ids with another one, or in no list.
+
+        There are none if the time is over, or too few wait by now.
 
         :param states: The state of each id, as it was read last.
         :param seconds: The longest that this may take.
@@ -102,7 +104,7 @@ class Wait:
             async with asyncio.timeout(max(0.0, seconds)):
                 return await self._due
         except TimeoutError:
-            return False
+            return []
         finally:
             self._due = None
 
@@ -121,12 +123,12 @@ class Wait:
         is_due = bool(different) and different != self._answered
         self._answered = different if is_due else {}
         if is_due:
-            self.end()
+            self.end(list(different))
 
-    def end(self) -> None:
+    def end(self, different: list[str]) -> None:
         """End the waiting."""
         if self._due is not None and not self._due.done():
-            self._due.set_result(True)
+            self._due.set_result(different)
 
 
 class SharedPoll:
@@ -176,7 +178,7 @@ class SharedPoll:
         finally:
             self.listed = None
             for wait in self.waits:
-                wait.end()
+                wait.end([])
 
     async def _read(self) -> dict[str, str]:
         """Return the states in the list. What takes longer than the interval, or fails, is left out."""

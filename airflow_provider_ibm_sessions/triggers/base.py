@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
@@ -66,9 +66,8 @@ class IBMQuantumTrigger(BaseTrigger):
         self.poll_interval = validate_seconds(poll_interval, "poll_interval")
         self.ibm_quantum_conn_id = validate_conn_id(ibm_quantum_conn_id)
         self.created_at = time.time() if created_at is None else created_at
-
-        self.confirms_list = False
-        """True while a poll is made because the shared list has changed."""
+        self.doubted: Sequence[str] = ()
+        """The ids that the shared list did not show as they were: the next poll is made for them."""
 
     @property
     def listing(self) -> Listing | None:
@@ -115,7 +114,7 @@ class IBMQuantumTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is an event, then send it once. Called by the triggerer."""
-        # Before anything else: a thousand that start together shall not ask for a connection together.
+        # Before anything else: a thousand that start together shall not poll together.
         await self._sleep(initial_jitter(self.poll_interval))
         event = await self._wait()
         await asyncio.sleep(self.created_at + MIN_DEFERRAL - time.time())
@@ -175,12 +174,12 @@ class IBMQuantumTrigger(BaseTrigger):
 
     async def _wait_for_list(self, wait: Wait | None, *, first: bool = False) -> bool:
         """Wait until a shared list calls for a poll; return False at once if there is none."""
-        self.confirms_list = False
+        self.doubted = ()
         states, seconds = self.listed_states()
         if wait is None or not wait.is_shared or not states:
             return False
         seconds = min(seconds, self.end_time - time.time())
-        self.confirms_list = await wait.until_due(states, seconds, first=first)
+        self.doubted = await wait.until_due(states, seconds, first=first)
         return True
 
     async def _poll_tolerantly(

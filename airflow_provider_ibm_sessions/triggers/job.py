@@ -88,9 +88,8 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
     async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
         """Poll the jobs, and log what has changed, and every five minutes that nothing has."""
         seen = None if self._settles_until else self._progress.seen
-        reads_oldest = self.confirms_list or self._polls % _OLDEST_EVERY == 0
-        jobs = JobSet(self.job_ids, self.session_id)
-        progress = await client.run_flow(jobs.poll(seen, reads_oldest=reads_oldest))
+        doubted = self.doubted if self._polls % _OLDEST_EVERY else None
+        progress = await client.run_flow(JobSet(self.job_ids, self.session_id).poll(seen, doubted))
         self._polls += 1
         self._pending = {job.id: job.final_status or "" for job in progress.jobs if not job.is_final}
         if self._progress.is_due(progress):

@@ -41,7 +41,7 @@ class IBMQuantumSessionTrigger(IBMQuantumTrigger):
         return Listing.SESSIONS if set(self.target_states) == {SessionState.CLOSED} else None
 
     def listed_states(self) -> tuple[dict[str, str], float]:
-        """Return that the session is listed for as long as it is not closed."""
+        """Return the session as listed, which it is until it has closed."""
         return {self.session_id: LISTED}, jittered(_MAX_UNREAD_SECONDS)
 
     async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
