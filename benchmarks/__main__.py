@@ -10,11 +10,12 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from benchmarks import idle, import_cost, request_overhead, results, servers, triggerer_load
+from benchmarks import hand_over, idle, import_cost, request_overhead, results, servers, triggerer_load
 
 _ALL = {
     "import": import_cost,
-    "sensors": triggerer_load,
+    "waits": triggerer_load,
+    "hand-over": hand_over,
     "get": request_overhead,
     "servers": servers,
     "idle": idle,
@@ -52,20 +53,23 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="|".join(_ALL), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="import: processes per candidate")
-    parser.add_argument("--triggers", type=int, default=1000, help="sensors: how many wait at once")
-    parser.add_argument("--interval", type=float, default=10, help="sensors: seconds between polls")
-    parser.add_argument("--seconds", type=float, default=60, help="sensors: how long they wait")
     parser.add_argument(
-        "--latency", type=float, nargs="+", default=[0, 0.3], help="sensors: seconds the service takes"
+        "--triggers", type=int, nargs="+", default=[1000, 10_000], help="waits: how many wait at once"
     )
+    parser.add_argument("--interval", type=float, default=10, help="waits: seconds between polls")
+    parser.add_argument("--seconds", type=float, default=80, help="waits: how long they wait")
+    parser.add_argument(
+        "--latency", type=float, nargs="+", default=[0, 0.3], help="waits: seconds the service takes"
+    )
+    parser.add_argument("--taken-over", type=int, default=500, help="hand-over: how many start together")
     parser.add_argument("--gets", type=int, default=2000, help="get: requests per candidate")
     parser.add_argument("--calls", type=int, default=20, help="servers: calls of each caller")
     parser.add_argument("--queue", type=float, default=idle.QUEUE_SECONDS, help="idle: seconds in the queue")
     options = parser.parse_args()
     if unknown := set(options.names) - set(_ALL):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    if options.seconds <= options.interval:
-        parser.error("--seconds must be more than --interval, which is the start-up")
+    if options.seconds <= 2 * options.interval:
+        parser.error("--seconds must be more than twice --interval, which is the start-up")
     return options
 
 

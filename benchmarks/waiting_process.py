@@ -2,7 +2,9 @@
 """
 The process that is measured: many triggers on one event loop, as in Airflow's triggerer.
 
-Session ids come as JSON on standard input, the connection from the environment. Prints JSON.
+Session ids come as JSON on standard input, the connection from the environment. Prints JSON: what waiting
+costs or, with ``--hand-over``, the seconds until the last of the triggers has found its session closed.
+``--singly`` switches off what they share, and the bound of their first delay: as it was before they did.
 """
 
 from __future__ import annotations
@@ -11,13 +13,17 @@ import argparse
 import asyncio
 import gc
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import airflow.jobs.triggerer_job_runner  # noqa: F401 - what a triggerer has loaded before any trigger
+import httpx
 from airflow.sdk.log import configure_logging
 
+from airflow_provider_ibm_sessions.client import polling, shared_poll
 from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 from benchmarks.memory import peak_mb
 
@@ -55,6 +61,17 @@ class Heart:
             self._collected += time.perf_counter() - self._collecting
 
 
+class CountingClient(httpx.AsyncClient):
+    """httpx's client, which counts its requests."""
+
+    sent = 0
+
+    async def send(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        """Count, and send."""
+        CountingClient.sent += 1
+        return await super().send(*args, **kwargs)
+
+
 async def share_of_core(seconds: float) -> float:
     """The process's CPU time over wall time during the next seconds, the heart at rest: it costs CPU too."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -69,17 +86,20 @@ async def consume(trigger: IBMQuantumSessionTrigger) -> None:
 
 
 async def measure(sessions: Sequence[str], interval: float, seconds: float) -> dict[str, object]:
-    """Start-up is the first interval, in which each trigger polls first. Half of the rest is for CPU."""
-    heart, half, tasks = Heart(), (seconds - interval) / 2, []
-    watching = asyncio.create_task(heart.watch(interval))
+    """Start-up is the first two intervals, in which each trigger polls first. Half of the rest is for CPU."""
+    heart, half, tasks = Heart(), seconds / 2 - interval, []
+    watching = asyncio.create_task(heart.watch(2 * interval))
     for session in sessions:
         # As the triggerer does: it lets others run while it starts many.
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(consume(waiting_for(session, interval))))
+    started = await watching
+    sent = CountingClient.sent
     result = {
-        "start_up": await watching,
+        "start_up": started,
         "steady": await heart.watch(half),
         "share": await share_of_core(half),
+        "rate": (CountingClient.sent - sent) / (2 * half),
     }
     for task in tasks:
         if task.done():
@@ -87,6 +107,19 @@ async def measure(sessions: Sequence[str], interval: float, seconds: float) -> d
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     return {**result, "full_gc": full_collection(), "rss": peak_mb()}
+
+
+async def hand_over(sessions: Sequence[str], interval: float) -> dict[str, object]:
+    """Start triggers of closed sessions, as a triggerer that takes them over; time their events."""
+    start, told = time.perf_counter(), []
+
+    async def first_event(trigger: IBMQuantumSessionTrigger) -> None:
+        async for _ in trigger.run():
+            told.append(time.perf_counter() - start)
+            return
+
+    await asyncio.gather(*(first_event(waiting_for(session, interval)) for session in sessions))
+    return {"median": sorted(told)[len(told) // 2], "last": max(told)}
 
 
 def full_collection() -> float:
@@ -104,6 +137,7 @@ def waiting_for(session: str, interval: float) -> IBMQuantumSessionTrigger:
         end_time=time.time() + 86_400,
         poll_interval=interval,
         ibm_quantum_conn_id="ibm_quantum_default",
+        created_at=time.time() - 3600,
     )
 
 
@@ -112,12 +146,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("interval", type=float)
     parser.add_argument("seconds", type=float)
+    parser.add_argument("--singly", action="store_true")
+    parser.add_argument("--hand-over", action="store_true")
     options = parser.parse_args()
+    if options.singly:
+        shared_poll.MIN_WAITS, polling.MAX_INITIAL_JITTER = sys.maxsize, math.inf
     configure_logging(output=sys.stderr)
     # A triggerer that has been up for a while is done with the garbage of its imports.
     gc.collect()
-    result = asyncio.run(measure(json.load(sys.stdin), options.interval, options.seconds))
-    print(json.dumps(result))
+    httpx.AsyncClient = CountingClient  # type: ignore[misc]
+    sessions = json.load(sys.stdin)
+    if options.hand_over:
+        work = hand_over(sessions, options.interval)
+    else:
+        work = measure(sessions, options.interval, options.seconds)
+    print(json.dumps(asyncio.run(work)))
 
 
 if __name__ == "__main__":

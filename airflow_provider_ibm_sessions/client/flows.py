@@ -7,7 +7,7 @@ Poll jobs, close a session and cancel its jobs, drain a session.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -117,7 +117,7 @@ class JobSet:
     The jobs to poll.
 
     A session's jobs are listed in one call, however many they are. A list may lag behind, so the oldest job
-    that is not final is read by itself as well.
+    that is not final is read by itself as well, unless the caller trusts the list.
 
     :param job_ids: Ids; none: all jobs of the session.
     :param session_id: The session they are in, if it is one and the same: it saves calls.
@@ -142,18 +142,20 @@ class JobSet:
         if self.session_id is not None:
             validate_id(self.session_id)
 
-    def poll(self, seen: int | None = None) -> Flow[Progress]:
+    def poll(self, seen: int | None = None, doubted: Collection[str] | None = None) -> Flow[Progress]:
         """
         Poll once. Fail if a job or the session does not exist: IBM lists no jobs for an unknown session.
 
         :param seen: How many jobs were final at the poll before: the session is read only after a change.
+        :param doubted: The jobs for which the list alone will not do; None: all.
         """
         if self.session_id is None:
             found = yield from _read_jobs(self.job_ids)
             return Progress(tuple(found))
         listed = {job.id: job for job in (yield from list_session_jobs(self.session_id))}
         wanted = self.job_ids or tuple(listed)
-        oldest = next((name for name in wanted if name in listed and not listed[name].is_final), None)
+        pending = (name for name in wanted if name in listed and not listed[name].is_final)
+        oldest = next((name for name in pending if doubted is None or name in doubted), None)
         for job in (yield from _read_jobs([name for name in wanted if name not in listed or name == oldest])):
             listed[job.id] = job
         progress = Progress(tuple(listed[name] for name in wanted))

@@ -22,6 +22,9 @@ TOLERATED_FAILURES = 5
 MAX_DELAY = 300.0
 """Seconds by which a ``Retry-After`` of IBM's may delay the next poll: a session may be billed meanwhile."""
 
+MAX_INITIAL_JITTER = 6.0
+"""Seconds: tasks that another triggerer takes over are to be polled soon."""
+
 
 def has_reached(session: Session, target_states: Collection[str]) -> bool:
     """
@@ -71,6 +74,11 @@ class FailureTolerance:
         self._answered = answered
         self._honours_retry_after = honours_retry_after
 
+    @property
+    def has_failed(self) -> bool:
+        """Return True if the last poll has failed."""
+        return bool(self.count or self.delay)
+
     def tolerates(self, error: IBMQuantumError) -> bool:
         """Count one failure; False if it is one too many. ``delay`` is what IBM asked for, in seconds."""
         self.delay = min(error.retry_after or 0.0, MAX_DELAY)
@@ -91,5 +99,5 @@ def jittered(seconds: float) -> float:
 
 
 def initial_jitter(seconds: float) -> float:
-    """Return the delay before the first poll: up to ``seconds``, for tasks that start together."""
-    return random.uniform(0, seconds)
+    """Return the delay before the first poll: up to ``seconds``, 6 at most, for tasks that start together."""
+    return random.uniform(0, min(seconds, MAX_INITIAL_JITTER))

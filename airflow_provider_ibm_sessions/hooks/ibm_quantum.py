@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, get_current_context
@@ -87,6 +87,11 @@ _TRIGGER_KILL_TIMEOUT = 5.0
 _USAGE_TIMEOUT = 10.0
 _SHORT_RETRIES = RetryPolicy(max_elapsed=8.0)
 
+_LOOK_UP_SECONDS = 30.0
+"""Seconds for which all hooks of an event loop share one look-up of a connection."""
+
+_look_ups: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[Credentials]] = {}
+
 
 class IBMQuantumHook(BaseHook):
     """
@@ -118,17 +123,31 @@ class IBMQuantumHook(BaseHook):
         return self._read_credentials()
 
     async def aget_credentials(self) -> Credentials:
-        """Return the connection's credentials inside of an event loop."""
+        """Return the connection's credentials inside of an event loop, whose hooks look it up together."""
         if "credentials" not in self.__dict__:
-            try:
-                connection = await self.aget_connection(self.ibm_quantum_conn_id)
-                # In a thread: a file of CA certificates may have to be read.
-                read = asyncio.to_thread(credentials_from_connection, connection)
-            except AirflowNotFoundException:
-                # In `dag.test()`, a trigger does not get it by awaiting it.
-                read = asyncio.to_thread(self._read_credentials)
-            self.__dict__["credentials"] = await read
+            loop = asyncio.get_running_loop()
+            key = loop, self.ibm_quantum_conn_id
+            look_up = _look_ups.get(key)
+            if look_up is None:
+                for old in [each for each in list(_look_ups) if each[0].is_closed()]:
+                    _look_ups.pop(old, None)
+                look_up = _look_ups[key] = loop.create_task(self._aread_credentials())
+                forget = partial(_look_ups.pop, key, None)
+                loop.call_later(_LOOK_UP_SECONDS, forget)
+                # An error is not kept.
+                look_up.add_done_callback(lambda done: (done.cancelled() or done.exception()) and forget())
+            # Shielded: a caller that is cancelled leaves, and the others wait on.
+            self.__dict__["credentials"] = await asyncio.shield(look_up)
         return self.credentials
+
+    async def _aread_credentials(self) -> Credentials:
+        try:
+            connection = await self.aget_connection(self.ibm_quantum_conn_id)
+        except AirflowNotFoundException:
+            # In `dag.test()`, a trigger does not get it by awaiting it.
+            return await asyncio.to_thread(self._read_credentials)
+        # In a thread: a file of CA certificates may have to be read.
+        return await asyncio.to_thread(credentials_from_connection, connection)
 
     @property
     def registry(self) -> SessionRegistry:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from airflow_provider_ibm_sessions.client.polling import (
     is_transient,
     jittered,
 )
+from airflow_provider_ibm_sessions.client.shared_poll import Listing, Wait, shared_wait
 from airflow_provider_ibm_sessions.client.validation import validate_conn_id, validate_seconds
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
@@ -43,7 +45,7 @@ class IBMQuantumTrigger(BaseTrigger):
     Poll until there is something to report, and report it once.
 
     Holds ids only; may run twice, and in another triggerer, without harm. All triggers of a process share one
-    HTTP client and one token.
+    HTTP client and one token; many that wait for sessions or jobs share a list as well.
 
     :param end_time: Deadline in seconds since the epoch: it outlives restarts of the triggerer.
     :param poll_interval: Seconds between polls, on average.
@@ -64,6 +66,17 @@ class IBMQuantumTrigger(BaseTrigger):
         self.poll_interval = validate_seconds(poll_interval, "poll_interval")
         self.ibm_quantum_conn_id = validate_conn_id(ibm_quantum_conn_id)
         self.created_at = time.time() if created_at is None else created_at
+        self.doubted: Sequence[str] = ()
+        """The ids that the shared list did not show as they were: the next poll is made for them."""
+
+    @property
+    def listing(self) -> Listing | None:
+        """Return the list that shows what is awaited, if there is one."""
+        return None
+
+    def listed_states(self) -> tuple[dict[str, str], float]:
+        """Return what the list shows for as long as no poll is needed, and the seconds after which one is."""
+        return {}, 0.0
 
     @cached_property
     def hook(self) -> IBMQuantumHook:
@@ -101,7 +114,7 @@ class IBMQuantumTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is an event, then send it once. Called by the triggerer."""
-        # Before anything else: a thousand that start together shall not ask for a connection together.
+        # Before anything else: a thousand that start together shall not poll together.
         await self._sleep(initial_jitter(self.poll_interval))
         event = await self._wait()
         await asyncio.sleep(self.created_at + MIN_DEFERRAL - time.time())
@@ -147,13 +160,27 @@ class IBMQuantumTrigger(BaseTrigger):
     async def _poll_until_event(self, client: AsyncIBMQuantumClient) -> dict[str, Any]:
         # There was a valid response before the deferral: an HTML page now is transient, and no wrong URL.
         tolerance = FailureTolerance(answered=True, honours_retry_after=True)
-        while True:
-            # The poll comes before the deadline: after an hour without a triggerer the work is done first.
-            if event := await self._poll_tolerantly(client, tolerance):
-                return event
-            if time.time() >= self.end_time:
-                return {"status": "timeout", "message": self.timeout_message()}
-            await self._sleep(max(jittered(self.poll_interval), tolerance.delay))
+        listing = self.listing
+        with shared_wait(client, listing, self.poll_interval) if listing else nullcontext() as wait:
+            await self._wait_for_list(wait, first=True)
+            while True:
+                # The poll comes before the deadline: an hour without a triggerer does not end the work.
+                if event := await self._poll_tolerantly(client, tolerance):
+                    return event
+                if time.time() >= self.end_time:
+                    return {"status": "timeout", "message": self.timeout_message()}
+                if tolerance.has_failed or not await self._wait_for_list(wait):
+                    await self._sleep(max(jittered(self.poll_interval), tolerance.delay))
+
+    async def _wait_for_list(self, wait: Wait | None, *, first: bool = False) -> bool:
+        """Wait until a shared list calls for a poll; return False at once if there is none."""
+        self.doubted = ()
+        states, seconds = self.listed_states()
+        if wait is None or not wait.is_shared or not states:
+            return False
+        seconds = min(seconds, self.end_time - time.time())
+        self.doubted = await wait.until_due(states, seconds, first=first)
+        return True
 
     async def _poll_tolerantly(
         self, client: AsyncIBMQuantumClient, tolerance: FailureTolerance

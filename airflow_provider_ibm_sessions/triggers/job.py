@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.flows import JobSet, Progress, close_and_cancel, drain
+from airflow_provider_ibm_sessions.client.shared_poll import Listing
 from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_seconds
 from airflow_provider_ibm_sessions.lifecycle.kill import task_has_finished
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
@@ -17,6 +18,9 @@ from airflow_provider_ibm_sessions.triggers.progress import ProgressLog
 
 _STATE_DELAYS = (2.0, 4.0, 8.0, 0.0)
 """Seconds to wait after each question for the task's state without an answer, well within Airflow's 30."""
+
+_OLDEST_EVERY = 6
+"""Polls in which the oldest job is read once, beside the list of its session's jobs."""
 
 _cleanups: set[asyncio.Task[None]] = set()
 """Cleanups that are running: asyncio itself does not keep its tasks."""
@@ -58,6 +62,8 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         self.resume_data = resume_data
         self._progress = ProgressLog()
         self._settles_until: float | None = None
+        self._polls = 0
+        self._pending: dict[str, str] = {}
 
     def trigger_kwargs(self) -> dict[str, Any]:
         """Return the jobs, and what becomes of them when the task is killed."""
@@ -70,10 +76,22 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
             "resume_data": self.resume_data,
         }
 
+    @property
+    def listing(self) -> Listing | None:
+        """Return the list of jobs."""
+        return Listing.JOBS
+
+    def listed_states(self) -> tuple[dict[str, str], float]:
+        """Return the states of the pending jobs as of the last poll, and when a line is to be logged."""
+        return self._pending, self._progress.seconds_left
+
     async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
         """Poll the jobs, and log what has changed, and every five minutes that nothing has."""
         seen = None if self._settles_until else self._progress.seen
-        progress = await client.run_flow(JobSet(self.job_ids, self.session_id).poll(seen))
+        doubted = self.doubted if self._polls % _OLDEST_EVERY else None
+        progress = await client.run_flow(JobSet(self.job_ids, self.session_id).poll(seen, doubted))
+        self._polls += 1
+        self._pending = {job.id: job.final_status or "" for job in progress.jobs if not job.is_final}
         if self._progress.is_due(progress):
             credentials = await self.hook.aget_credentials()
             line = progress.describe(credentials.price_per_second, credentials.currency)

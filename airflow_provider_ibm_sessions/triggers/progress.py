@@ -41,6 +41,11 @@ class ProgressLog:
         """
         return None if self._is_late() else self._final
 
+    @property
+    def seconds_left(self) -> float:
+        """Return the seconds until a line is due in any case."""
+        return max(0.0, self._logged_at + INTERVAL - time.monotonic())
+
     def is_due(self, progress: Progress) -> bool:
         """Return True if this poll is to be logged, and note that it is."""
         states = count_states(progress.jobs)

@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.polling import has_reached
+from airflow_provider_ibm_sessions.client.enums import SessionState
+from airflow_provider_ibm_sessions.client.polling import has_reached, jittered
+from airflow_provider_ibm_sessions.client.shared_poll import LISTED, Listing
 from airflow_provider_ibm_sessions.client.validation import validate_id, validate_states
 from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
+
+_MAX_UNREAD_SECONDS = 1800.0
+"""Seconds after which a session is read although the list says that it is not closed."""
 
 
 class IBMQuantumSessionTrigger(IBMQuantumTrigger):
@@ -29,6 +34,15 @@ class IBMQuantumSessionTrigger(IBMQuantumTrigger):
     def trigger_kwargs(self) -> dict[str, Any]:
         """Return the session and its target states."""
         return {"session_id": self.session_id, "target_states": list(self.target_states)}
+
+    @property
+    def listing(self) -> Listing | None:
+        """Return the list of sessions if it shows what is awaited: it shows no state but "not closed"."""
+        return Listing.SESSIONS if set(self.target_states) == {SessionState.CLOSED} else None
+
+    def listed_states(self) -> tuple[dict[str, str], float]:
+        """Return the session as listed, which it is until it has closed."""
+        return {self.session_id: LISTED}, jittered(_MAX_UNREAD_SECONDS)
 
     async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
         """Read the session."""

@@ -254,6 +254,17 @@ def test_a_list_that_lags_far_behind_costs_one_read(ibm, api, session, submit):
     assert look(api, session_id=session).is_done
 
 
+@pytest.mark.parametrize(("doubted", "is_read"), [([], False), ([1, 2], True)], ids=["trusted", "doubted"])
+def test_a_list_that_is_trusted_costs_no_read_but_of_the_oldest_doubted(
+    ibm, api, session, submit, doubted, is_read
+):
+    wanted = submit(3, session)
+    ibm.clock.advance(5)
+    stale(ibm, wanted, ["Queued"] * 3)
+    api.run_flow(JobSet((), session).poll(None, [wanted[number] for number in doubted]))
+    assert reads(ibm) == ([wanted[1]] if is_read else [])
+
+
 def test_a_list_that_is_still_empty_is_not_the_end(ibm, api, session, submit):
     submit(2, session)
     stale(ibm, [], [])

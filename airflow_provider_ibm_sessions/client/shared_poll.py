@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+One list per interval in place of a request per wait, where many wait on a connection in an event loop.
+
+The list decides when a wait polls, and never what it reports: whatever has left the list, or has another
+state in it, the wait reads by itself. So a list that lags behind, skips a row as its pages shift, or cannot
+be read costs requests and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from datetime import datetime
+from enum import Enum
+from itertools import pairwise
+from typing import NamedTuple
+
+from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
+from airflow_provider_ibm_sessions.client.polling import jittered
+
+log = logging.getLogger(__name__)
+
+MIN_WAITS = 50
+"""From so many waits of one kind and interval on, a list is read in place of each session or job."""
+
+LISTED = "listed"
+"""The state of a session in the list: IBM's ``pending`` may be ``open`` as well as ``inactive``."""
+
+_ROWS_PER_WAIT = 20
+"""The most rows of a list for each wait: reading on would take more requests than it saves."""
+
+_ROWS_IN_SEQUENCE = 500
+"""Rows that are read one page after the other, 10 pages of sessions; the next 500 are read beside them."""
+
+_POLLS_AT_ONCE = 50
+"""Waits that may become due before others run."""
+
+_MIN_SECONDS = 5.0
+"""Seconds that a list may take however short the interval is."""
+
+_UNFINISHED = ["pending", "in_progress"]
+
+
+class Row(NamedTuple):
+    """A session or a job in a list, its state there, and when it was created."""
+
+    id: str
+    state: str
+    created: datetime | None
+
+
+class Listing(Enum):
+    """The list that shows which sessions, or which jobs, are not final."""
+
+    SESSIONS = "sessions"
+    JOBS = "jobs"
+
+    async def rows(self, client: AsyncIBMQuantumClient, **window: datetime) -> AsyncGenerator[Row, None]:
+        """Read the list, or what was created within the window: ``created_after``, ``created_before``."""
+        if self is Listing.JOBS:
+            async for job in client.list_jobs(pending=True, **window):
+                yield Row(job.id, job.final_status or "", job.created)
+            return
+        for mode in ("session", "batch"):
+            async for workload in client.list_workloads(mode=mode, status=_UNFINISHED, **window):
+                if workload.status in _UNFINISHED:
+                    yield Row(workload.id, LISTED, workload.created)
+
+
+class Wait:
+    """One of the waits that share a list."""
+
+    def __init__(self, shared: SharedPoll) -> None:
+        self._shared = shared
+        self._states: Mapping[str, str] = {}
+        self._answered: dict[str, str | None] = {}
+        self._due: asyncio.Future[list[str]] | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Return True if so many wait that they share a list."""
+        return self._shared.is_shared
+
+    async def until_due(self, states: Mapping[str, str], seconds: float, *, first: bool = False) -> list[str]:
+        """
+        Wait for as long as the list shows these states, and return the ids with another one, or in no list.
+
+        There are none if the time is over, or too few wait by now.
+
+        :param states: The state of each id, as it was read last.
+        :param seconds: The longest that this may take.
+        :param first: True before the first poll, for which the list as it was last read will do.
+        """
+        self._states, self._due = states, asyncio.get_running_loop().create_future()
+        self._shared.start()
+        if first and self._shared.listed is not None:
+            self.compare(self._shared.listed)
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await self._due
+        except TimeoutError:
+            return []
+        finally:
+            self._due = None
+
+    def compare(self, listed: Mapping[str, str]) -> None:
+        """
+        End the waiting if the list shows other states.
+
+        A difference that the last poll has not resolved is polled for at every second list only: IBM may
+        never list what another user has started.
+        """
+        if self._due is None:
+            return
+        different = {
+            name: listed.get(name) for name, state in self._states.items() if listed.get(name) != state
+        }
+        is_due = bool(different) and different != self._answered
+        self._answered = different if is_due else {}
+        if is_due:
+            self.end(list(different))
+
+    def end(self, different: list[str]) -> None:
+        """End the waiting."""
+        if self._due is not None and not self._due.done():
+            self._due.set_result(different)
+
+
+class SharedPoll:
+    """
+    The waits of one kind, interval and connection in an event loop, and the list that they share.
+
+    :param interval: Seconds between lists, on average.
+    """
+
+    def __init__(self, client: AsyncIBMQuantumClient, listing: Listing, interval: float) -> None:
+        self._client = client
+        self._listing = listing
+        self._interval = interval
+        self._reading: asyncio.Task[None] | None = None
+        self._edges: list[datetime] = []
+        self._problem: str | None = None
+        self.waits: set[Wait] = set()
+        self.listed: dict[str, str] | None = None
+        """The states in the last list; None before the first one."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Return True if there are so many waits that a list is worth it."""
+        return len(self.waits) >= MIN_WAITS
+
+    def start(self) -> None:
+        """Read the list at each interval from now on, for as long as it is worth it."""
+        if self._reading is None or self._reading.done():
+            # In a context of its own: what it logs is not about the task of the wait that came first.
+            self._reading = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+
+    def stop(self) -> None:
+        """Read no more."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self.is_shared:
+                started = time.monotonic()
+                self.listed = await self._read()
+                for number, wait in enumerate(list(self.waits)):
+                    wait.compare(self.listed)
+                    if number % _POLLS_AT_ONCE == 0:
+                        await asyncio.sleep(0)  # so that a thousand that are due do not hold up the loop
+                await asyncio.sleep(max(0.0, started + jittered(self._interval) - time.monotonic()))
+        finally:
+            self.listed = None
+            for wait in self.waits:
+                wait.end([])
+
+    async def _read(self) -> dict[str, str]:
+        """Return the states in the list. What takes longer than the interval, or fails, is left out."""
+        rows: dict[str, Row] = {}
+
+        async def read(after: datetime | None, before: datetime | None) -> str | None:
+            window = {"created_after": after, "created_before": before}
+            listed = self._listing.rows(self._client, **{name: at for name, at in window.items() if at})
+            try:
+                async with asyncio.timeout(max(self._interval, _MIN_SECONDS)), aclosing(listed):
+                    async for row in listed:
+                        rows[row.id] = row
+                        if len(rows) > _ROWS_PER_WAIT * len(self.waits):
+                            return "it is long, and few wait"
+            except TimeoutError:
+                return "it takes longer than the poll interval"
+            except Exception as error:  # noqa: BLE001 - whatever failed, the waits go on without the list
+                return str(error) or type(error).__name__
+            return None
+
+        edges = [None, *self._edges, None]
+        problems = await asyncio.gather(*(read(*window) for window in pairwise(edges)))
+        problem = next((each for each in problems if each), None)
+        if problem and problem != self._problem:
+            log.warning(
+                "The list of %s was not read to its end: %s. What it has not shown is polled singly",
+                self._listing.value,
+                problem,
+            )
+        self._problem = problem
+        created = sorted(row.created for row in rows.values() if row.created)
+        self._edges = created[_ROWS_IN_SEQUENCE::_ROWS_IN_SEQUENCE]
+        return {row.id: row.state for row in rows.values()}
+
+
+_polls: dict[tuple[AsyncIBMQuantumClient, Listing, float], SharedPoll] = {}
+
+
+@contextmanager
+def shared_wait(client: AsyncIBMQuantumClient, listing: Listing, interval: float) -> Iterator[Wait]:
+    """
+    Enter one more wait, and leave when it is over.
+
+    :param client: The running loop's client for the connection, as :func:`shared_client` lends it.
+    :param interval: Seconds between polls, on average.
+    """
+    key = client, listing, interval
+    shared = _polls.setdefault(key, SharedPoll(*key))
+    wait = Wait(shared)
+    shared.waits.add(wait)
+    try:
+        yield wait
+    finally:
+        shared.waits.discard(wait)
+        if not shared.waits:
+            del _polls[key]
+            shared.stop()
