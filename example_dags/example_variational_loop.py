@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     execution_timeout=timedelta(hours=7),
 )
 def minimise(session: Session, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Follow the gradient downhill, one job for each step; holds a worker, since Python is needed between."""
+    """Follow the gradient downhill, one job for each step."""
     from math import pi
 
     from qiskit import QuantumCircuit
