@@ -108,6 +108,11 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         elif self.session_id:
             drain(self.hook, self.session_id, fast=fast)
 
+    def leave_to_retry(self) -> None:
+        """Let the jobs run, and the session close itself after them: the retry collects."""
+        if self.session_id:
+            drain(self.hook, self.session_id, fast=True)
+
     @property
     def _all_job_ids(self) -> list[str]:
         """Return the ids of all jobs that IBM has accepted."""
