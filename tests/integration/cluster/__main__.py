@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.integration.cluster", description=__doc__)
     parser.add_argument(
         "--only",
+        metavar="LETTERS",
         default="".join(each.letter for each in ALL),
         help="letters of scenarios, in their order (default: %(default)s)",
     )

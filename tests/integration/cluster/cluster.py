@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import secrets
+import signal
 import subprocess
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -170,6 +171,8 @@ def running_cluster(
         until(cluster.is_whole, _START_SECONDS)
         yield cluster
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # an impatient user is not to leave a cluster behind
+            signal.signal(number, signal.SIG_IGN)
         supervisor.stop()
 
 
