@@ -44,14 +44,24 @@ class Kill:
 
     :param context: The task's context, as far as it is known.
     :param cleanup: Called unless another try is active, with ``fast=True`` in the few seconds after SIGTERM.
+    :param leave_to_retry: Called in its place after SIGTERM if Airflow does not answer, and a retry follows.
+        Airflow sends SIGTERM as well when its own API server is away: that is no reason to cancel jobs.
     """
 
-    def __init__(self, context: Context | None, cleanup: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        context: Context | None,
+        cleanup: Callable[..., None],
+        leave_to_retry: Callable[[], None] | None = None,
+    ) -> None:
         self._context = context
         self._cleanup = cleanup
+        self._leave_to_retry = leave_to_retry
         self._done = Event()
         self.is_superseded = False
         """True once it is known that another try is active."""
+        self.is_left_to_retry = False
+        """True if the jobs run on, since Airflow did not answer."""
 
     def run(self) -> None:
         """Start the cleanup, and wait for it as long as may be."""
@@ -65,8 +75,14 @@ class Kill:
 
         def clean_up() -> None:
             try:
-                self.is_superseded = _call_with_timeout(keeps_work, otherwise=keep_unless_answered)
-                if not self.is_superseded:
+                answer = _call_with_timeout(keeps_work)
+                self.is_superseded = keep_unless_answered if answer is None else answer
+                if self.is_superseded:
+                    return
+                if answer is None and self._leave_to_retry and self._retry_follows() and not timed_out:
+                    self.is_left_to_retry = True
+                    self._leave_to_retry()
+                else:
                     self._cleanup(fast=not timed_out)
             finally:
                 self._done.set()
@@ -86,10 +102,16 @@ class Kill:
         self._done.wait(_CLEANUP_TIMEOUT)
         if self.is_superseded:
             raise TaskSupersededError("This try was killed but another is active; its session is left open")
+        if self.is_left_to_retry:
+            raise IBMQuantumTaskError("The task was killed while Airflow did not answer; its retry goes on")
         raise IBMQuantumTaskError("The task was killed; what it had started was ended")
 
     def _another_try_is_active(self) -> bool:
         return another_try_is_active(self._context or get_current_context())
+
+    def _retry_follows(self) -> bool:
+        ti: Any = self._context["ti"] if self._context else None
+        return ti is not None and bool(ti.try_number <= ti.max_tries)
 
     def _has_not_failed(self) -> bool:
         return self._context is None or not has_failed(self._context)
@@ -140,12 +162,8 @@ def _states_of(ti: Any) -> set[str]:
     return {str(state or "cleared") for tasks in runs.values() for state in tasks.values()}
 
 
-def _call_with_timeout(question: Callable[[], bool], *, otherwise: bool) -> bool:
-    """
-    Return the answer to a question.
-
-    :param otherwise: The result when Airflow does not answer in time.
-    """
+def _call_with_timeout(question: Callable[[], bool]) -> bool | None:
+    """Return the answer to a question, or None if Airflow does not answer in time."""
     answers: list[bool] = []
     answered = Event()
 
@@ -159,4 +177,4 @@ def _call_with_timeout(question: Callable[[], bool], *, otherwise: bool) -> bool
 
     start_new_thread(ask, ())
     answered.wait(_QUESTION_TIMEOUT)
-    return answers[0] if answers else otherwise
+    return answers[0] if answers else None

@@ -76,7 +76,7 @@ class IBMQuantumTaskMixin:
 
     def on_kill(self) -> None:
         """Clean up, unless another try is active. Called by Airflow on SIGTERM and ``execution_timeout``."""
-        self._kill = Kill(self._context, self.cleanup_on_kill)
+        self._kill = Kill(self._context, self.cleanup_on_kill, self.leave_to_retry)
         self._kill.run()
 
     def cleanup_on_kill(self, *, fast: bool) -> None:
@@ -85,6 +85,10 @@ class IBMQuantumTaskMixin:
 
         :param fast: True in the few seconds after SIGTERM; at ``execution_timeout``, Airflow waits.
         """
+
+    def leave_to_retry(self) -> None:
+        """Do what is right after SIGTERM if a retry follows and Airflow does not answer."""
+        self.cleanup_on_kill(fast=True)
 
     def show_session(self, context: Context, session_id: str) -> None:
         """Show the buttons to a session before the task ends."""

@@ -107,6 +107,11 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         elif self.session_id:
             drain(self.hook, self.session_id, fast=fast)
 
+    def leave_to_retry(self) -> None:
+        """Let the jobs run, and the session close itself after them: the retry collects."""
+        if self.session_id:
+            drain(self.hook, self.session_id, fast=True)
+
     def workload(self) -> dict[str, Any]:
         """Return what the task knows of its session and jobs."""
         return {**super().workload(), "job_ids": self._all_job_ids}

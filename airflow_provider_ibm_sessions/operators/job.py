@@ -184,6 +184,9 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         elif self._tag:
             cancel_job_by_tag(self.hook, self._tag, fast=fast)
 
+    def leave_to_retry(self) -> None:
+        """Let the job run: the retry finds and awaits it."""
+
     def trigger(self, end_time: float) -> IBMQuantumJobTrigger:
         """Return the trigger that waits for the job."""
         from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
@@ -264,7 +267,8 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         except TaskSupersededError:
             raise
         except IBMQuantumTaskError:  # killed while the request was under way
-            self.cleanup_on_kill(fast=True)
+            if self._kill and not self._kill.is_left_to_retry:
+                self.cleanup_on_kill(fast=True)
             raise
         context["ti"].xcom_push(key="job_id", value=job.id)
         IBMQuantumJobLink.persist(context, self.hook.console_url(job.id))

@@ -25,11 +25,14 @@ class Task(IBMQuantumTaskMixin):
 
     def __init__(self, lock):
         self.lock = lock
-        self.ended = False
+        self.ended = self.left = False
 
     def cleanup_on_kill(self, *, fast):
         with self.lock:
             self.ended = True
+
+    def leave_to_retry(self):
+        self.left = True
 
 
 def test_a_kill_ends_what_was_begun_before_the_handler_returns():
@@ -66,6 +69,20 @@ def test_the_answer_to_who_goes_on_may_take_until_the_interrupted_thread_lets_go
     with pytest.raises(TaskSupersededError):
         task.raise_if_killed()
     assert not task.ended
+
+
+@pytest.mark.parametrize(("max_tries", "left"), [(3, True), (0, False)], ids=["retry follows", "last try"])
+def test_while_airflow_does_not_answer_the_work_is_left_to_a_retry(monkeypatch, max_tries, left):
+    def refused(context):
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(kill, "another_try_is_active", refused)
+    task = Task(Lock())
+    task.pre_execute({"ti": SimpleNamespace(try_number=1, max_tries=max_tries)})
+    task.on_kill()
+    with pytest.raises(IBMQuantumTaskError, match="its retry goes on" if left else "was ended"):
+        task.raise_if_killed()
+    assert (task.left, task.ended) == (left, not left)
 
 
 def test_before_airflow_33_nobody_is_asked_who_goes_on(monkeypatch):

@@ -37,7 +37,8 @@ def main() -> int:
     keep = True
     try:
         with _at_most(options.limit):
-            chosen = [each(console) for each in ALL if each.letter in options.only]
+            by_letter = {each.letter: each for each in ALL}
+            chosen = [by_letter[letter](console) for letter in options.only]
             problems = run_scenarios(chosen, home, console)
         if console.seconds > options.limit:
             problems.append(f"took more than {options.limit} s")
@@ -100,7 +101,10 @@ def _run_one(scenario: Scenario, cluster: Cluster, console: Console) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.integration.cluster", description=__doc__)
     parser.add_argument(
-        "--only", default="".join(each.letter for each in ALL), help="letters of scenarios, such as ac"
+        "--only",
+        metavar="LETTERS",
+        default="".join(each.letter for each in ALL),
+        help="letters of scenarios, in their order (default: %(default)s)",
     )
     parser.add_argument("--keep", action="store_true", help="keep the logs, whatever happens")
     parser.add_argument(

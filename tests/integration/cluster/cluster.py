@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import secrets
+import signal
 import subprocess
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -42,10 +43,10 @@ SETTINGS = {
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "3",
-    # What Redis has lost is queued again. A task that waits for a busy worker is so too, which does no harm;
-    # by default it would be failed at the third time.
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "3",
+    # What Redis has lost is queued again. So is a task that has waited as long for a busy worker: by default
+    # it would be failed at the third time. The scheduler stands still meanwhile, so it is not to be often.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "15",
     "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "50",
     # Longer than any task runs.
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "600",
@@ -121,14 +122,20 @@ class Cluster:
         """Let Redis lose all that is queued."""
         redis_says(self._programs, self._redis_port, "flushall")
 
+    def is_answering(self) -> bool:
+        """Return True if the API server answers."""
+        return self.airflow.http.get(f"{self.airflow.url}/api/v2/monitor/health").is_success
+
     def is_whole(self) -> bool:
         """Return True if all parts report that they are alive."""
         try:
+            if "Authorization" not in self.airflow.http.headers:
+                self.airflow.log_in()
             for kind, count in _ALIVE.items():
                 jobs = self.airflow.get("/jobs", job_type=kind, is_alive=True)["jobs"]
                 if len(jobs) < count:
                     return False
-        except (httpx.HTTPError, KeyError):
+        except (httpx.HTTPError, FileNotFoundError, ValueError):
             return False
         return True
 
@@ -160,12 +167,12 @@ def running_cluster(
             command, variables = [*airflow, *_arguments(name)], {**environment, **own}
             started[name] = supervisor.add(Component(name, command, variables, home / f"{name}.log"))
         api = Airflow(f"http://127.0.0.1:{port}", home, started[API_SERVER])
-        until(lambda: _answers(api), _START_SECONDS)
-        api.log_in()
         cluster = Cluster(api, supervisor, programs, redis_port)
         until(cluster.is_whole, _START_SECONDS)
         yield cluster
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # an impatient user is not to leave a cluster behind
+            signal.signal(number, signal.SIG_IGN)
         supervisor.stop()
 
 
@@ -208,10 +215,3 @@ def _migrate(airflow: list[str], environment: Mapping[str, str], home: Path) -> 
             timeout=_MIGRATION_SECONDS,
             check=True,
         )
-
-
-def _answers(airflow: Airflow) -> bool:
-    try:
-        return airflow.http.get(f"{airflow.url}/api/v2/monitor/health").is_success
-    except httpx.HTTPError:
-        return False

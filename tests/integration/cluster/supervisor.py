@@ -155,7 +155,8 @@ class Supervisor:
         with self._lock:
             for component in reversed(self._components.values()):
                 component.is_held = True
-                component.stop()
+                with suppress(subprocess.TimeoutExpired):
+                    component.stop()
 
     def _restart(self, component: Component) -> None:
         process = component.process
