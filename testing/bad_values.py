@@ -105,7 +105,7 @@ BAD_ARGUMENTS: Final[dict[str, list[Any]]] = {
     "min_usage_remaining": _DURATIONS,
     "mode": _CHOICES,
     "name": _NAMES,
-    "offset": [-1, True, "5", 1.5, []],
+    "offset": [-1, True, "5", 1.5, [], 2**31, 10**5000],
     "on_clear": [*_CHOICES, None],
     "on_job_failure": [*_CHOICES, None],
     "on_low_usage": [*_CHOICES, None],

@@ -66,8 +66,8 @@ class Exchange:
         key = self.credentials.api_key.reveal()
         # A shorter one is an emulator's, and may be a word.
         if self.service != IAM and looks_like_secret(key):
-            content = str(request.url).encode() + request.content
-            if any(form.encode() in content for form in {key, quote_plus(key), quote(key, safe="")}):
+            forms = {key, quote_plus(key), quote(key, safe="")}
+            if any(form in str(request.url) or form.encode() in request.content for form in forms):
                 raise ConfigurationError(
                     f"{self.action}: not sent, because the API key stands in an argument: it belongs "
                     "into the password of the connection only",

@@ -40,6 +40,7 @@ from airflow_provider_ibm_sessions.client.validation import (
 )
 
 MAX_LINE_LENGTH = 4000
+_MAX_MEASURE = 1e15
 MAX_ROWS_PER_PAGE = 10_000
 """Rows that a page may have. IBM sends at most 200; a page of a million would cost its reader gigabytes."""
 
@@ -58,6 +59,18 @@ def as_utc(time: datetime) -> datetime:
 def _refuse_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number")  # noqa: TRY004 - pydantic wants a ValueError
+    return value
+
+
+def _refuse_long(value: int) -> int:
+    if value not in STORABLE_INTS:
+        raise ValueError("must have 64 bits at most")
+    return value
+
+
+def _refuse_huge(value: float) -> float:
+    if abs(value) > _MAX_MEASURE:
+        raise ValueError(f"must be at most {_MAX_MEASURE:g}")
     return value
 
 
@@ -110,15 +123,13 @@ Text: TypeAlias = Annotated[str, AfterValidator(storable_text)]
 Time: TypeAlias = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(as_utc)]
 """A point in time, always with a zone. A number is none: it may be seconds or milliseconds."""
 
-Whole: TypeAlias = Annotated[
-    int, Field(ge=STORABLE_INTS[0], le=STORABLE_INTS[-1]), BeforeValidator(_refuse_bool)
-]
+Whole: TypeAlias = Annotated[int, BeforeValidator(_refuse_bool), AfterValidator(_refuse_long)]
 """A whole number that XCom can hold."""
 
 Number: TypeAlias = Annotated[Whole | float, BeforeValidator(_refuse_bool)]
 """A number that IBM documents as whole, but which is worth reading with a fraction too."""
 
-Measure: TypeAlias = Annotated[float, Field(ge=-1e15, le=1e15), BeforeValidator(_refuse_bool)]
+Measure: TypeAlias = Annotated[float, BeforeValidator(_refuse_bool), AfterValidator(_refuse_huge)]
 """A number to compute with: seconds, rates. Never infinite, nor too large to be multiplied by a price."""
 
 

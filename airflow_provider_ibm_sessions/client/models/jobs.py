@@ -238,7 +238,7 @@ class JobFilter(RequestModel):
     sort: Literal["ASC", "DESC"] = "ASC"
     exclude_params: StrictBool = True
     limit: StrictInt = Field(default=200, ge=1, le=200)
-    offset: StrictInt = Field(default=0, ge=0)
+    offset: StrictInt = Field(default=0, ge=0, le=2**31 - 1)
 
 
 class JobTimes(ResponsePart):
