@@ -59,7 +59,7 @@ with DAG(
     def report_jobs(triggering_asset_events=None):
         """Return id and state of the jobs: one event each, one or several of them for a run."""
         payloads = [event.extra["payload"] for event in triggering_asset_events[job_final]]
-        return [(job["id"], job["state"]) for job in payloads]
+        return [{"id": job["id"], "state": job["state"]} for job in payloads]
 
     # [END howto_trigger_events_task]
 

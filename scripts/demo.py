@@ -2,18 +2,20 @@
 """
 Run Qiskit experiments through a whole Airflow, on an emulated QPU, and report what happened.
 
-``python -m scripts.demo`` leaves nothing running. With ``--ui`` it runs every example Dag, and leaves Airflow
-and the emulator up until Ctrl-C.
+``python -m scripts.demo`` leaves nothing running. With ``--ui`` it runs every example Dag, opens the page of
+IBM Quantum in Airflow's UI, and leaves Airflow and the emulator up until Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -37,6 +39,8 @@ CONNECTION = "ibm_quantum_default"
 USD_PER_SECOND = 1.60  # Pay-As-You-Go: 96 USD a minute
 RUN_SECONDS = 600.0
 SILENCE_SECONDS = 7.0
+STEPS_TO_SEE = 1000
+"""Steps of the loop whose session stays open to be looked at: more than its max_ttl of 20 minutes allows."""
 
 
 class Console:
@@ -221,6 +225,12 @@ def report_session(emulator: Emulator, session_id: str) -> None:
     say(f"    On the Pay-As-You-Go plan it would have cost {cost:.2f} USD; max_ttl allows {limit:,.0f} USD.")
 
 
+def has_display() -> bool:
+    """Return True if a browser can be opened: not over SSH, and not in a container."""
+    on_x = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return on_x or (sys.platform in ("darwin", "win32") and "SSH_CONNECTION" not in os.environ)
+
+
 def expected(angle: float) -> float:
     """Return the probability of reading 1 after turning a qubit by ``angle``."""
     from math import sin
@@ -233,10 +243,15 @@ def stay(airflow: Airflow, emulator: Emulator, states: dict[str, str]) -> NoRetu
     say("\nThe example Dags:")
     for dag, state in states.items():
         say(f"  {dag:36} {state}")
-    say(f"\nAirflow:  {airflow.url}   user: admin   password: {airflow.password}")
-    say(f"Page:     {airflow.url}/plugin/ibm-quantum   (open and past sessions, and what they cost)")
+    airflow.trigger(LOOP, {"steps": STEPS_TO_SEE})
+    page = f"{airflow.url}/plugin/ibm-quantum"
+    say(f"\nPage:     {page}   (open and past sessions, and what they cost)")
+    say(f"Airflow:  {airflow.url}   user: admin   password: {airflow.password}")
     say(f"Emulator: {emulator.iam_url}   (its sessions, jobs and results)")
+    say(f"{LOOP} runs on for up to 20 minutes: see on the page what its session costs, and end it there.")
     say("Trigger what you like. Ctrl-C stops everything.")
+    if has_display():
+        webbrowser.open(page)
     with console.waiting_for(""):
         while True:
             time.sleep(1)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 FINAL_STATES = {"success", "failed"}
 START_SECONDS = 180.0
@@ -35,6 +36,8 @@ class Airflow:
     http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=120))
     environment: Mapping[str, str] = field(default_factory=dict)
     """The environment of its processes, for further ones."""
+    triggerer: subprocess.Popen[bytes] | None = None
+    """The one that has replaced standalone's own."""
 
     @property
     def password(self) -> str:
@@ -52,9 +55,33 @@ class Airflow:
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
         """Unpause a Dag and start a run of it; return the run's id."""
-        self._json("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+        self.unpause(dag_id)
         run = self._json("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
         return run["dag_run_id"]
+
+    def unpause(self, dag_id: str) -> None:
+        """Let the scheduler start runs of a Dag."""
+        self._json("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+
+    @contextmanager
+    def without_triggerer(self) -> Iterator[None]:
+        """Stop the triggerer as on an upgrade, and start another one when the block has ended."""
+        [running] = [
+            child
+            for child in psutil.Process(self.process.pid).children()
+            if child.cmdline()[-1:] == ["triggerer"] or "airflow triggerer" in " ".join(child.cmdline())
+        ]
+        running.terminate()
+        until(lambda: has_ended(running), START_SECONDS)
+        yield
+        with (self.home / "triggerer.log").open("wb") as log:
+            self.triggerer = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "triggerer"],
+                env=dict(self.environment),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def wait_for_dags(self, dag_ids: set[str], seconds: float = 120.0) -> None:
         """Wait until the Dag processor has written these Dags."""
@@ -119,6 +146,8 @@ def running_airflow(home: Path, dags: Path, environment: Mapping[str, str]) -> I
         finally:
             airflow.http.close()
             stop(process)
+            if airflow.triggerer is not None:
+                stop(airflow.triggerer)
 
 
 def settings(home: Path, dags: Path, port: int, log_ports: list[int]) -> dict[str, str]:
@@ -160,6 +189,14 @@ def handle_signals_alike() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Return True if a process has ended, also if its parent has not noticed yet, as standalone does not."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_ibm_sessions.client import Credentials, IBMQuantumClient
 from testing.airflow_home import AIRFLOW_HOME
 from testing.airflow_standalone import running_airflow, until
 from testing.connections import connection_to
+from testing.dag_tasks import sampler_job
 from testing.fake_ibm import FakeIBM
 from testing.secret_scan import remember_secrets
 
@@ -48,7 +50,10 @@ def test_a_deferred_sensor_wakes_up_when_the_session_closes(airflow, service):
     polls = len(service.requests("GET", f"/v1/sessions/{session.id}"))
     until(lambda: len(service.requests("GET", f"/v1/sessions/{session.id}")) > polls + 1, seconds=300)
     links = airflow.get(f"/dags/waits/dagRuns/{run_id}/taskInstances/wait/links")["extra_links"]
-    assert links == {"IBM Quantum session": f"https://quantum.cloud.ibm.com/workloads?search={session.id}"}
+    assert links == {
+        "IBM Quantum session": f"https://quantum.cloud.ibm.com/workloads?search={session.id}",
+        "IBM Quantum page": f"{airflow.url}/plugin/ibm-quantum?session={session.id}",
+    }
     assert state_of("wait") == "deferred"
 
     service.clock.advance(1900)  # never used for half an hour: IBM closes it
@@ -101,3 +106,58 @@ def test_the_log_of_a_green_task_has_no_error_and_no_warning_twice(airflow, serv
         assert errors == [], task_id
         warnings = [entry["event"] for entry in entries if entry["level"] == "warning"]
         assert len(warnings) == len(set(warnings)), task_id
+
+
+def test_events_start_the_example_dags_once_over_a_restart_of_the_triggerer(airflow, service):
+    """Nothing is told twice, and what happens meanwhile is not lost."""
+    on_qpu, on_job = "ibm_quantum_on_qpu_ready", "ibm_quantum_on_job_final"
+    airflow.wait_for_dags({on_qpu, on_job})
+    qpu = service.settings.backends["ibm_fez"]
+
+    def polls():
+        """Return how often QPUs and jobs were read: QPUs twice a minute at most, whatever the interval."""
+        return len(service.requests("GET", "/v1/backends")), len(service.requests("GET", "/v1/jobs"))
+
+    def wait_for_polls(before):
+        """Wait until both triggers have polled, the one of jobs twice: each poll makes two requests."""
+        qpus, jobs = before
+        until(lambda: polls()[0] > qpus and polls()[1] >= jobs + 4, seconds=300)
+
+    def submit_job():
+        credentials = Credentials(service.api_key, service.crn, url=service.url, iam_url=service.iam_url)
+        with IBMQuantumClient(credentials) as client:
+            return client.submit_job(**sampler_job(tags=["nightly"]), backend="ibm_torino").id
+
+    def runs_of(dag_id):
+        return [run["dag_run_id"] for run in airflow.get(f"/dags/{dag_id}/dagRuns")["dag_runs"]]
+
+    def wait_for_runs(dag_id, count):
+        until(lambda: len(runs_of(dag_id)) >= count, seconds=300)
+        found = runs_of(dag_id)
+        assert [airflow.wait_for_run(dag_id, run_id, seconds=300) for run_id in found] == ["success"] * count
+        return found
+
+    before = polls()
+    qpu.queue_length = 6  # more than the example waits for
+    for dag_id in (on_qpu, on_job):
+        airflow.unpause(dag_id)
+    wait_for_polls(before)
+    qpu.queue_length = 0
+    job_id = submit_job()
+    [run_id] = wait_for_runs(on_qpu, 1)
+    [figures] = airflow.xcom(on_qpu, run_id, "report_qpu")
+    assert (figures["name"], figures["queue_length"]) == ("ibm_fez", 0)
+    [run_id] = wait_for_runs(on_job, 1)
+    assert airflow.xcom(on_job, run_id, "report_jobs") == [{"id": job_id, "state": "Completed"}]
+
+    with airflow.without_triggerer():
+        before = polls()
+        meanwhile = submit_job()
+        until(lambda: service.jobs[meanwhile].final, seconds=60)
+
+    found = wait_for_runs(on_job, 2)
+    told = [job["id"] for run_id in found for job in airflow.xcom(on_job, run_id, "report_jobs")]
+    assert sorted(told) == sorted([job_id, meanwhile])
+    wait_for_polls(before)
+    assert len(runs_of(on_job)) == 2
+    assert len(runs_of(on_qpu)) == 1
