@@ -28,15 +28,16 @@ def run_sweep(session_id: str, params: dict[str, Any] | None = None) -> list[dic
     """
     from math import pi
 
+    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+    params = params or {}
+    # Before Qiskit is imported, so that the task's log is not full of its compiler's lines.
+    session = IBMQuantumHook().qiskit_session(session_id, backend=params["backend"])
+
     from qiskit import QuantumCircuit
     from qiskit.circuit import Parameter
     from qiskit.transpiler import generate_preset_pass_manager
     from qiskit_ibm_runtime.executor_sampler import Sampler
-
-    from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-
-    params = params or {}
-    session = IBMQuantumHook().qiskit_session(session_id, backend=params["backend"])
 
     angle = Parameter("angle")
     circuit = QuantumCircuit(1, 1)

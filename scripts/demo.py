@@ -37,6 +37,7 @@ ON_EVENT = "ibm_quantum_on_"
 """What the ids of the Dags begin with that an event starts, and nobody by hand."""
 CONNECTION = "ibm_quantum_default"
 USD_PER_SECOND = 1.60  # Pay-As-You-Go: 96 USD a minute
+ENDED = {*FINAL_STATES, "skipped", "upstream_failed", "closed", "Completed", "Failed", "Cancelled"}
 RUN_SECONDS = 600.0
 SILENCE_SECONDS = 7.0
 STEPS_TO_SEE = 1000
@@ -183,14 +184,18 @@ class News:
         self.read([])
 
     def read(self, tasks: list[dict[str, Any]]) -> list[str]:
-        """Return a line for each change since the last call."""
+        """Return a line for each change since the last call; a task begins before its jobs and ends after."""
         service = self._emulator.service
         service.catch_up()
-        lines = [line for task in tasks if (line := self._task(task))]
         with service.lock:
             sessions, jobs = list(service.scheduler.sessions.values()), list(service.scheduler.jobs.values())
-        lines += [line for session in sessions if (line := self._session(session))]
-        return lines + [line for job in jobs if (line := self._job(job))]
+        kinds = [
+            [line for task in tasks if (line := self._task(task))],
+            [line for session in sessions if (line := self._session(session))],
+            [line for job in jobs if (line := self._job(job))],
+        ]
+        begun = [line for kind in kinds for line in kind if not has_ended(line)]
+        return begun + [line for kind in reversed(kinds) for line in kind if has_ended(line)]
 
     def _task(self, task: dict[str, Any]) -> str | None:
         index = f" [{task['map_index']}]" if task["map_index"] >= 0 else ""
@@ -211,6 +216,11 @@ class News:
             return None
         self._seen.add((what, state))
         return f"{what}: {state}"
+
+
+def has_ended(line: str) -> bool:
+    """Return True if a line tells of the end of a task, a session or a job."""
+    return line.rpartition(": ")[2].partition(" ")[0] in ENDED
 
 
 def report_session(emulator: Emulator, session_id: str) -> None:

@@ -154,7 +154,7 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
                 "return value of the task",
                 field="returned",
             ) from error
-        self.log.info("%s has made %d jobs", name, len(recorder.recorded_jobs))
+        self.log.info("Jobs made by %s: %d", name, len(recorder.recorded_jobs))
         return RecordedJobs(recorder.recorded_jobs, plain)
 
 

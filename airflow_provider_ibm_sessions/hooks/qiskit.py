@@ -17,6 +17,7 @@ import json
 import logging
 import secrets
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -34,6 +35,7 @@ from airflow_provider_ibm_sessions.client.exchange import MAX_PAYLOAD_BYTES
 from airflow_provider_ibm_sessions.client.operations import SUBMIT_JOB, Operation, Safety
 from airflow_provider_ibm_sessions.client.results import check_results_for_qiskit
 from airflow_provider_ibm_sessions.client.submission import add_tag, post_once
+from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,12 +46,22 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client import Session as IBMSession
     from airflow_provider_ibm_sessions.client.models.jobs import Job
 
-COMPILER_LOGGER: Final = "qiskit.passmanager"
-"""Writes a line at INFO for each pass over each circuit: a thousand in a task's log."""
+log = logging.getLogger(__name__)
+
+CHATTY_LOGGERS: Final = (
+    "qiskit.passmanager",
+    "qiskit_ibm_runtime.api.rest.runtime",
+    "qiskit_ibm_runtime.base_primitive",
+    "qiskit_ibm_runtime.decoders",
+    "qiskit_ibm_runtime.executor_estimator",
+    "qiskit_ibm_runtime.executor_sampler",
+)
+"""Write a line at INFO for each pass over each circuit, a thousand in a task's log, and five for each job."""
 
 # Before the import: Qiskit compiles circuits while it is imported.
-if logging.getLogger(COMPILER_LOGGER).level == logging.NOTSET:  # else the user has chosen a level
-    logging.getLogger(COMPILER_LOGGER).setLevel(logging.WARNING)
+for _name in CHATTY_LOGGERS:
+    if logging.getLogger(_name).level == logging.NOTSET:  # else the user has chosen a level
+        logging.getLogger(_name).setLevel(logging.WARNING)
 try:
     from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
     from requests.adapters import BaseAdapter, HTTPAdapter
@@ -108,6 +120,7 @@ class ClientAdapter(BaseAdapter):
     def __init__(self, credentials: Credentials, *, read_only: bool = False) -> None:
         super().__init__()
         self._read_only = read_only
+        self._console_url = partial(console_url, credentials=credentials)
         self._client = IBMQuantumClient(credentials)
         self._base_url = credentials.url
         self._crn = credentials.crn
@@ -207,6 +220,7 @@ class ClientAdapter(BaseAdapter):
             if not received:  # it was IAM that refused
                 raise
             return received[-1]
+        log.info("Submitted job %s: %s", job.id, self._console_url(job.id))
         fields = job.model_dump(mode="json", include={"id", "backend", "session_id", "private"})
         return httpx.Response(httpx.codes.OK, json=fields)
 

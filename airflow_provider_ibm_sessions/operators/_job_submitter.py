@@ -186,7 +186,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         :raises ConfigurationError: If that is more than ``max_estimate``.
         """
         estimate = self.hook.estimate_usage(jobs)
-        self.log.info("The %d jobs take at least %s", len(jobs), estimate)
+        self.log.info("The jobs (%d) take at least %s", len(jobs), estimate)
         if self.max_estimate is not None and estimate.qpu_seconds > self.max_estimate:
             raise ConfigurationError(
                 f"max_estimate is {self.max_estimate} s, and the jobs take at least {estimate}. Nothing was "

@@ -325,7 +325,9 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         return {**super().workload(), "mode": self.mode}
 
     def session_args(self, context: Context) -> dict[str, Any]:
-        """Return the validated arguments that a session is opened with."""
+        """Return the validated arguments that a session is opened with, and validate the budget's."""
+        if self.min_usage_remaining is not None:
+            to_seconds(self.min_usage_remaining, "min_usage_remaining")
         return validate_session_args(context, backend=self.backend, mode=self.mode, max_ttl=self.max_ttl)
 
     def open_session(self, context: Context, state: TaskState, session_args: dict[str, Any]) -> Session:

@@ -286,5 +286,5 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
                 self.ibm_quantum_conn_id,
             )
         elif session.state_reason:
-            self.log.info("Session %s is %s: %s", session.id, session.state, session.state_reason)
+            self.log.info("IBM's reason for the state of session %s: %s", session.id, session.state_reason)
         return session

@@ -294,4 +294,4 @@ class TestEstimate:
         with dag:
             run_jobs(jobs=[sampler_job(shots=100_000)], max_estimate="1m")
         assert run(dag).state == "success"
-        assert "The 1 jobs take at least 37 s of QPU time, 59.20 EUR" in output()
+        assert "The jobs (1) take at least 37 s of QPU time, 59.20 EUR" in output()
