@@ -72,7 +72,7 @@ dist: env  ## Build wheel and source distribution into dist/, and check them
 compat:  ## Test on another Airflow (AIRFLOW=3.1, 3.2, 3.3, lowest or pre); needs uv and the cell's Python
 	@$(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m scripts.compat $(or $(AIRFLOW),3.1)
 
-bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds, the services
+bench: env  ## Measure: import cost, a thousand sensors, one GET, paid idle seconds, the services, sweep, submission
 	@AIRFLOW_HOME=$(abspath .bench) $(BIN)/python -m benchmarks $(ONLY)
 
 env: $(VENV)/.ready

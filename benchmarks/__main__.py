@@ -10,7 +10,17 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from benchmarks import hand_over, idle, import_cost, request_overhead, results, servers, triggerer_load
+from benchmarks import (
+    hand_over,
+    idle,
+    import_cost,
+    request_overhead,
+    results,
+    servers,
+    submission,
+    sweep,
+    triggerer_load,
+)
 
 _ALL = {
     "import": import_cost,
@@ -20,6 +30,8 @@ _ALL = {
     "servers": servers,
     "idle": idle,
     "results": results,
+    "sweep": sweep,
+    "submit": submission,
 }
 
 

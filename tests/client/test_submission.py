@@ -487,6 +487,18 @@ def test_of_jobs_of_a_session_with_the_same_tag_the_oldest_is_resumed(ibm, clien
     assert alive(ibm) == names[:1]
 
 
+def test_where_all_sessions_are_known_no_tag_is_looked_up_by_itself(ibm, client):
+    sessions = [ibm.add_session().id for _ in range(2)]
+    tags = [f"{TAG}-{number}" for number in range(9)]
+    names = [
+        client.submit_job(**JOB, tags=[tag], session_id=session).id
+        for tag, session in zip(tags, sessions, strict=False)
+    ]
+    found = resume_jobs(client, tags, sessions, is_complete=True)
+    assert [each.job and each.job.id for each in found.values()] == [*names, *[None] * 7]
+    assert len(ibm.requests("GET", JOBS)) == 2
+
+
 def test_jobs_without_a_known_session_are_resumed_by_their_tags(ibm, client):
     name = client.submit_job(**JOB, tags=[TAG], session_id=ibm.add_session().id).id
     found = resume_jobs(client, [TAG, "another"])

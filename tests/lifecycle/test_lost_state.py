@@ -322,3 +322,21 @@ class TestSession:
         again = emptied(first, dag, "work")
         assert again.state_of("work") == "success"
         assert states(ibm) == ["closed", "closed"]
+
+
+def test_after_it_the_known_sessions_are_not_taken_for_all(ibm, dag, run, monkeypatch):
+    """A job may be in a session that no record names: it is looked for by its tag before it is submitted."""
+    run_jobs()
+    with monkeypatch.context() as failing:
+        fails_once(failing, TaskState, "mark_finished")
+        first = run(dag)
+    with monkeypatch.context() as failing:
+        fails_once(failing, TaskState, "mark_finished")
+        second = emptied(first, dag, "run")
+    assert second.state_of("run") == "failed"
+    no_jobs = {"jobs": [], "count": 0, "limit": 200, "offset": 0}
+    ibm.script(Fault("GET", "/v1/jobs", json=no_jobs))
+    third = cleared(second, dag, "run")
+    assert third.state_of("run") == "success"
+    assert [report["id"] for report in third.xcom("run")] == list(ibm.jobs)
+    assert len(posts(ibm)) == 3

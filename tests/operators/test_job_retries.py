@@ -365,7 +365,7 @@ class TestLastSubmissionThatShowsLate:
     def test_of_several_jobs_in_a_session_each_is_left_once(self, ibm, dag, run, monkeypatch):
         ibm.settings.lanes = 3
         ibm.next_jobs([Outcome(seconds=1)] * 3 + [Outcome(queue_seconds=600)] * 3)
-        ibm.script(self.lagging(times=4))
+        ibm.script(self.lagging())
         dies(monkeypatch, IBMQuantumHook, "submit_job_once", at=3, before=False)
         run_jobs(retries=1, **AT_ONCE)
         result = run(dag)
