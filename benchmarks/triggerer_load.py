@@ -20,7 +20,7 @@ MAX_SHARES = {1000: 0.02, 10_000: 0.10}
 MAX_RATES = {1000: 5.0, 10_000: 30.0}
 MAX_STALL = 100.0
 _WAYS = {"singly": ["--singly"], "with a list": []}
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 
 def run(options: argparse.Namespace) -> None:

@@ -13,14 +13,28 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any
+
+from pydantic import BaseModel, Field
 
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
+from airflow_provider_ibm_sessions.client.models.base import MAX_ROWS_PER_PAGE, Time
+from airflow_provider_ibm_sessions.client.models.instance import WorkloadFilter, WorkloadPage
+from airflow_provider_ibm_sessions.client.models.jobs import JobFilter
+from airflow_provider_ibm_sessions.client.models.paging import JobPaging, WorkloadPaging
+from airflow_provider_ibm_sessions.client.operations import (
+    LIST_JOBS,
+    LIST_WORKLOADS,
+    Flow,
+    Operation,
+    validate,
+)
 from airflow_provider_ibm_sessions.client.polling import jittered
 
 log = logging.getLogger(__name__)
@@ -34,8 +48,8 @@ LISTED = "listed"
 _ROWS_PER_WAIT = 20
 """The most rows of a list for each wait: reading on would take more requests than it saves."""
 
-_ROWS_IN_SEQUENCE = 500
-"""Rows that are read one page after the other, 10 pages of sessions; the next 500 are read beside them."""
+_ROWS_IN_SEQUENCE = 490
+"""Rows that are read one page after the other, 10 pages of sessions; the next 490 are read beside them."""
 
 _POLLS_AT_ONCE = 50
 """Waits that may become due before others run."""
@@ -46,30 +60,26 @@ _MIN_SECONDS = 5.0
 _UNFINISHED = ["pending", "in_progress"]
 
 
-class Row(NamedTuple):
-    """A session or a job in a list, its state there, and when it was created."""
-
-    id: str
-    state: str
-    created: datetime | None
-
-
 class Listing(Enum):
-    """The list that shows which sessions, or which jobs, are not final."""
+    """The list that shows which sessions, or which jobs, are not final; the value holds its queries."""
 
-    SESSIONS = "sessions"
-    JOBS = "jobs"
+    SESSIONS = ({"mode": "session", "status": _UNFINISHED}, {"mode": "batch", "status": _UNFINISHED})
+    JOBS = ({"pending": True},)
 
-    async def rows(self, client: AsyncIBMQuantumClient, **window: datetime) -> AsyncGenerator[Row, None]:
-        """Read the list, or what was created within the window: ``created_after``, ``created_before``."""
-        if self is Listing.JOBS:
-            async for job in client.list_jobs(pending=True, **window):
-                yield Row(job.id, job.final_status or "", job.created)
-            return
-        for mode in ("session", "batch"):
-            async for workload in client.list_workloads(mode=mode, status=_UNFINISHED, **window):
-                if workload.status in _UNFINISHED:
-                    yield Row(workload.id, LISTED, workload.created)
+
+class _ListedSession(BaseModel):
+    """What is needed of a session in the list: to read all of it takes several times as long."""
+
+    id: str = Field(min_length=1)
+    status: str | None = None
+    created: Time | None = None
+
+
+class _SessionPage(WorkloadPage):
+    workloads: list[_ListedSession] = Field(max_length=MAX_ROWS_PER_PAGE)  # type: ignore[assignment]
+
+
+_LIST_SESSIONS = replace(LIST_WORKLOADS, response_model=_SessionPage)
 
 
 class Wait:
@@ -143,7 +153,7 @@ class SharedPoll:
         self._listing = listing
         self._interval = interval
         self._reading: asyncio.Task[None] | None = None
-        self._edges: list[datetime] = []
+        self._edges: list[list[datetime]] = [[] for _ in listing.value]
         self._problem: str | None = None
         self.waits: set[Wait] = set()
         self.listed: dict[str, str] | None = None
@@ -182,36 +192,57 @@ class SharedPoll:
 
     async def _read(self) -> dict[str, str]:
         """Return the states in the list. What takes longer than the interval, or fails, is left out."""
-        rows: dict[str, Row] = {}
+        listed: dict[str, str] = {}
+        created: list[list[datetime]] = [[] for _ in self._listing.value]
 
-        async def read(after: datetime | None, before: datetime | None) -> str | None:
-            window = {"created_after": after, "created_before": before}
-            listed = self._listing.rows(self._client, **{name: at for name, at in window.items() if at})
+        async def read(number: int, after: datetime | None, before: datetime | None) -> str | None:
+            query = {**self._listing.value[number], "created_after": after, "created_before": before}
             try:
-                async with asyncio.timeout(max(self._interval, _MIN_SECONDS)), aclosing(listed):
-                    async for row in listed:
-                        rows[row.id] = row
-                        if len(rows) > _ROWS_PER_WAIT * len(self.waits):
-                            return "it is long, and few wait"
+                async with asyncio.timeout(max(self._interval, _MIN_SECONDS)):
+                    return await self._client.run_flow(self._read_pages(query, listed, created[number]))
             except TimeoutError:
                 return "it takes longer than the poll interval"
             except Exception as error:  # noqa: BLE001 - whatever failed, the waits go on without the list
                 return str(error) or type(error).__name__
-            return None
 
-        edges = [None, *self._edges, None]
-        problems = await asyncio.gather(*(read(*window) for window in pairwise(edges)))
+        parts = [
+            (number, *window)
+            for number, edges in enumerate(self._edges)
+            for window in pairwise([None, *edges, None])
+        ]
+        problems = await asyncio.gather(*(read(*part) for part in parts))
         problem = next((each for each in problems if each), None)
         if problem and problem != self._problem:
             log.warning(
                 "The list of %s was not read to its end: %s. What it has not shown is polled singly",
-                self._listing.value,
+                self._listing.name.lower(),
                 problem,
             )
         self._problem = problem
-        created = sorted(row.created for row in rows.values() if row.created)
-        self._edges = created[_ROWS_IN_SEQUENCE::_ROWS_IN_SEQUENCE]
-        return {row.id: row.state for row in rows.values()}
+        self._edges = [sorted(times)[_ROWS_IN_SEQUENCE::_ROWS_IN_SEQUENCE] for times in created]
+        return listed
+
+    def _read_pages(
+        self, query: Mapping[str, Any], listed: dict[str, str], created: list[datetime]
+    ) -> Flow[str | None]:
+        """Add the states and the times of a part of the list; return why it was not read to its end."""
+        paging: JobPaging | WorkloadPaging
+        operation: Operation[Any]
+        if self._listing is Listing.JOBS:
+            paging, operation = JobPaging(validate(JobFilter, query)), LIST_JOBS
+        else:
+            paging, operation = WorkloadPaging(validate(WorkloadFilter, query)), _LIST_SESSIONS
+        while paging.query:
+            rows: list[Any] = paging.take((yield operation.call(**paging.parameters)))
+            for row in rows:
+                if self._listing is Listing.JOBS:
+                    listed[row.id] = row.final_status or ""
+                elif row.status in _UNFINISHED:
+                    listed[row.id] = LISTED
+            created += [row.created for row in rows if row.created]
+            if len(listed) > _ROWS_PER_WAIT * len(self.waits):
+                return "it is long, and few wait"
+        return None
 
 
 _polls: dict[tuple[AsyncIBMQuantumClient, Listing, float], SharedPoll] = {}
