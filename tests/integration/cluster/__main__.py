@@ -37,9 +37,7 @@ def main() -> int:
     keep = True
     try:
         with _at_most(options.limit):
-            by_letter = {each.letter: each for each in ALL}
-            chosen = [by_letter[letter](console) for letter in options.only]
-            problems = run_scenarios(chosen, home, console)
+            problems = run_scenarios([each(console) for each in options.only], home, console)
         if console.seconds > options.limit:
             problems.append(f"took more than {options.limit} s")
         keep = bool(problems) or options.keep
@@ -98,10 +96,18 @@ def _run_one(scenario: Scenario, cluster: Cluster, console: Console) -> None:
     console.say(f"{scenario.status()}: {'NOT CLEAN' if scenario.problems else 'clean'}")
 
 
+def _scenarios(letters: str) -> list[type[Scenario]]:
+    by_letter = {each.letter: each for each in ALL}
+    if unknown := set(letters) - set(by_letter):
+        raise argparse.ArgumentTypeError(f"the scenarios are {', '.join(by_letter)}, not {unknown}")
+    return [by_letter[letter] for letter in letters]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.integration.cluster", description=__doc__)
     parser.add_argument(
         "--only",
+        type=_scenarios,
         metavar="LETTERS",
         default="".join(each.letter for each in ALL),
         help="letters of scenarios, in their order (default: %(default)s)",

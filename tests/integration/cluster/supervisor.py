@@ -18,7 +18,7 @@ import psutil
 CHECK_SECONDS = 0.5
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 20.0
-MEMORY_SECONDS = 5.0
+MEMORY_SECONDS = 10.0
 
 
 @dataclass
@@ -146,7 +146,8 @@ class Supervisor:
 
     def memory(self) -> float:
         """Return the bytes that all processes use, those that several share counted once."""
-        everything = {each.pid for component in self._components.values() for each in component.processes()}
+        components = list(self._components.values())
+        everything = {each.pid for component in components for each in component.processes()}
         return sum(map(_proportional_bytes, {*everything, os.getpid()}))
 
     def stop(self) -> None:
@@ -172,10 +173,10 @@ class Supervisor:
 
 
 def _of_session(leader: int) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        with suppress(ProcessLookupError):
-            if os.getsid(process.pid) == leader:
-                yield process
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(pid) == leader:
+                yield psutil.Process(pid)
 
 
 def _proportional_bytes(pid: int) -> float:
