@@ -9,15 +9,16 @@ release: no constraints of this project apply. It needs uv, and the version of P
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from testing.subprocesses import ROOT
+from testing.virtual_environment import virtual_environment
+
 TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6")
 COMMON_COMPAT = "apache-airflow-providers-common-compat"
 COMMON_COMPAT_DAY = "2026-03-20"
@@ -67,29 +68,6 @@ def install(cell: Cell, pip: Sequence[str]) -> None:
         # Its releases need a newer pydantic than the constraints of Airflow 3.1 allow.
         subprocess.run([*pip, airflow, "-e", ".[qiskit]"], cwd=ROOT, check=True)
     subprocess.run([*pip, *TEST_TOOLS], cwd=ROOT, check=True)
-
-
-def virtual_environment(
-    name: str, version: str, made_from: Sequence[Path], install: Callable[[Sequence[str]], None]
-) -> Path:
-    """
-    Return the Python of a virtual environment; it is made again after a change of what it is made from.
-
-    :param name: Its folder in the repository.
-    :param version: The version of Python.
-    :param install: Gets the command that installs into it, without what is to be installed.
-    """
-    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if uv is None:
-        sys.exit(f"{name} is made with uv: pip install uv")
-    folder = ROOT / name
-    python, ready = folder / "bin" / "python", folder / ".ready"
-    wanted = max(path.stat().st_mtime for path in (ROOT / "pyproject.toml", *made_from))
-    if not ready.exists() or ready.stat().st_mtime < wanted:
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", version, str(folder)], check=True)
-        install([uv, "pip", "install", "--quiet", "--python", str(python)])
-        ready.touch()
-    return python
 
 
 def main() -> int:

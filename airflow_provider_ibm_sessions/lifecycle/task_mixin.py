@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_ibm_sessions.client.validation import is_template
 from airflow_provider_ibm_sessions.lifecycle.kill import Kill
-from airflow_provider_ibm_sessions.links import IBMQuantumPageLink, IBMQuantumSessionLink, page_url
+from airflow_provider_ibm_sessions.links import IBMQuantumPageLink, IBMQuantumSessionLink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -91,9 +91,8 @@ class IBMQuantumTaskMixin:
         self.cleanup_on_kill(fast=True)
 
     def show_session(self, context: Context, session_id: str) -> None:
-        """Show the buttons to a session before the task ends."""
+        """Show the button to a session before the task ends or is deferred."""
         IBMQuantumSessionLink.persist(context, self.hook.console_url(session_id))
-        IBMQuantumPageLink.persist(context, page_url(session_id))
 
     def workload(self) -> dict[str, Any]:
         """

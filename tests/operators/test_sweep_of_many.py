@@ -107,7 +107,7 @@ def test_ten_times_ten_are_closed(ibm, run):
 
 
 def test_one_that_cannot_be_closed_among_many_is_named(ibm, run, quick, monkeypatch):
-    monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._CLOSE_DELAY", 0.01)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.client.closing._DELAY", 0.01)
     orphans = owned(run, planted(ibm, 25))
     for method in ("DELETE", "PATCH"):
         ibm.script(Fault(method, f"/v1/sessions/{orphans[3]}*", status=403, times=None))

@@ -17,10 +17,10 @@ from typing import Any
 
 import httpx
 
-from scripts.compat import ROOT
 from testing.airflow_standalone import Airflow, free_ports, until
 from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM
+from testing.subprocesses import ROOT
 from tests.integration.cluster.installed import Programs
 from tests.integration.cluster.servers import redis_says, start_postgres, start_redis
 from tests.integration.cluster.supervisor import Component, Supervisor

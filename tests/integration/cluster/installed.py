@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.compat import ROOT, virtual_environment
+from testing.subprocesses import ROOT
+from testing.virtual_environment import virtual_environment
 
 PACKAGES = (
     "apache-airflow==3.3.2",
