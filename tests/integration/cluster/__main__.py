@@ -44,6 +44,7 @@ def main() -> int:
         return int(bool(problems))
     except KeyboardInterrupt:
         keep = options.keep
+        console.say("stopped by SIGINT or SIGTERM")
         return 130
     finally:
         if keep:
