@@ -18,6 +18,7 @@ from configparser import ConfigParser
 from importlib.util import find_spec
 
 import pytest
+from airflow.cli.cli_parser import get_parser as airflow_parser
 from packaging.requirements import Requirement
 
 from airflow_provider_ibm_sessions.cli.main import parser
@@ -107,6 +108,8 @@ def check_command(words):
         case ["ibm-quantum-sessions", *arguments] | ["airflow", "ibm-quantum", *arguments]:
             options = vars(parser().parse_args(arguments))
             assert set(options.get("settings", {})) <= set(Settings.__dataclass_fields__)
+        case ["airflow", *arguments]:
+            assert airflow_parser().parse_args(arguments)
         case ["make", target, *_]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["pip", "install", what]:
