@@ -68,7 +68,7 @@ def _active_runs(ti: Any, dag_id: str, run_ids: Collection[str]) -> set[str]:
     while waiting:
         chunk = waiting.pop()
         count = ti.get_dr_count(dag_id=dag_id, run_ids=chunk, states=ACTIVE_RUN_STATES)
-        if count == len(chunk):
+        if count >= len(chunk):
             active.update(chunk)
         elif count:
             # Both halves, not one and a difference: a run may have ended or been cleared between.

@@ -91,6 +91,11 @@ class Kill:
         start_new_thread(clean_up, ())
         self._done.wait(None if timed_out else _HANDLER_TIMEOUT)
 
+    def leaves_work(self) -> bool:
+        """Wait for the cleanup; return True if it has left the session and its jobs to another try."""
+        self._done.wait(_CLEANUP_TIMEOUT)
+        return self.is_superseded or self.is_left_to_retry
+
     def raise_from(self) -> None:
         """
         Wait for the cleanup, and raise what ends the task.

@@ -136,7 +136,7 @@ class JobResultCollector:
             some = reports[first : first + READS_AT_ONCE]
             reads = self._start_reading(some)
             for report in some:
-                self._complete(report, reads.get(report["id"]))
+                self._complete(report, reads.pop(report["id"], None))
         if not self._storage.pushes_xcom and self._storage.path is None:
             return reports
         sizes = [_fit_for_xcom(report) for report in reports]

@@ -110,6 +110,11 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
     def leave_to_retry(self) -> None:
         """Let the jobs run, and the session close itself after them: the retry collects."""
         if self.session_id:
+            self.log.warning(
+                "Airflow does not answer: draining session %s, and leaving its jobs to the retry. See %s",
+                self.session_id,
+                self.hook.console_url(self.session_id),
+            )
             drain(self.hook, self.session_id, fast=True)
 
     def workload(self) -> dict[str, Any]:
@@ -280,7 +285,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
 
         Where a retry follows, what is queued may run, since the retry collects the results; else it is ended.
         """
-        if self.session_id is None or (self._kill and self._kill.is_superseded):
+        if self.session_id is None or (self._kill and self._kill.leaves_work()):
             return
         is_final = isinstance(error, AirflowFailException | AirflowSkipException)
         is_retried = isinstance(error, Exception) and not is_final

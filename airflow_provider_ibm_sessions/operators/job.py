@@ -186,6 +186,11 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
 
     def leave_to_retry(self) -> None:
         """Let the job run: the retry finds and awaits it."""
+        self.log.warning(
+            "Airflow does not answer: leaving job %s to the retry. See %s",
+            self.job_id or f"with the tag {self._tag}",
+            self.hook.console_url(self.job_id or ""),
+        )
 
     def trigger(self, end_time: float) -> IBMQuantumJobTrigger:
         """Return the trigger that waits for the job."""

@@ -646,6 +646,24 @@ class TestKilledWhileRunning:
         assert len(ibm.jobs) in ({number} if phase == "after" else {number - 1, number})
         assert set(statuses(ibm)) <= {"Cancelled"}
 
+    @pytest.mark.parametrize("count", [3, 20], ids=["one by one", "several at once"])
+    def test_while_airflow_does_not_answer_jobs_run_on_and_the_retry_collects(
+        self, ibm, dag, run, terminate, when, monkeypatch, output, count
+    ):
+        def no_answer(context):
+            raise ConnectionError("Airflow's API server is away")
+
+        monkeypatch.setattr("airflow_provider_ibm_sessions.lifecycle.kill.another_try_is_active", no_answer)
+        ibm.settings.job_seconds = 600
+        ibm.script(Fault("POST", "/v1/jobs", skip=1, delay=1, phase="after"))
+        when(lambda: len(ibm.sessions) == 2 and len(ibm.jobs) >= count, lambda: ibm.clock.advance(20_000))
+        run_jobs(jobs=[job(1)] * count, retries=1, **AT_ONCE)
+        terminate(lambda: len(posts(ibm)) >= 2)
+        assert run(dag).state == "success"
+        assert statuses(ibm) == ["Completed"] * count
+        assert "leaving its jobs to the retry" in output()
+        assert ibm.state()["accepting"] == []
+
     @pytest.mark.parametrize("phase", ["before", "after"])
     def test_while_the_session_is_being_opened(self, ibm, dag, run, terminate, phase):
         ibm.script(Fault("POST", "/v1/sessions", delay=1, phase=phase))
