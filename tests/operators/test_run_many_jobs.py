@@ -105,8 +105,8 @@ class TestSubmission:
 
     def test_a_kill_in_the_middle_leaves_nothing_running(self, ibm, dag, run, terminate):
         ibm.settings.job_seconds = 600
-        ibm.script(Fault("POST", "/v1/jobs", skip=12, delay=0.5, times=None))
-        run_jobs(jobs=many_jobs(100), timeout=20)
+        ibm.script(Fault("POST", "/v1/jobs", skip=12, delay=3, times=None))
+        run_jobs(jobs=many_jobs(100), timeout=60)
         terminate(lambda: len(posts(ibm)) >= 18)
         assert run(dag).state == "failed"
         assert only(ibm.sessions).state == "closed"
