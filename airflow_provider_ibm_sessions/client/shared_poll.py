@@ -68,7 +68,7 @@ class Listing(Enum):
 
 
 class _ListedSession(BaseModel):
-    """What is needed of a session in the list: to read all of it takes several times as long."""
+    """The part of a listed session that is needed: to read all of it takes several times as long."""
 
     id: str = Field(min_length=1)
     status: str | None = None

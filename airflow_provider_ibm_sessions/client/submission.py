@@ -39,10 +39,10 @@ JOB_FIELDS = ("program_id", "params", "tags", "cost", "private", "log_level", "c
 """Fields of a job that its owner sets; backend and session are set where it is submitted."""
 
 IN_FLIGHT = 8
-"""Submissions at once: a few less than a client has connections."""
+"""Submissions at once: 8 of a client's 10 connections."""
 
 _ONE_BY_ONE = 16
-"""Jobs that are submitted one by one, so that IBM queues them in their order: more would save seconds."""
+"""Jobs that are submitted one by one, so that IBM queues them in their order: at once saves seconds only."""
 
 _SUBMIT_REQUESTS = 5
 _MAX_OWN_TAGS = MAX_TAGS - 1

@@ -46,7 +46,6 @@ _LISTED_AFTER = 900.0
 _AT_ONCE: Final = 10
 """Sessions that are read or closed at once: as many as a client has connections."""
 
-
 _MODES: Final = {"session": "dedicated", "batch": "batch"}
 """The modes in IBM's list of workloads that are sessions, and what the sessions themselves call them."""
 
@@ -104,7 +103,7 @@ class SessionSweeper:
     def _look(self, pool: ThreadPoolExecutor, *, tidy: bool) -> list[SweepRecord]:
         """Look at what IBM lists, and at what is registered besides, such as with another user's key."""
         found = {record.session_id: record for record in self._find()}
-        # Else nothing would be done to it, whatever its state. What is not listed may have closed unnoticed.
+        # Only these may be closed, or unregistered: what IBM does not list may have ended unnoticed.
         to_read = [
             record
             for record in found.values()

@@ -13,12 +13,13 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from testing.airflow_standalone import handle_signals_alike
 from testing.connections import connection_to
+from testing.time_limit import at_most
 from tests.integration.cluster.cluster import Cluster, running_cluster
 from tests.integration.cluster.console import Console
 from tests.integration.cluster.installed import find_programs
@@ -36,7 +37,7 @@ def main() -> int:
     home.chmod(0o755)  # PostgreSQL runs as another user
     keep = True
     try:
-        with _at_most(options.limit):
+        with at_most(options.limit):
             problems = run_scenarios([each(console) for each in options.only], home, console)
         if console.seconds > options.limit:
             problems.append(f"took more than {options.limit} s")
@@ -122,19 +123,6 @@ def _parser() -> argparse.ArgumentParser:
         help="give up after them (default: %(default)s)",
     )
     return parser
-
-
-@contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
-    def give_up(*_: object) -> None:
-        raise TimeoutError(f"not done within {seconds} s")
-
-    signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
 
 
 if __name__ == "__main__":

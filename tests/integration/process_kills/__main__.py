@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from testing.tables import table
+from testing.time_limit import at_most
 from tests.integration.process_kills.cases import ALL
 from tests.integration.process_kills.observer import Result
 from tests.integration.process_kills.runner import run_scenarios
@@ -41,7 +40,7 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="kills-"))
     keep_logs = True
     try:
-        with _at_most(options.limit):
+        with at_most(options.limit):
             results = run_scenarios(chosen, home, options.at_once)
         show(results, time.monotonic() - started)
         keep_logs = any(each.problems for each in results)
@@ -67,19 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="show the scenarios and end")
     return parser
-
-
-@contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
-    def give_up(*_: object) -> None:
-        raise TimeoutError(f"not done within {seconds} s")
-
-    signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
 
 
 def show(results: Sequence[Result], seconds: float) -> None:
