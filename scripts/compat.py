@@ -19,7 +19,7 @@ from pathlib import Path
 from testing.subprocesses import ROOT
 from testing.virtual_environment import virtual_environment
 
-TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6")
+TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "playwright>=1.50")
 COMMON_COMPAT = "apache-airflow-providers-common-compat"
 COMMON_COMPAT_DAY = "2026-03-20"
 """Day by which the oldest release that is allowed, 1.14.1, was published: shortly after Airflow 3.1.8."""

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,29 @@ from testing.airflow_standalone import PASSWORD_FILE, Airflow
 PAGE = "/plugin/ibm-quantum"
 SECONDS = 60_000
 """Milliseconds to wait for what must appear: the machine may be busy."""
+
+FLAGS = [
+    "--no-sandbox",
+    "--no-first-run",
+    *(f"--disable-{feature}" for feature in ("background-networking", "component-update", "quic", "sync")),
+]
+"""The browser asks for nothing but the page."""
+
+
+def find_chromium() -> str | None:
+    """Return the system's browser, or the one that ``CHROMIUM`` names."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@contextmanager
+def running_chromium() -> Iterator[Any]:
+    """Run the system's browser without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 class Browser:

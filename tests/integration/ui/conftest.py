@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from testing.airflow_home import AIRFLOW_HOME
 from testing.airflow_standalone import running_airflow
 from testing.fake_ibm import FakeIBM
 from testing.secret_scan import remember_secrets
-from testing.ui_browser import Browser
+from testing.ui_browser import Browser, running_chromium
 from testing.ui_scene import Scene
 
 SHOTS = Path(os.environ.get("UI_SHOTS", ".ui"))
@@ -49,23 +48,10 @@ def scene(service):
         yield scene
 
 
-FLAGS = [
-    "--no-sandbox",
-    "--no-first-run",
-    *(f"--disable-{feature}" for feature in ("background-networking", "component-update", "quic", "sync")),
-]
-"""The browser asks for nothing but the page."""
-
-
 @pytest.fixture(scope="package")
 def chromium():
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
+    with running_chromium() as chromium:
+        yield chromium
 
 
 @pytest.fixture
