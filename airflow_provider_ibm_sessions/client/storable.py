@@ -27,12 +27,15 @@ def to_storable(value: Any) -> Any:
     Return a value that is no container in a form that can be stored.
 
     Infinite numbers become the strings that ``float()`` reads, and integers of more than 64 bits those that
-    ``int()`` reads.
+    ``int()`` reads; with more digits than Python writes, hexadecimal ones (``0x...``).
     """
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else json.dumps(value)
     if isinstance(value, int) and value not in STORABLE_INTS:
-        return str(value)
+        try:
+            return str(value)
+        except ValueError:
+            return hex(value)
     return value

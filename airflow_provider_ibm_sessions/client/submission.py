@@ -228,7 +228,8 @@ def _validate_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(job, Mapping):
         raise ConfigurationError(f"must be a mapping with {allowed}, got {short_repr(job)}")
     if unknown := [name for name in job if name not in JOB_FIELDS]:
-        raise ConfigurationError(f"{unknown[0]}: unknown field; allowed are {allowed}", field=str(unknown[0]))
+        name = unknown[0] if isinstance(unknown[0], str) else short_repr(unknown[0])
+        raise ConfigurationError(f"{name}: unknown field; allowed are {allowed}", field=name)
     fields = {name: value for name, value in job.items() if value is not None}
     fields["tags"] = validate_tags(fields.get("tags"), "tags", _MAX_OWN_TAGS)
     if "calibration_id" in fields:
@@ -241,7 +242,10 @@ def _validate_fields(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _validate_cost(cost: object) -> int:
     # To IBM, 0 is a duration too.
-    is_zero = isinstance(cost, int | str) and not isinstance(cost, bool) and str(cost).strip() in ("0", "0s")
+    if isinstance(cost, str):
+        is_zero = cost.strip() in ("0", "0s")
+    else:
+        is_zero = isinstance(cost, int) and not isinstance(cost, bool) and cost == 0
     return 0 if is_zero else to_seconds(cost, "cost")
 
 

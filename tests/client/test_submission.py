@@ -26,7 +26,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     SessionClosedError,
     TransportError,
 )
-from airflow_provider_ibm_sessions.client.submission import resume_jobs
+from airflow_provider_ibm_sessions.client.submission import resume_jobs, validate_job
 from testing.fake_ibm import Fault
 from tests.client.conftest import assert_hidden, credentials_for, free_port
 
@@ -559,10 +559,16 @@ def test_the_tag_is_one_of_eight(ibm, client):
 
 
 def test_wrong_fields_never_leave_the_machine(ibm, client):
-    for change in ({"cost": -1}, {"params": {}}, {"backend": ""}, {"tags": [""]}):
+    for change in ({"cost": -1}, {"cost": 10**5000}, {"params": {}}, {"backend": ""}, {"tags": [""]}):
         with pytest.raises(ConfigurationError, match=next(iter(change))):
             submit_once(client, TAG, **JOB | change)
     assert ibm.journal == []
+
+
+@pytest.mark.parametrize("name", ["widht", 7, 10**5000, ("a",)], ids=["text", "number", "huge", "tuple"])
+def test_an_unknown_field_is_named(name):
+    with pytest.raises(ConfigurationError, match="unknown field; allowed are"):
+        validate_job({"program_id": "sampler", "params": {"pubs": []}, name: 1})
 
 
 @pytest.mark.parametrize("tags", ["mine", 7], ids=repr)

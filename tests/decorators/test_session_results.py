@@ -137,6 +137,7 @@ def test_results_are_plain_at_any_depth(service, dag, run):
             "nan": float("nan"),
             "text": "half \ud800, nul \x00",
             "\ud800": 1,
+            10**5000: 2,
         }
 
     with dag:
@@ -151,7 +152,7 @@ def test_results_are_plain_at_any_depth(service, dag, run):
     assert found["pub"]["joint_counts"] == found["data"]["joint_counts"] == counts
     assert found["array"] == [[[1.0, 2.0], ["Infinity", 0.0]]]
     assert (found["number"], found["nan"]) == (0.5, "NaN")
-    assert (found["text"], found["?"]) == ("half ?, nul ?", 1)
+    assert (found["text"], found["?"], found[hex(10**5000)]) == ("half ?, nul ?", 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,7 @@ def test_results_are_plain_at_any_depth(service, dag, run):
         (lambda job: bell, "it is of the type function"),
         (lambda job: [2**70], "[0] of it is of the type int (more than 64 bits"),
         (lambda job: {2**70}, "it is of the type set (it holds 1180591620717411303424 (int)"),
+        (lambda job: {10**5000}, "it is of the type set ("),
         (lambda job: (each for each in [job]), "it is of the type generator"),
         (lambda job: b"bytes", "it is of the type bytes"),
         (
@@ -169,7 +171,17 @@ def test_results_are_plain_at_any_depth(service, dag, run):
         ),
         (lambda job: {Unprintable(): [job]}, "[<Unprintable instance at "),
     ],
-    ids=["job", "function", "integer", "in a set", "generator", "bytes", "reserved key", "odd key"],
+    ids=[
+        "job",
+        "function",
+        "integer",
+        "in a set",
+        "huge in a set",
+        "generator",
+        "bytes",
+        "reserved key",
+        "odd key",
+    ],
 )
 def test_what_xcom_cannot_hold_fails_once_and_says_how_to_get_the_results(
     service, dag, run, output, made, said
