@@ -51,6 +51,12 @@ _BY_STATUS: Final[Mapping[int, type[IBMQuantumError]]] = {
     501: RequestRejectedError,
 }
 _MAX_MESSAGE: Final = 500
+MAX_VALUES: Final = 32_000_000
+"""
+Values in the JSON of a response, which take about 60 bytes each when they are read.
+
+IBM runs at most 10 million shots in a sampler's job.
+"""
 _MAX_DEPTH: Final = 100
 """Levels of JSON in a response. IBM's have five; from 250 on, pydantic cannot write it as JSON again."""
 _ERROR_KEYS: Final = frozenset(
@@ -209,6 +215,12 @@ def _parse_json(response: httpx.Response, action: str, content: bytes) -> Any:
     raise_for_status(response, action)
     if not _is_json(response):
         raise _not_json_error(response, action)
+    if _holds_more_values(content, MAX_VALUES):
+        raise BadResponseError(
+            f"{action}: the response holds more than {MAX_VALUES:,} values, too many to be read here. Its "
+            f"{len(content):,} bytes are at {response.request.url.path}",
+            status=response.status_code,
+        )
     exchange = exchange_of(response.request)
     try:
         return json.loads(content, cls=_SharingDecoder if exchange and exchange.in_thread else None)
@@ -223,6 +235,20 @@ def _parse_json(response: httpx.Response, action: str, content: bytes) -> Any:
         )
         broken.retryable = True  # unlike a web page or a wrong shape, it was cut on its way
         raise broken from error
+
+
+def _holds_more_values(content: bytes, most: int) -> bool:
+    """
+    Return True if JSON holds more values, by what begins a list or an object, or ends one of their items.
+
+    A long one is counted in parts, between which other threads have their turn.
+    """
+    if len(content) <= most:
+        return False
+    found = 0
+    for start in range(0, len(content), 2**20):
+        found += sum(content.count(sign, start, start + 2**20) for sign in (b",", b"[", b"{"))
+    return found > most
 
 
 def _plain(value: object) -> str:

@@ -44,6 +44,8 @@ COUNT = 10_000
 MAX_GROWTH_MB = 400
 """Of the process, over all responses: the longest have 5 MB."""
 LONGEST_MESSAGE = 5000
+LONGEST_REPEATED = 20_000
+"""Bytes of a list that is repeated 300 times."""
 
 CREDENTIALS = Credentials(
     api_key="the-api-key-0123456789",
@@ -389,7 +391,9 @@ class Spoiler:
             changed = list(value)
             place = self.random.randrange(len(changed))
             changed[place] = self._changed(changed[place])
-            return changed * (pick([1, 1, 2, 300]) if len(changed) == 1 else 1)
+            times = pick([1, 1, 2, 300]) if len(changed) == 1 else 1
+            # Lists in lists are repeated as well, but not to gigabytes.
+            return changed * (times if len(json.dumps(changed)) < LONGEST_REPEATED else 1)
         return pick(ODD_VALUES)
 
 

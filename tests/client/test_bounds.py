@@ -12,8 +12,9 @@ import zlib
 
 import pytest
 
-from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, client, responses
+from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, client, responses, results
 from airflow_provider_ibm_sessions.client._http import timeouts
+from airflow_provider_ibm_sessions.client._results.arrays import MemoryBudget
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
     BadResponseError,
@@ -24,6 +25,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.models import paging
 from airflow_provider_ibm_sessions.client.polling import MAX_DELAY, FailureTolerance
+from airflow_provider_ibm_sessions.client.results import decode_results
 from tests.client.conftest import ONE_TRY, credentials_for, http
 
 MB = 2**20
@@ -166,6 +168,28 @@ def test_results_may_be_longer(api, canned):
     """A million shots take 7 MB."""
     canned.reply = http({"results": [{"data": {"c": {"samples": ["0x3"] * 500_000}}}]})
     assert len(api.job_results("x")["results"][0]["data"]["c"]["samples"]) == 500_000
+
+
+@pytest.mark.parametrize("item", ["[]", "{}", "1", '"0x3"', '{"a":1}', "[0,[1]]"])
+def test_results_of_more_values_than_a_worker_can_hold_are_refused_before_they_are_read(
+    api, canned, monkeypatch, item
+):
+    """Five hundred megabytes of empty lists would take ten gigabytes."""
+    monkeypatch.setattr(responses, "MAX_VALUES", 1000)
+    canned.reply = http({"results": [[json.loads(item)] * 1100]})
+    with pytest.raises(BadResponseError, match="more than 1,000 values, too many") as caught:
+        api.job_results("x")
+    assert not caught.value.retryable
+    canned.reply = http({"results": [[json.loads(item)] * 150], "metadata": "x" * 3000})
+    assert len(api.job_results("x")["results"][0]) == 150
+
+
+def test_the_copy_of_results_is_bounded(monkeypatch):
+    monkeypatch.setattr(results, "MemoryBudget", lambda: MemoryBudget(100_000))
+    learned = {"schema_version": "v0.1", "data": [{"generators_sparse": [["XX", [0, 1]]] * 2000}]}
+    report = decode_results(learned).to_json()
+    assert "too large to decode here" in report["error"]
+    assert report["results"] == learned
 
 
 @pytest.mark.parametrize("rows", ["{}", "0", "[]", '{"id":"x"}'])

@@ -51,7 +51,7 @@ _STRUCT_FORMATS: Final = {
 }
 _TENSOR_KEYS: Final = {"data", "shape", "dtype"}
 _BITS_OF_BYTES: Final = [tuple(bool(byte >> place & 1) for place in range(8)) for byte in range(256)]
-_VALUE_BYTES: Final = 40
+VALUE_BYTES: Final = 40
 """What a number in a list takes in Python, about; a pair of them takes four times as much."""
 
 
@@ -147,7 +147,7 @@ class Array:
         count, kind = math.prod(self.shape), self.kind[1:]
         pairs = kind.startswith("c")
         lists = math.prod(size or 1 for size in self.shape)
-        budget.take(lists * (_VALUE_BYTES * 4 if pairs else _VALUE_BYTES))
+        budget.take(lists * (VALUE_BYTES * 4 if pairs else VALUE_BYTES))
         values: list[Any]
         if self.kind == "bits":
             unpacked = chain.from_iterable(map(_BITS_OF_BYTES.__getitem__, self.data))

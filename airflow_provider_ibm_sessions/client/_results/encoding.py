@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget, is_tensor
+from airflow_provider_ibm_sessions.client._results.arrays import VALUE_BYTES, Array, MemoryBudget, is_tensor
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
 from airflow_provider_ibm_sessions.client.storable import to_storable
 
@@ -54,9 +54,10 @@ def to_plain(value: Any, budget: MemoryBudget) -> Any:
     Arrays and tensors become nested lists, complex numbers ``[re, im]``, times ISO 8601 strings. What has no
     plain form, such as a circuit, stays encoded.
 
-    :raises BadResponseError: If an array is unreadable or too large.
+    :raises BadResponseError: If an array is unreadable, or all together is too large.
     """
     if isinstance(value, list):
+        budget.take(len(value) * VALUE_BYTES)
         return [to_plain(item, budget) for item in value]
     if not isinstance(value, Mapping):
         return to_storable(value)
