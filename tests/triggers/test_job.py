@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 
 import pytest
@@ -31,6 +32,7 @@ GOING_ON = [
     "up_for_reschedule",
     "restarting",
 ]
+SECONDS = 60
 FINISHED_TASK_STATES = ["failed", "success", "skipped", "upstream_failed", "removed"]
 
 
@@ -242,6 +244,32 @@ def test_it_asks_again_for_the_state_of_the_task(begun, task_instance, monkeypat
     monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._STATE_DELAYS", (0.0, 0.0, 0.0))
     asyncio.run(begun.trigger(task_instance("failed")).on_kill())
     begun.assert_ended()
+
+
+def test_hundreds_that_are_killed_leave_the_event_loops_threads_to_airflow(begun, task_instance, monkeypatch):
+    """Airflow writes a trigger's log in them before it calls ``on_kill``, and cancels it again meanwhile."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    answered, ask = threading.Event(), RuntimeTaskInstance.get_task_states
+
+    def ask_late(**query):
+        answered.wait(SECONDS)
+        return ask(**query)
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", ask_late)
+    instance = task_instance("deferred")
+
+    async def kill():
+        kills = [asyncio.create_task(begun.trigger(instance).on_kill()) for _ in range(100)]
+        await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.wait_for(asyncio.to_thread(lambda: None), SECONDS / 2)
+        assert not any(each.done() for each in kills)
+        answered.set()
+        await asyncio.gather(*kills)
+
+    asyncio.run(kill())
+    begun.assert_untouched()
 
 
 def test_a_triggerer_that_is_shut_down_ends_nothing(begun, task_instance):
