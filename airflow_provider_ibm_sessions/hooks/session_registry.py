@@ -131,10 +131,7 @@ class SessionOwner:
         return json.dumps(asdict(self))
 
     def _signature(self, session_id: str, api_key: str) -> str:
-        values = asdict(replace(self, signature=""))
-        if not self.try_number:  # an entry of an older version, which has no such field
-            del values["try_number"]
-        entry = json.dumps([session_id, *values.values()])
+        entry = json.dumps([session_id, *asdict(replace(self, signature="")).values()])
         return hmac.new(api_key.encode(), entry.encode(), hashlib.sha256).hexdigest()
 
 
