@@ -79,7 +79,7 @@ def main(connection: str, sessions: Sequence[str]) -> dict[str, Any]:
         hook = IBMQuantumHook()
         for session_id in sessions[:SAMPLE]:
             owner = hook.registry.get_owner(session_id)
-            if owner and hook.registry.find_active([owner])[owner]:
+            if owner and owner in hook.registry.find_active([owner]).active:
                 hook.get_session(session_id)
 
     def sweep() -> None:

@@ -21,7 +21,7 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
 from airflow_provider_ibm_sessions.hooks.metrics import emit_usage
-from airflow_provider_ibm_sessions.hooks.owner_lookup import find_active
+from airflow_provider_ibm_sessions.hooks.owner_lookup import ActiveOwners, find_active
 from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord, write_to_task_state
 from airflow_provider_ibm_sessions.links import console_url
 
@@ -175,10 +175,8 @@ class SessionRegistry(Protocol):
         :raises AirflowApiUnavailableError: If Airflow does not answer.
         """
 
-    def find_active(
-        self, owners: Iterable[SessionOwner]
-    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
-        """Return for each owner True if it may still use its session, or the error if Airflow is silent."""
+    def find_active(self, owners: Iterable[SessionOwner]) -> ActiveOwners:
+        """Return which of these owners may still use their sessions."""
 
     def unregister(self, session_id: str, record: SessionRecord | None) -> None:
         """
@@ -385,13 +383,11 @@ class VariableSessionRegistry:
             return owner is not None
         return not owner.is_same_task(SessionOwner.of(self._context, ""))
 
-    def find_active(
-        self, owners: Iterable[SessionOwner]
-    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
-        """Return for each owner if it may still use its session; see :func:`find_active`."""
+    def find_active(self, owners: Iterable[SessionOwner]) -> ActiveOwners:
+        """Return which of these owners may still use their sessions; see :func:`find_active`."""
         if self._context is None:
             error = AirflowApiUnavailableError("Only a task can ask Airflow for the state of another")
-            return dict.fromkeys(owners, error)
+            return ActiveOwners((), dict.fromkeys(owners, error))
         return find_active(self._context["ti"], owners)
 
 
