@@ -71,7 +71,7 @@ class SessionSweeper:
                 field="scope",
             )
         self._hook = hook
-        self._registry = hook.registry = _SerialRegistry(hook.registry)
+        self._registry = _SerialRegistry(hook.registry)
         self._scope = scope
         self._min_age = min_age
         self._errors: dict[IBMQuantumError, None] = {}
@@ -85,7 +85,7 @@ class SessionSweeper:
         :raises IBMQuantumError: If a list cannot be read.
         """
         self._errors = {}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with self._hook.use_registry(self._registry), ThreadPoolExecutor(_AT_ONCE) as pool:
             found = sorted(self._look(pool, tidy=not dry_run), key=lambda record: -record.age)
             for record in found:
                 if record.decision != SweepDecision.ACTIVE:
