@@ -114,7 +114,7 @@ def unrecorded_sessions(context: Context, state: TaskState) -> list[str]:
 
     :raises AirflowApiUnavailableError: If Airflow does not answer.
     """
-    if not (state.is_lost and state.is_of_whole_task):
+    if not (state.may_have_unrecorded_work and state.is_of_whole_task):
         return []
     return VariableSessionRegistry(context).ids_of_this_task()
 
@@ -145,7 +145,7 @@ def resume_session(
 
     Where no record names it, it is one that was opened with the same arguments; others are ended.
     """
-    if not state.is_lost:
+    if not state.may_have_unrecorded_work:
         return (
             get_if_accepting_jobs(hook, state.session_id) if state.is_resumed and state.session_id else None
         )

@@ -249,7 +249,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
                 self.session_id = session_id
                 self.log.info("Resuming session %s of an earlier try", session_id)
                 self.hook.register_session(session_id, dag_run_scoped=False)
-                if state.is_lost:
+                if state.may_have_unrecorded_work:
                     state.save_session(session_id)
                 break
         else:
