@@ -12,12 +12,9 @@ import pytest
 from airflow.sdk import Connection
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, PlanError
-from airflow_provider_ibm_sessions.hooks import connection as connection_module
-from airflow_provider_ibm_sessions.hooks.connection import (
-    check_connection,
-    credentials_from_connection,
-    mask_secret,
-)
+from airflow_provider_ibm_sessions.hooks import connection_check
+from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection, mask_secret
+from airflow_provider_ibm_sessions.hooks.connection_check import check_connection
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from testing.fake_ibm import Fault
 from tests.client.conftest import free_port
@@ -212,7 +209,7 @@ class TestSilence:
 
     @pytest.fixture(autouse=True)
     def short(self, monkeypatch):
-        monkeypatch.setattr(connection_module, "CHECK_TIMEOUT", 1.0)
+        monkeypatch.setattr(connection_check, "CHECK_TIMEOUT", 1.0)
 
     def check(self, ibm, *, host=None, **extra):
         facts = json.loads(connection_to(ibm, **extra))
@@ -265,7 +262,7 @@ class TestSilence:
         import socket
 
         answer = threading.Event()
-        monkeypatch.setattr(connection_module, "CHECK_DEADLINE", 0.5)
+        monkeypatch.setattr(connection_check, "CHECK_DEADLINE", 0.5)
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait(60) and [])
         works, message = self.check(ibm, host="https://api.example/api", iam_url="https://iam.example")
         answer.set()
@@ -273,7 +270,7 @@ class TestSilence:
         assert message.startswith("The API at api.example does not answer")
 
     def test_its_time_is_bounded_whatever_the_connection_says(self):
-        assert connection_module.CHECK_DEADLINE + connection_module.CHECK_TIMEOUT / 4 <= 10
+        assert connection_check.CHECK_DEADLINE + connection_check.CHECK_TIMEOUT / 4 <= 10
 
 
 def test_a_masked_secret_is_in_no_log():
