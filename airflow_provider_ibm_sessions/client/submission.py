@@ -234,15 +234,12 @@ def _validate_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     if "calibration_id" in fields:
         fields["calibration_id"] = validate_string(fields["calibration_id"], "calibration_id")
     if "cost" in fields:
-        fields["cost"] = _validate_cost(fields["cost"])
+        cost = fields["cost"]
+        # To IBM, 0 is a duration too.
+        is_zero = isinstance(cost, int | str) and type(cost) is not bool and str(cost).strip() in ("0", "0s")
+        fields["cost"] = 0 if is_zero else to_seconds(cost, "cost")
     validate(SubmitJob, {**fields, "backend": "any"})
     return fields
-
-
-def _validate_cost(cost: object) -> int:
-    # To IBM, 0 is a duration too.
-    is_zero = isinstance(cost, int | str) and not isinstance(cost, bool) and str(cost).strip() in ("0", "0s")
-    return 0 if is_zero else to_seconds(cost, "cost")
 
 
 def _validate_tag(tag: object) -> str:
