@@ -517,7 +517,7 @@ def _from_numpy(value: object, field: str) -> object:
         return value
     try:
         return value.tolist()
-    except Exception as error:
+    except Exception as error:  # an array may be of any class that calls itself NumPy's
         raise ConfigurationError(
             f"{field} holds an array that cannot be read: {error}", field=field
         ) from error

@@ -252,7 +252,7 @@ class VariableSessionRegistry:
                 write_to_task_state(store, record)
             else:
                 self._context["ti"].xcom_push(key=record.key, value=record.to_json())
-        except Exception:
+        except Exception:  # whatever failed, the session is closed
             log.warning(
                 "The record of session %s could not be written; the next sweep does it",
                 record.session_id,
@@ -273,7 +273,7 @@ class VariableSessionRegistry:
 
         try:
             keys = list(Variable.keys(PREFIX)) if hasattr(Variable, "keys") else []
-        except Exception as error:
+        except Exception as error:  # Airflow documents none
             raise AirflowApiUnavailableError(
                 "Airflow does not list the variables of open sessions: is its API server up?"
             ) from error
@@ -318,7 +318,7 @@ class VariableSessionRegistry:
         key = PREFIX + session_id
         try:
             text = Variable.get(key, default=None)
-        except Exception as error:
+        except Exception as error:  # Airflow documents none
             raise AirflowApiUnavailableError(
                 f"Airflow does not answer whose session {session_id} is: is its API server up?"
             ) from error
