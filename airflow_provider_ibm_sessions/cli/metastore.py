@@ -27,8 +27,9 @@ from airflow_provider_ibm_sessions.hooks.owner_lookup import (
     FINISHED_TASK_STATES,
     ActiveOwners,
 )
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry
 
 log = logging.getLogger(__name__)
 

@@ -55,13 +55,13 @@ from airflow_provider_ibm_sessions.hooks.connection import (
 from airflow_provider_ibm_sessions.hooks.connection_check import check_connection
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
 from airflow_provider_ibm_sessions.hooks.fingerprint import max_ttl_with_fingerprint
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.hooks.session_record import (
     RECORD_PREFIX,
     SessionRecord,
     write_to_task_state,
 )
 from airflow_provider_ibm_sessions.hooks.session_registry import (
-    SessionOwner,
     SessionRegistry,
     VariableSessionRegistry,
     raise_if_other_connection,

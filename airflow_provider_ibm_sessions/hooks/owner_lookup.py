@@ -16,7 +16,7 @@ from urllib.parse import quote_plus
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 
 if TYPE_CHECKING:
-    from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
+    from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 
 ACTIVE_RUN_STATES: Final = ["queued", "running"]
 FINISHED_TASK_STATES: Final = ["success", "failed", "skipped", "upstream_failed", "removed"]

@@ -23,7 +23,8 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.metrics import count
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry
 from airflow_provider_ibm_sessions.lifecycle.sweep_decision import (
     SweepDecision,
     SweepRecord,

@@ -70,8 +70,9 @@ def push_job_usage(
 
     :param jobs: The job; none if it could not be read.
     """
+    from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
     from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
-    from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner, VariableSessionRegistry
+    from airflow_provider_ibm_sessions.hooks.session_registry import VariableSessionRegistry
 
     with _errors_are_logged():
         usage = UsageReport.of_jobs(jobs) if jobs else UsageReport()

@@ -12,11 +12,8 @@ from airflow.sdk import DAG
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.owner_lookup import ActiveOwners
-from airflow_provider_ibm_sessions.hooks.session_registry import (
-    PREFIX,
-    SessionOwner,
-    VariableSessionRegistry,
-)
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, VariableSessionRegistry
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
