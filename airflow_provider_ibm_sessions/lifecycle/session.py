@@ -129,8 +129,7 @@ def end_unrecorded_sessions(
             log.warning(
                 "Airflow has not kept the record of an earlier try: ending its session %s", session_id
             )
-            close_and_cancel(hook, session_id)
-            close_if_known(hook, session_id)
+            end_earlier_session(hook, session_id)
 
 
 def resume_session(
@@ -174,8 +173,7 @@ def discard_previous_run(hook: IBMQuantumHook, state: TaskState, *, dag_run_scop
         log.warning(
             "The input changed since the last try: closing its session %s and cancelling its jobs", session_id
         )
-        close_and_cancel(hook, session_id)
-        close_if_known(hook, session_id)
+        end_earlier_session(hook, session_id)
     if tag := state.unfinished_job_tag:
         _cancel_job_by_tag(hook, tag)
 
@@ -196,8 +194,13 @@ def get_if_accepting_jobs(hook: IBMQuantumHook, session_id: str) -> Session | No
     return session if session.accepts_jobs else None
 
 
-def close_if_known(hook: IBMQuantumHook, session_id: str) -> None:
-    """Close a session of an earlier try; one that IBM does not know is nothing to close."""
+def end_earlier_session(hook: IBMQuantumHook, session_id: str) -> None:
+    """
+    Close a session of an earlier try, and cancel its jobs; one that IBM does not know is nothing to close.
+
+    :raises IBMQuantumError: If it is not closed.
+    """
+    close_and_cancel(hook, session_id)
     try:
         hook.close_session(session_id)
     except NotFoundError as error:
