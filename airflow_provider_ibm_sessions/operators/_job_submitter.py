@@ -81,7 +81,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         """
 
     @abstractmethod
-    def read_jobs(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
+    def read_job_fields(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
         """Return the validated jobs as they were submitted, also after a deferral."""
 
     def resume_or_start(self, state: TaskState, inputs: Any) -> None:

@@ -269,7 +269,7 @@ class JobOwnerOperator(JobWaitingOperator):
         ResultStorage(self.provenance_path, self.results_threshold).validate("provenance_path")
 
     @abstractmethod
-    def read_submitted_jobs(self, state: TaskState) -> Mapping[str, Mapping[str, Any]]:
+    def read_fields_by_id(self, state: TaskState) -> Mapping[str, Mapping[str, Any]]:
         """Return the fields of each job as they were submitted, by its id, also after a deferral."""
 
     def collect_results(
@@ -290,7 +290,7 @@ class JobOwnerOperator(JobWaitingOperator):
         :returns: The reports in the order of the jobs, and the collector, which tells what is missing.
         """
         try:
-            submitted = self.read_submitted_jobs(state)
+            submitted = self.read_fields_by_id(state)
         except Exception:  # of Airflow's store, or of the storage: the results are what was paid for
             self.log.warning("The reports carry no parameters", exc_info=True)
             submitted = {}

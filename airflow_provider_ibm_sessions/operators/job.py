@@ -306,7 +306,7 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         found = [Job.model_validate(job) for job in jobs]
         push_job_usage(context, self.hook, found, session_id=self.session_id)
 
-    def read_submitted_jobs(self, state: TaskState) -> dict[str, dict[str, Any]]:
+    def read_fields_by_id(self, state: TaskState) -> dict[str, dict[str, Any]]:
         """Return the job's fields as they were submitted, by its id."""
         return {str(self.job_id): self.validate_job()}
 

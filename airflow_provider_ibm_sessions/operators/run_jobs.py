@@ -156,7 +156,7 @@ class SessionJobsOperator(JobSubmittingOperator):
         unclosed = self._ensure_closed(context, event)
         failures += [str(unclosed)] if unclosed else []
         try:
-            jobs = self._read_jobs(event)
+            jobs = self._jobs_from(event)
         except IBMQuantumError as error:
             # Jobs that were given up are not to be run by a retry.
             retryable = error.retryable and not is_given_up
@@ -216,9 +216,11 @@ class SessionJobsOperator(JobSubmittingOperator):
             raise to_airflow_exception("; ".join([*failures, *job_errors]), retryable=False)
         return ordered
 
-    def read_submitted_jobs(self, state: TaskState) -> Mapping[str, Mapping[str, Any]]:
+    def read_fields_by_id(self, state: TaskState) -> Mapping[str, Mapping[str, Any]]:
         """Return the fields of each job as they were submitted, by its id, also after a deferral."""
-        return dict(zip([each.id or "" for each in self._in_order()], self.read_jobs(state), strict=True))
+        return dict(
+            zip([each.id or "" for each in self._in_order()], self.read_job_fields(state), strict=True)
+        )
 
     def _ensure_closed(self, context: Context, event: Mapping[str, Any]) -> IBMQuantumError | None:
         """Close the session unless it has closed itself; return the error if it may be open."""
@@ -237,7 +239,7 @@ class SessionJobsOperator(JobSubmittingOperator):
             push_xcom_quietly(context, "session", session.to_json())
         return None
 
-    def _read_jobs(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _jobs_from(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return all jobs, in their order: as the event has them, or else as they are now."""
         from airflow_provider_ibm_sessions.client.flows import JobSet
 
@@ -330,11 +332,11 @@ class IBMQuantumRunJobsOperator(SessionJobsOperator):
         self, context: Context, state: TaskState, session_args: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the fields of each job as they are submitted."""
-        jobs = self.read_jobs(state)
+        jobs = self.read_job_fields(state)
         self.resume_or_start(state, [jobs, session_args["backend"], session_args["mode"]])
         return jobs
 
-    def read_jobs(self, state: TaskState) -> list[dict[str, Any]]:
+    def read_job_fields(self, state: TaskState) -> list[dict[str, Any]]:
         """Return the fields of each job as they are submitted."""
         from airflow_provider_ibm_sessions.client.submission import validate_job
 
