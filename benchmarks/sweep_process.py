@@ -79,7 +79,7 @@ def main(connection: str, sessions: Sequence[str]) -> dict[str, Any]:
         hook = IBMQuantumHook()
         for session_id in sessions[:SAMPLE]:
             owner = hook.registry.get_owner(session_id)
-            if owner and hook.registry.find_active([owner])[owner]:
+            if owner and owner in hook.registry.find_active([owner]).active:
                 hook.get_session(session_id)
 
     def sweep() -> None:
@@ -115,7 +115,8 @@ def register(sessions: Sequence[str]) -> None:
     from sqlalchemy import update
 
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-    from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
+    from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+    from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
     from testing.airflow_runs import create_dag_run, serialize
 
     places = [(f"dag_{dag}", f"run_{run}") for dag in range(DAGS) for run in range(RUNS)]

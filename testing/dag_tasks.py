@@ -10,11 +10,8 @@ import pytest
 from airflow.sdk import get_current_context, task
 
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import (
-    PREFIX,
-    SessionOwner,
-    VariableSessionRegistry,
-)
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, VariableSessionRegistry
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
 from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
 

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from airflow_provider_ibm_sessions.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import Credentials
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
 from testing.airflow_standalone import Airflow
 from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final, get_args, get_origin
@@ -22,8 +25,47 @@ Parser: Final[Any] = partial(
 )
 """``--clo`` is not ``--close``."""
 
+EXAMPLE_JOB: Final = "d2rkgo8r9c6s73a1qd0g"
+EXAMPLE_SESSION: Final = "6f1c9c2e-0d0b-4b7e-9a52-3a6f6a1f3f10"
+
 _MAX_LIMIT: Final = 10_000
 _MAX_TTL: Final = "max_ttl"
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """
+    The subcommands of the command line. Each module adds its own.
+
+    :param program: The command's name in its help.
+    :param conn_id: The Airflow connection if none is named. None: the environment's variables.
+    """
+
+    subparsers: Any
+    program: str
+    conn_id: str | None
+
+    def add(
+        self,
+        name: str,
+        run: Callable[[argparse.Namespace], None],
+        summary: str,
+        description: str,
+        *arguments: str,
+    ) -> argparse.ArgumentParser:
+        """
+        Add a subcommand, and return its parser.
+
+        :param arguments: Those of each example.
+        """
+        command: argparse.ArgumentParser = self.subparsers.add_parser(
+            name,
+            help=summary,
+            description=textwrap.fill(description, WIDTH),
+            epilog=examples(self.program, *(f"{name} {each}".strip() for each in arguments)),
+        )
+        command.set_defaults(run=run)
+        return command
 
 
 def examples(program: str, *commands: str) -> str:

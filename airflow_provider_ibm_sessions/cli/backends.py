@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_ibm_sessions.cli import output
+from airflow_provider_ibm_sessions.cli.arguments import Commands, add_common
 from airflow_provider_ibm_sessions.cli.connection import credentials_for
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
 
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.instance import Backend
 
 _COLUMNS: Final = ("name", "state", "qubits", "queue_length", "wait_time", "two_q_error", "readout_error")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add(
+        "backends",
+        list_backends,
+        "List QPUs",
+        "List the QPUs of the instance. wait_time is what half of the jobs wait at most; the Open plan has "
+        "none. Error rates are medians, as of the last calibration.",
+        "",
+        "--json",
+    )
+    add_common(command, commands.conn_id)
 
 
 def list_backends(options: argparse.Namespace) -> None:

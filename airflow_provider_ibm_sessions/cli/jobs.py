@@ -13,7 +13,14 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_ibm_sessions.cli import output
-from airflow_provider_ibm_sessions.cli.arguments import add_common, add_json, limit
+from airflow_provider_ibm_sessions.cli.arguments import (
+    EXAMPLE_JOB,
+    EXAMPLE_SESSION,
+    Commands,
+    add_common,
+    add_json,
+    limit,
+)
 from airflow_provider_ibm_sessions.cli.connection import add_connection, credentials_for
 from airflow_provider_ibm_sessions.cli.histogram import MAX_BARS
 from airflow_provider_ibm_sessions.cli.results import print_results
@@ -46,18 +53,62 @@ _COLUMNS: Final = (
 _PAGE: Final = 200
 
 
-def add_list_fields(command: argparse.ArgumentParser, conn_id: str | None) -> None:
-    """Add the options of ``jobs``."""
-    command.add_argument("--session", metavar="SESSION_ID", help="only those of this session")
-    command.add_argument(
-        "--tag",
-        action="append",
-        metavar="TAG",
-        help="only those with this tag; of several, with all",
+def add_commands(commands: Commands) -> None:
+    """Add ``jobs``, ``results`` and ``cancel``."""
+    listed = commands.add(
+        "jobs",
+        list_jobs,
+        "List jobs",
+        "List jobs, the newest first. qpu_seconds is the QPU time that IBM charges so far.",
+        "--pending",
+        f"--session {EXAMPLE_SESSION} --limit 10",
+        "--tag calibration --tag night --json",
     )
-    command.add_argument("--pending", action="store_true", help="only those that are queued or running")
-    command.add_argument("--limit", type=limit, default=50, metavar="N", help="at most N (default: 50)")
-    add_common(command, conn_id)
+    listed.add_argument("--session", metavar="SESSION_ID", help="only those of this session")
+    listed.add_argument(
+        "--tag", action="append", metavar="TAG", help="only those with this tag; of several, with all"
+    )
+    listed.add_argument("--pending", action="store_true", help="only those that are queued or running")
+    listed.add_argument("--limit", type=limit, default=50, metavar="N", help="at most N (default: 50)")
+    add_common(listed, commands.conn_id)
+
+    results = commands.add(
+        "results",
+        show_results,
+        "Print the results of a job",
+        "Print the results of a job that has completed: a histogram of the counts of each pub, over all "
+        "registers, or a table of expectation values with their errors.",
+        EXAMPLE_JOB,
+        f"{EXAMPLE_JOB} --by-register --top 8",
+        f"{EXAMPLE_JOB} --json",
+    )
+    results.add_argument("id", metavar="JOB_ID", help="The job's id")
+    results.add_argument(
+        "--by-register", action="store_true", help="a histogram for each register, in place of joint counts"
+    )
+    results.add_argument(
+        "--top",
+        type=limit,
+        default=MAX_BARS,
+        metavar="N",
+        help="print the N most frequent outcomes, and the sum of the others (default: %(default)s)",
+    )
+    forms = results.add_mutually_exclusive_group()
+    forms.add_argument("--raw", action="store_true", help="print JSON as IBM sends it")
+    add_json(results, forms)
+    add_connection(results, commands.conn_id)
+
+    cancel = commands.add(
+        "cancel",
+        cancel_jobs,
+        "Cancel jobs",
+        "Cancel jobs, queued or running, and print their states afterwards. What a job has used until then "
+        "is billed.",
+        EXAMPLE_JOB,
+        f"{EXAMPLE_JOB} d2rkgp0r9c6s73a1qd1g --json",
+    )
+    cancel.add_argument("ids", metavar="JOB_ID", nargs="+", help="The job's id")
+    add_common(cancel, commands.conn_id)
 
 
 def list_jobs(options: argparse.Namespace) -> None:
@@ -90,25 +141,6 @@ def _row(job: Job) -> dict[str, Any]:
         "qpu_seconds": None if seconds is None else f"{seconds:g}s",
         "tags": ", ".join(job.tags or []) or None,
     }
-
-
-def add_results_fields(command: argparse.ArgumentParser, conn_id: str | None) -> None:
-    """Add the arguments of ``results``."""
-    command.add_argument("id", metavar="JOB_ID", help="The job's id")
-    command.add_argument(
-        "--by-register", action="store_true", help="a histogram for each register, in place of joint counts"
-    )
-    command.add_argument(
-        "--top",
-        type=limit,
-        default=MAX_BARS,
-        metavar="N",
-        help="print the N most frequent outcomes, and the sum of the others (default: %(default)s)",
-    )
-    forms = command.add_mutually_exclusive_group()
-    forms.add_argument("--raw", action="store_true", help="print JSON as IBM sends it")
-    add_json(command, forms)
-    add_connection(command, conn_id)
 
 
 def show_results(options: argparse.Namespace) -> None:
@@ -168,12 +200,6 @@ def _print_whole(job: Job, results: Any, write: Callable[[Any], None]) -> None:
                 json.dump(results, file)
             log.warning("The results of private job %s are in %s: IBM has them no more", job.id, file.name)
         raise
-
-
-def add_cancel_fields(command: argparse.ArgumentParser, conn_id: str | None) -> None:
-    """Add the arguments of ``cancel``."""
-    command.add_argument("ids", metavar="JOB_ID", nargs="+", help="The job's id")
-    add_common(command, conn_id)
 
 
 def cancel_jobs(options: argparse.Namespace) -> None:

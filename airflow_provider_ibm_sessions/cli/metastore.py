@@ -22,9 +22,14 @@ from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.connection import credentials_from_connection
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.owner_lookup import ACTIVE_RUN_STATES, FINISHED_TASK_STATES
+from airflow_provider_ibm_sessions.hooks.owner_lookup import (
+    ACTIVE_RUN_STATES,
+    FINISHED_TASK_STATES,
+    ActiveOwners,
+)
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry
 
 log = logging.getLogger(__name__)
 
@@ -96,28 +101,29 @@ class MetastoreSessionRegistry:
             entry = session.scalar(select(Variable).where(Variable.key == PREFIX + session_id))
             return SessionOwner.parse(entry.val) if entry else None
 
-    def find_active(
-        self, owners: Iterable[SessionOwner]
-    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
-        """Return for each owner True if its run is active, and its task if the session is for that only."""
+    def find_active(self, owners: Iterable[SessionOwner]) -> ActiveOwners:
+        """Return the owners whose run is active, and whose task has not finished if the session is its."""
         run = tuple_(DagRun.dag_id, DagRun.run_id)
         task = tuple_(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
-        found: dict[SessionOwner, bool | AirflowApiUnavailableError] = {}
+        found: set[SessionOwner] = set()
         with _database() as session:
             for chunk in _chunks(sorted(set(owners), key=str)):
                 places = {(each.dag_id, each.run_id) for each in chunk}
                 active_runs = select(DagRun.dag_id, DagRun.run_id).where(
                     run.in_(places), DagRun.state.in_(ACTIVE_RUN_STATES)
                 )
-                active = set(map(tuple, session.execute(active_runs)))
+                runs = set(map(tuple, session.execute(active_runs)))
                 finished_tasks = select(*task.clauses).where(
                     task.in_([_place(each) for each in chunk]), TaskInstance.state.in_(FINISHED_TASK_STATES)
                 )
                 finished = set(map(tuple, session.execute(finished_tasks)))
-                for each in chunk:
-                    is_finished = not each.dag_run_scoped and _place(each) in finished
-                    found[each] = (each.dag_id, each.run_id) in active and not is_finished
-        return found
+                found |= {
+                    each
+                    for each in chunk
+                    if (each.dag_id, each.run_id) in runs
+                    and (each.dag_run_scoped or _place(each) not in finished)
+                }
+        return ActiveOwners(found, {})
 
     def unregister(self, session_id: str, record: SessionRecord | None) -> None:
         """Keep the record of a session that is closed, and remove the session."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions.cli import output
-from airflow_provider_ibm_sessions.cli.arguments import WIDTH, Parser, examples
+from airflow_provider_ibm_sessions.cli.arguments import WIDTH, Commands, Parser, examples
 from airflow_provider_ibm_sessions.cli.connection import add_connection, credentials_for
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds
@@ -28,9 +28,10 @@ _DESCRIPTION: Final = textwrap.fill(
 )
 
 
-def add_serve(commands: Any, program: str, conn_id: str | None) -> None:
+def add_commands(commands: Commands) -> None:
     """Add the command, with a subcommand for each service."""
-    command = commands.add_parser(
+    program = commands.program
+    command = commands.subparsers.add_parser(
         "serve",
         help="Serve the operations over REST or MCP",
         description=_DESCRIPTION,
@@ -67,7 +68,7 @@ def add_serve(commands: Any, program: str, conn_id: str | None) -> None:
             f"longest max_ttl that clients may ask for (default: {output.format_duration(DEFAULT_MAX_TTL)})"
         )
         service.add_argument("--max-ttl", default=DEFAULT_MAX_TTL, metavar="DURATION", help=longest)
-        add_connection(service, conn_id)
+        add_connection(service, commands.conn_id)
         service.set_defaults(run=run, prints=False)
 
 

@@ -10,12 +10,19 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_ibm_sessions.cli import output
-from airflow_provider_ibm_sessions.cli.arguments import add_common, arguments_from, limit
+from airflow_provider_ibm_sessions.cli.arguments import (
+    EXAMPLE_SESSION,
+    Commands,
+    add_common,
+    add_fields,
+    arguments_from,
+    limit,
+)
 from airflow_provider_ibm_sessions.cli.connection import credentials_for
 from airflow_provider_ibm_sessions.client.enums import PENDING_CLOSED, SessionMode, SessionState
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, ServerError, SessionClosedError
 from airflow_provider_ibm_sessions.client.operations import CLOSE_SESSION, Operation
-from airflow_provider_ibm_sessions.server.exposure import GET_SESSION, Exposure
+from airflow_provider_ibm_sessions.server.exposure import EXPOSED, GET_SESSION, UPDATE_SESSION, Exposure
 from airflow_provider_ibm_sessions.server.security import ClientConnection
 from airflow_provider_ibm_sessions.server.service import SessionService, as_json, client_factory
 
@@ -31,6 +38,43 @@ _WORKLOAD_MODES: Final = {SessionMode.DEDICATED.value: "session", SessionMode.BA
 _NOT_ENDED: Final = ("pending", "in_progress")
 _ENDED: Final = ("completed", "failed", "canceled")
 """The statuses of workloads, which IBM's list has in place of the states of sessions."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add a command for each operation, ``drain`` and ``list``."""
+    for exposure in EXPOSED:
+        operation = exposure.operation
+        command = commands.add(
+            exposure.command, run_operation, operation.summary, exposure.description, exposure.example
+        )
+        add_fields(command, operation)
+        add_common(command, commands.conn_id)
+        command.set_defaults(exposure=exposure)
+    drain = commands.add(
+        "drain",
+        run_operation,
+        "Drain a session",
+        "Let a session or batch accept no new job. Queued jobs run, and it closes itself after the last one. "
+        "A dedicated session is billed until then. The same as update with --accepting-jobs false.",
+        EXAMPLE_SESSION,
+    )
+    drain.add_argument("id", metavar="SESSION_ID", help=UPDATE_SESSION.operation.id_description)
+    add_common(drain, commands.conn_id)
+    drain.set_defaults(exposure=UPDATE_SESSION, accepting_jobs="false")
+    listed = commands.add(
+        "list",
+        list_sessions,
+        "List sessions and batches",
+        "List sessions and batches, the newest first; without --all those that are not closed.",
+        "--mine",
+        "--all --mode batch --limit 10 --json",
+    )
+    listed.add_argument("--all", action="store_true", help="include those that are closed")
+    listed.add_argument("--mine", action="store_true", help="only those of the API key's user")
+    listed.add_argument("--mode", choices=sorted(_WORKLOAD_MODES), help="only those of this mode")
+    listed.add_argument("--backend", help="only those on this QPU")
+    listed.add_argument("--limit", type=limit, default=50, metavar="N", help="at most N (default: 50)")
+    add_common(listed, commands.conn_id)
 
 
 def run_operation(options: argparse.Namespace) -> None:
@@ -104,16 +148,6 @@ def _check_granted(operation: Operation[Any], asked: dict[str, Any], session: di
         raise ServerError(f"Session {name} still accepts jobs: drain it again, or close it")
     if operation is CLOSE_SESSION and state not in (None, SessionState.CLOSED, PENDING_CLOSED):
         raise ServerError(f"Session {name} is still {state}: close it again")
-
-
-def add_list_fields(command: argparse.ArgumentParser, conn_id: str | None) -> None:
-    """Add the options of ``list``."""
-    command.add_argument("--all", action="store_true", help="include those that are closed")
-    command.add_argument("--mine", action="store_true", help="only those of the API key's user")
-    command.add_argument("--mode", choices=sorted(_WORKLOAD_MODES), help="only those of this mode")
-    command.add_argument("--backend", help="only those on this QPU")
-    command.add_argument("--limit", type=limit, default=50, metavar="N", help="at most N (default: 50)")
-    add_common(command, conn_id)
 
 
 def list_sessions(options: argparse.Namespace) -> None:

@@ -9,20 +9,27 @@ import sys
 from typing import Final
 
 from airflow_provider_ibm_sessions.cli import output
+from airflow_provider_ibm_sessions.cli.arguments import Commands, add_common
 from airflow_provider_ibm_sessions.cli.output import stdout_to_stderr
 from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION: Final = (
-    "List the open sessions and batches, and what each is to the Airflow of this environment. Closes nothing "
-    "without --close. Fails if one that is to be closed stays open."
-)
 _COLUMNS: Final = ("session_id", "mode", "state", "backend", "age", "owner", "decision", "closed")
 
 
-def add_fields(command: argparse.ArgumentParser) -> None:
-    """Add the options that only this command has."""
+def add_commands(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add(
+        "sweep",
+        sweep,
+        "Close sessions that no active run of an Airflow owns",
+        "List the open sessions and batches, and what each is to the Airflow of this environment. Closes "
+        "nothing without --close. Fails if one that is to be closed stays open.",
+        "",
+        "--close --min-age 1h",
+    )
     command.add_argument("--close", action="store_true", help="close what is orphaned")
     command.add_argument(
         "--min-age", default="15m", help="leave alone what is younger (default: %(default)s)"
@@ -33,6 +40,8 @@ def add_fields(command: argparse.ArgumentParser) -> None:
         help="airflow (default): close only what this Airflow has opened; user: also what other tools have "
         "opened for the key's user; instance: also what other users have",
     )
+    # An Airflow's sessions are those of one of its connections.
+    add_common(command, commands.conn_id or DEFAULT_CONN_ID)
 
 
 def sweep(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_ibm_sessions.cli import output
-from airflow_provider_ibm_sessions.cli.arguments import add_json
+from airflow_provider_ibm_sessions.cli.arguments import Commands, add_json
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.usage import UsageReport, format_money
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION: Final = (
-    "Print what a Dag run of this environment's Airflow has used, by task and try. Failed tries are "
-    "included, and what the sweep has closed. Reads Airflow's database; asks IBM nothing without --settle."
-)
 _COLUMNS: Final = (
     "task_id",
     "map_index",
@@ -40,8 +36,17 @@ _COLUMNS: Final = (
 )
 
 
-def add_fields(command: argparse.ArgumentParser) -> None:
-    """Add the options that only this command has."""
+def add_commands(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add(
+        "usage",
+        usage,
+        "Print what a Dag run has used and cost",
+        "Print what a Dag run of this environment's Airflow has used, by task and try. Failed tries are "
+        "included, and what the sweep has closed. Reads Airflow's database; asks IBM nothing without "
+        "--settle.",
+        "--dag-id nightly --run-id manual__2026-11-01T00:00:00+00:00",
+    )
     command.add_argument("--dag-id", required=True, help="the Dag")
     command.add_argument("--run-id", required=True, help="its run")
     command.add_argument(

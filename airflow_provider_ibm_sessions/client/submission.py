@@ -235,18 +235,12 @@ def _validate_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     if "calibration_id" in fields:
         fields["calibration_id"] = validate_string(fields["calibration_id"], "calibration_id")
     if "cost" in fields:
-        fields["cost"] = _validate_cost(fields["cost"])
+        cost = fields["cost"]
+        # To IBM, 0 is a duration too.
+        is_zero = cost.strip() in ("0", "0s") if isinstance(cost, str) else type(cost) is int and cost == 0
+        fields["cost"] = 0 if is_zero else to_seconds(cost, "cost")
     validate(SubmitJob, {**fields, "backend": "any"})
     return fields
-
-
-def _validate_cost(cost: object) -> int:
-    # To IBM, 0 is a duration too.
-    if isinstance(cost, str):
-        is_zero = cost.strip() in ("0", "0s")
-    else:
-        is_zero = isinstance(cost, int) and not isinstance(cost, bool) and cost == 0
-    return 0 if is_zero else to_seconds(cost, "cost")
 
 
 def _validate_tag(tag: object) -> str:

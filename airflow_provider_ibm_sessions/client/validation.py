@@ -62,6 +62,8 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 1000
 _repr.maxlevel = 4
 
+# -- ids and names --------------------------------------------------------------------------------
+
 
 def validate_id(value: object, field: str = "session_id") -> str:
     """
@@ -85,16 +87,29 @@ def validate_ids(value: object, field: str = "job_ids") -> list[str]:
 
     :param value: A list of ids, or the JSON of such a list.
     """
-    kind = "a list of at least one id"
-    ids = _from_numpy(_parse_json(value, field, kind), field)
-    if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | Set) or not ids:
-        raise _refusal(field, f"must be {kind}", value)
+    ids = _parse_list(value, field, "a list of at least one id")
     return list(dict.fromkeys(validate_id(each, f"{field}[{index}]") for index, each in enumerate(ids)))
 
 
 def validate_backend(value: object, field: str = "backend") -> str:
     """Return the name of a QPU, such as ``ibm_fez``, or raise ``ConfigurationError``."""
     return _validate_name(value, field, BACKEND_PATTERN, PATTERN_HINTS["backend"])
+
+
+def validate_backends(value: object, field: str, *, allow_empty: bool = False) -> tuple[str, ...]:
+    """
+    Return names of QPUs as a tuple.
+
+    :param value: A list of names, one name, or the JSON of a list, which is what a template renders.
+    :raises ConfigurationError: If one is no name of a QPU, or there is none where there must be one.
+    """
+    _refuse_rendered_nothing(value, field)
+    if isinstance(value, str) and re.fullmatch(BACKEND_PATTERN, value):
+        value = [value]
+    kind = "a list of names of QPUs, such as ['ibm_fez']"
+    names = _parse_list(value, field, kind, allow_empty=allow_empty)
+    found = [validate_backend(name, f"{field}[{index}]") for index, name in enumerate(names)]
+    return tuple(dict.fromkeys(found))
 
 
 def validate_program_id(value: object, field: str = "program_id") -> str:
@@ -113,6 +128,9 @@ def validate_conn_id(value: object, field: str = "ibm_quantum_conn_id") -> str:
     )
 
 
+# -- choices --------------------------------------------------------------------------------------
+
+
 def validate_choice(value: object, allowed: type[StrEnum], field: str) -> str:
     """Return the value if it is one of the enum's, else raise ``ConfigurationError`` with the list."""
     choices = [str(choice) for choice in allowed]
@@ -125,6 +143,19 @@ def validate_choice(value: object, allowed: type[StrEnum], field: str) -> str:
 def validate_mode(value: object, field: str = "mode") -> str:
     """Return the mode of a session, ``dedicated`` or ``batch``, or raise ``ConfigurationError``."""
     return validate_choice(value, SessionMode, field)
+
+
+def validate_states(value: object, field: str = "target_state") -> tuple[str, ...]:
+    """
+    Return one or several session states as a tuple without repetitions.
+
+    :raises ConfigurationError: If there is none, or one is not a documented state.
+    """
+    value = _from_numpy(value, field)
+    states = [value] if isinstance(value, str) or not isinstance(value, Sequence | Set) else list(value)
+    if not states:
+        raise ConfigurationError(f"{field} must name at least one of {', '.join(SessionState)}", field=field)
+    return tuple(dict.fromkeys(validate_choice(state, SessionState, field) for state in states))
 
 
 def validate_reason_codes(value: object, field: str) -> tuple[str, ...]:
@@ -148,17 +179,11 @@ def validate_reason_codes(value: object, field: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def validate_states(value: object, field: str = "target_state") -> tuple[str, ...]:
-    """
-    Return one or several session states as a tuple without repetitions.
-
-    :raises ConfigurationError: If there is none, or one is not a documented state.
-    """
-    value = _from_numpy(value, field)
-    states = [value] if isinstance(value, str) or not isinstance(value, Sequence | Set) else list(value)
-    if not states:
-        raise ConfigurationError(f"{field} must name at least one of {', '.join(SessionState)}", field=field)
-    return tuple(dict.fromkeys(validate_choice(state, SessionState, field) for state in states))
+def validate_currency(value: object, field: str = "currency") -> str:
+    """Return the code of a currency: three capital letters, as ISO 4217 has them."""
+    if isinstance(value, str) and re.fullmatch("[A-Z]{3}", value):
+        return value
+    raise _refusal(field, "must be three capital letters such as USD", value)
 
 
 def validate_bool(value: object, field: str) -> bool:
@@ -177,9 +202,7 @@ def validate_fractional_gates(value: object, field: str = "use_fractional_gates"
     return None if value is None else validate_bool(value, field)
 
 
-def validate_calibration_id(value: object, field: str = "calibration_id") -> str | None:
-    """Return the id of a calibration, or None for IBM's default."""
-    return None if value is None else validate_string(value, field)
+# -- numbers, durations and times -----------------------------------------------------------------
 
 
 def validate_int(value: object, field: str, *, at_least: int = 0, at_most: int = _INT32_MAX) -> int:
@@ -210,22 +233,6 @@ def number_in(value: object) -> object:
         return value
 
 
-def validate_seconds(
-    value: object, field: str, at_most: float = _TEN_YEARS, *, allow_zero: bool = False
-) -> float:
-    """
-    Return a number of seconds as a float; a ``timedelta`` is read as well.
-
-    :raises ConfigurationError: If it is no number, below 0, 0 where that is not allowed, or more than
-        ``at_most`` seconds.
-    """
-    number = _number(value.total_seconds() if isinstance(value, timedelta) else value)
-    if number is not None and (0 < number <= at_most or (allow_zero and number == 0)):
-        return number
-    least = "from 0 to" if allow_zero else "above 0 and at most"
-    raise _refusal(field, f"must be a number of seconds, {least} {at_most:g}", value)
-
-
 def validate_price(value: object, field: str = "price_per_second") -> Decimal:
     """
     Return a price as a decimal, which adds up exactly.
@@ -241,11 +248,20 @@ def validate_price(value: object, field: str = "price_per_second") -> Decimal:
     raise _refusal(field, f"must be a number from 0 to {_MAX_PRICE}, such as 1.6", value)
 
 
-def validate_currency(value: object, field: str = "currency") -> str:
-    """Return the code of a currency: three capital letters, as ISO 4217 has them."""
-    if isinstance(value, str) and re.fullmatch("[A-Z]{3}", value):
-        return value
-    raise _refusal(field, "must be three capital letters such as USD", value)
+def validate_seconds(
+    value: object, field: str, at_most: float = _TEN_YEARS, *, allow_zero: bool = False
+) -> float:
+    """
+    Return a number of seconds as a float; a ``timedelta`` is read as well.
+
+    :raises ConfigurationError: If it is no number, below 0, 0 where that is not allowed, or more than
+        ``at_most`` seconds.
+    """
+    number = _number(value.total_seconds() if isinstance(value, timedelta) else value)
+    if number is not None and (0 < number <= at_most or (allow_zero and number == 0)):
+        return number
+    least = "from 0 to" if allow_zero else "above 0 and at most"
+    raise _refusal(field, f"must be a number of seconds, {least} {at_most:g}", value)
 
 
 def to_seconds(value: object, field: str = "max_ttl") -> int:
@@ -289,6 +305,9 @@ def validate_datetime(value: object, field: str) -> datetime:
     raise _refusal(field, "must be a time with a time zone, such as 2026-04-15T12:00:00+00:00", value)
 
 
+# -- strings, lists and mappings ------------------------------------------------------------------
+
+
 def validate_string(value: object, field: str, max_length: int = MAX_CALIBRATION_ID_LENGTH) -> str:
     """
     Return a short printable string, such as a ``calibration_id``.
@@ -310,6 +329,11 @@ def validate_string(value: object, field: str, max_length: int = MAX_CALIBRATION
     raise _refusal(field, f"must be a string of 1 to {max_length} printable characters", value)
 
 
+def validate_calibration_id(value: object, field: str = "calibration_id") -> str | None:
+    """Return the id of a calibration, or None for IBM's default."""
+    return None if value is None else validate_string(value, field)
+
+
 def validate_tags(value: object, field: str = "tags", at_most: int = MAX_TAGS) -> list[str]:
     """
     Return labels of a job as a list of strings; ``None`` is an empty list.
@@ -318,10 +342,33 @@ def validate_tags(value: object, field: str = "tags", at_most: int = MAX_TAGS) -
     :param at_most: The most tags that are allowed; IBM takes 8.
     """
     kind = f"a list of at most {at_most} strings"
-    tags = _from_numpy(() if value is None else _parse_json(value, field, kind), field)
-    if isinstance(tags, str | bytes) or not isinstance(tags, Sequence | Set) or len(tags) > at_most:
+    tags = _parse_list(() if value is None else value, field, kind, allow_empty=True)
+    if len(tags) > at_most:
         raise _refusal(field, f"must be {kind}", value)
     return [validate_string(tag, f"{field}[{index}]", MAX_TAG_LENGTH) for index, tag in enumerate(tags)]
+
+
+def validate_path(value: object, field: str = "results_path") -> str:
+    """
+    Return a folder as a string, from a string or a path object (``ObjectStoragePath``, ``pathlib``).
+
+    :raises ConfigurationError: If it is empty, or one of its parts is what a template renders where there is
+        no value (``"None"``): results would be written to a folder of that name.
+    """
+    # Airflow's ObjectStoragePath is no os.PathLike, but has the methods of pathlib.
+    is_path = isinstance(value, os.PathLike | PurePath) or (
+        hasattr(value, "joinpath") and hasattr(value, "fs")
+    )
+    text = str(value) if is_path else _plain_string(value)
+    _refuse_rendered_nothing(text, field)
+    if not isinstance(text, str) or not text.isprintable():
+        raise _refusal(
+            field, "must be a path such as 's3://conn_id@bucket/folder' or 'file:///folder'", value
+        )
+    for part in text.split("/"):
+        if part == "None":
+            _refuse_rendered_nothing(part, field)
+    return text
 
 
 def validate_params(value: object, field: str = "program_params") -> dict[str, Any]:
@@ -357,22 +404,7 @@ def validate_jobs(value: object, field: str = "jobs") -> list[dict[str, Any]]:
     return found
 
 
-def validate_backends(value: object, field: str, *, allow_empty: bool = False) -> tuple[str, ...]:
-    """
-    Return names of QPUs as a tuple.
-
-    :param value: A list of names, one name, or the JSON of a list, which is what a template renders.
-    :raises ConfigurationError: If one is no name of a QPU, or there is none where there must be one.
-    """
-    kind = "a list of names of QPUs, such as ['ibm_fez']"
-    _refuse_rendered_nothing(value, field)
-    if isinstance(value, str) and re.fullmatch(BACKEND_PATTERN, value):
-        value = [value]
-    names = _from_numpy(_parse_json(value, field, kind), field)
-    if isinstance(names, str | bytes) or not isinstance(names, Sequence | Set) or not (names or allow_empty):
-        raise _refusal(field, f"must be {kind}", value)
-    found = [validate_backend(name, f"{field}[{index}]") for index, name in enumerate(names)]
-    return tuple(dict.fromkeys(found))
+# -- values of any kind ---------------------------------------------------------------------------
 
 
 def is_template(value: object) -> bool:
@@ -382,29 +414,6 @@ def is_template(value: object) -> bool:
     return hasattr(value, "resolve") or (
         isinstance(value, Sequence | Set) and any(is_template(item) for item in value)
     )
-
-
-def validate_path(value: object, field: str = "results_path") -> str:
-    """
-    Return a folder as a string, from a string or a path object (``ObjectStoragePath``, ``pathlib``).
-
-    :raises ConfigurationError: If it is empty, or one of its parts is what a template renders where there is
-        no value (``"None"``): results would be written to a folder of that name.
-    """
-    # Airflow's ObjectStoragePath is no os.PathLike, but has the methods of pathlib.
-    is_path = isinstance(value, os.PathLike | PurePath) or (
-        hasattr(value, "joinpath") and hasattr(value, "fs")
-    )
-    text = str(value) if is_path else _plain_string(value)
-    _refuse_rendered_nothing(text, field)
-    if not isinstance(text, str) or not text.isprintable():
-        raise _refusal(
-            field, "must be a path such as 's3://conn_id@bucket/folder' or 'file:///folder'", value
-        )
-    for part in text.split("/"):
-        if part == "None":
-            _refuse_rendered_nothing(part, field)
-    return text
 
 
 def to_plain(value: Any, field: str) -> Any:
@@ -511,13 +520,23 @@ def _parse_json(value: object, field: str, kind: str) -> object:
     return parsed
 
 
+def _parse_list(
+    value: object, field: str, kind: str, *, allow_empty: bool = False
+) -> Sequence[object] | Set[object]:
+    """Return a list as it is, NumPy's as a list, and what a string holds as JSON if that is a list."""
+    items = _from_numpy(_parse_json(value, field, kind), field)
+    if isinstance(items, str | bytes) or not isinstance(items, Sequence | Set) or not (items or allow_empty):
+        raise _refusal(field, f"must be {kind}", value)
+    return items
+
+
 def _from_numpy(value: object, field: str) -> object:
     """Return NumPy's arrays as lists and its scalars as numbers; other values as they are."""
     if type(value).__module__.partition(".")[0] != "numpy" or not hasattr(value, "tolist"):
         return value
     try:
         return value.tolist()
-    except Exception as error:
+    except Exception as error:  # an array may be of any class that calls itself NumPy's
         raise ConfigurationError(
             f"{field} holds an array that cannot be read: {error}", field=field
         ) from error

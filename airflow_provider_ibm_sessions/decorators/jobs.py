@@ -106,7 +106,7 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
             context["ti"].xcom_push(key="returned", value=recorded.returned)
         return recorded.jobs
 
-    def read_jobs(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
+    def read_job_fields(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
         """Return the recorded jobs; without ``params`` if those are not stored."""
         recorded = RecordedJobs.load(state)
         return recorded.jobs if recorded else []

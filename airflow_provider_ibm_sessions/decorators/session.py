@@ -23,10 +23,9 @@ from airflow_provider_ibm_sessions.decorators._function import refuse_awaitable,
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.lifecycle.session import (
-    close_and_cancel,
-    close_if_known,
     close_quietly,
     discard_previous_run,
+    end_earlier_session,
     end_unrecorded_sessions,
 )
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
@@ -100,8 +99,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
             end_unrecorded_sessions(self.hook, context, state)
             if state.is_resumed and not state.is_finished and (before := state.session_id):
                 self.log.info("Closing session %s of the last try: the function is called again", before)
-                close_and_cancel(self.hook, before)
-                close_if_known(self.hook, before)
+                end_earlier_session(self.hook, before)
             session = self.open_session(context, state, session_args)
             unfit = None
             try:

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials from a connection or the environment, the connection test, and Airflow's masking of secrets."""
+"""Credentials, looked up in an Airflow connection or in the environment, and Airflow's masking of secrets."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import httpx
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 
-from airflow_provider_ibm_sessions.client import IBMQuantumClient
 from airflow_provider_ibm_sessions.client.credentials import (
     DEFAULT_API_VERSION,
     DEFAULT_CURRENCY,
@@ -24,22 +22,62 @@ from airflow_provider_ibm_sessions.client.credentials import (
     ENV_CRN,
     Credentials,
 )
-from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError, TransportError
-from airflow_provider_ibm_sessions.client.retries import NO_RETRY
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.validation import validate_bool
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_connection_absent, has_secrets_backend
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
-
-CHECK_TIMEOUT: Final = 4.0
-"""Seconds for each exchange of the connection test. One with IAM and one with the API fit its deadline."""
-CHECK_DEADLINE: Final = 9.0
-"""Seconds for the connection test as a whole, names that do not resolve included."""
+    from airflow.providers.common.compat.sdk import BaseHook, Connection
 
 _FORM_NAMES: Final = {"api_key": "password", "url": "host"}
+
+_LOOK_UP_SECONDS: Final = 30.0
+"""Seconds for which all hooks of an event loop share one look-up of a connection."""
+
+_look_ups: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[Credentials]] = {}
+
+
+def look_up_credentials(hook: BaseHook, conn_id: str) -> Credentials:
+    """
+    Return the credentials of a connection, or else those that stand in for it.
+
+    :param hook: Looks the connection up.
+    :raises ConfigurationError: If there are none, or a field is wrong.
+    :raises AirflowApiUnavailableError: If the connection may only be out of reach.
+    """
+    try:
+        return credentials_from_connection(hook.get_connection(conn_id))
+    except AirflowNotFoundException:
+        return credentials_without_connection(conn_id)
+
+
+async def alook_up_credentials(hook: BaseHook, conn_id: str) -> Credentials:
+    """Return the same inside of an event loop, whose hooks look a connection up together."""
+    loop = asyncio.get_running_loop()
+    key = loop, conn_id
+    look_up = _look_ups.get(key)
+    if look_up is None:
+        for old in [each for each in list(_look_ups) if each[0].is_closed()]:
+            _look_ups.pop(old, None)
+        look_up = _look_ups[key] = loop.create_task(_alook_up(hook, conn_id))
+        forget = partial(_look_ups.pop, key, None)
+        loop.call_later(_LOOK_UP_SECONDS, forget)
+        # An error is not kept.
+        look_up.add_done_callback(lambda done: (done.cancelled() or done.exception()) and forget())
+    # Shielded: a caller that is cancelled leaves, and the others wait on.
+    return await asyncio.shield(look_up)
+
+
+async def _alook_up(hook: BaseHook, conn_id: str) -> Credentials:
+    try:
+        connection = await hook.aget_connection(conn_id)
+    except AirflowNotFoundException:
+        # In `dag.test()`, a trigger does not get it by awaiting it.
+        return await asyncio.to_thread(look_up_credentials, hook, conn_id)
+    # In a thread: a file of CA certificates may have to be read.
+    return await asyncio.to_thread(credentials_from_connection, connection)
 
 
 def credentials_from_connection(connection: Connection) -> Credentials:
@@ -98,75 +136,11 @@ def credentials_without_connection(conn_id: str) -> Credentials:
     raise ConfigurationError(missing, field="ibm_quantum_conn_id") from None
 
 
-def check_connection(credentials: Credentials) -> tuple[bool, str]:
-    """
-    Make a real, authenticated call that costs nothing, and describe its outcome.
-
-    Answers within ten seconds: each exchange is sent once with a short timeout. Beside the call that needs a
-    token, one that needs none is made, which tells an API that does not answer from an IAM that does not.
-
-    :returns: True and what was found, or False and what is wrong: which of IAM, API and proxy does not
-        answer, or what they refuse.
-    """
-    quick = replace(credentials, timeout=min(credentials.timeout, CHECK_TIMEOUT))
-    authenticated, public = _Probe(quick, "list_backends"), _Probe(quick, "list_versions")
-    for probe in (authenticated, public):
-        probe.start()
-    authenticated.join(CHECK_DEADLINE)
-    if authenticated.error is None and authenticated.result is not None:
-        names = sorted(backend.name for backend in authenticated.result)
-        kind = "This is an emulator. " if credentials.emulator else ""
-        return True, (
-            f"{kind}The API key and the CRN are accepted. Region {credentials.region}, {len(names)} QPU(s)"
-            f"{': ' if names else ''}{', '.join(names[:10])}"
-        )
-    public.join(CHECK_TIMEOUT / 4)
-    return False, _describe_failure(credentials, authenticated, public)
-
-
 def mask_secret(secret: str) -> None:
     """Hide a string in every log of this process, as Airflow does with a connection's password."""
     from airflow.sdk.log import mask_secret as mask
 
     mask(secret)
-
-
-class _Probe(threading.Thread):
-    """One call of the connection test. A daemon: a name that does not resolve must not delay the exit."""
-
-    def __init__(self, credentials: Credentials, method: str) -> None:
-        super().__init__(daemon=True, name=f"ibm-quantum-test-{method}")
-        self._credentials = credentials
-        self._method = method
-        self.result: Any = None
-        self.error: IBMQuantumError | None = None
-
-    def run(self) -> None:
-        """Make the call, and keep its result or its error."""
-        try:
-            with IBMQuantumClient(self._credentials, NO_RETRY) as client:
-                call: Callable[[], Any] = getattr(client, self._method)
-                self.result = call()
-        except IBMQuantumError as error:
-            self.error = error
-
-
-def _describe_failure(credentials: Credentials, authenticated: _Probe, public: _Probe) -> str:
-    """Say which of IAM, API and proxy does not answer, or what was refused."""
-    error = authenticated.error
-    if error is not None and not isinstance(error, TransportError):
-        return str(error)
-    api, iam = (urlsplit(url).netloc for url in (credentials.url, credentials.iam_url))
-    proxy = urlsplit(credentials.proxy.reveal()) if credentials.proxy else None
-    if proxy and isinstance(error.__cause__ if error else None, httpx.ProxyError | httpx.ConnectError):
-        place = f"The proxy {proxy.hostname}:{proxy.port or 80}"
-        advice = "check proxy"
-    elif public.result is None:
-        place, advice = f"The API at {api}", "check host and crn, and that this machine may reach it"
-    else:
-        place, advice = f"IAM at {iam}", "check iam_url, and that this machine may reach it"
-    reason = f". {error.message}" if error else ""
-    return f"{place} does not answer: {advice}{reason}"
 
 
 def _extra(connection: Connection) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, get_current_context
+from airflow.providers.common.compat.sdk import BaseHook, get_current_context
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumClient
 from airflow_provider_ibm_sessions.client.auth import on_new_token
@@ -49,20 +48,20 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 from airflow_provider_ibm_sessions.hooks.connection import (
-    check_connection,
-    credentials_from_connection,
-    credentials_without_connection,
+    alook_up_credentials,
+    look_up_credentials,
     mask_secret,
 )
+from airflow_provider_ibm_sessions.hooks.connection_check import check_connection
 from airflow_provider_ibm_sessions.hooks.connection_form import FIELD_BEHAVIOUR, connection_form_widgets
 from airflow_provider_ibm_sessions.hooks.fingerprint import max_ttl_with_fingerprint
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.hooks.session_record import (
     RECORD_PREFIX,
     SessionRecord,
     write_to_task_state,
 )
 from airflow_provider_ibm_sessions.hooks.session_registry import (
-    SessionOwner,
     SessionRegistry,
     VariableSessionRegistry,
     raise_if_other_connection,
@@ -86,11 +85,6 @@ _WORKER_KILL_TIMEOUT = 2.0
 _TRIGGER_KILL_TIMEOUT = 5.0
 _USAGE_TIMEOUT = 10.0
 _SHORT_RETRIES = RetryPolicy(max_elapsed=8.0)
-
-_LOOK_UP_SECONDS = 30.0
-"""Seconds for which all hooks of an event loop share one look-up of a connection."""
-
-_look_ups: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[Credentials]] = {}
 
 
 class IBMQuantumHook(BaseHook):
@@ -120,34 +114,13 @@ class IBMQuantumHook(BaseHook):
     @cached_property
     def credentials(self) -> Credentials:
         """Return the connection's credentials; checked, nothing sent."""
-        return self._read_credentials()
+        return look_up_credentials(self, self.ibm_quantum_conn_id)
 
     async def aget_credentials(self) -> Credentials:
         """Return the connection's credentials inside of an event loop, whose hooks look it up together."""
         if "credentials" not in self.__dict__:
-            loop = asyncio.get_running_loop()
-            key = loop, self.ibm_quantum_conn_id
-            look_up = _look_ups.get(key)
-            if look_up is None:
-                for old in [each for each in list(_look_ups) if each[0].is_closed()]:
-                    _look_ups.pop(old, None)
-                look_up = _look_ups[key] = loop.create_task(self._aread_credentials())
-                forget = partial(_look_ups.pop, key, None)
-                loop.call_later(_LOOK_UP_SECONDS, forget)
-                # An error is not kept.
-                look_up.add_done_callback(lambda done: (done.cancelled() or done.exception()) and forget())
-            # Shielded: a caller that is cancelled leaves, and the others wait on.
-            self.__dict__["credentials"] = await asyncio.shield(look_up)
+            self.credentials = await alook_up_credentials(self, self.ibm_quantum_conn_id)
         return self.credentials
-
-    async def _aread_credentials(self) -> Credentials:
-        try:
-            connection = await self.aget_connection(self.ibm_quantum_conn_id)
-        except AirflowNotFoundException:
-            # In `dag.test()`, a trigger does not get it by awaiting it.
-            return await asyncio.to_thread(self._read_credentials)
-        # In a thread: a file of CA certificates may have to be read.
-        return await asyncio.to_thread(credentials_from_connection, connection)
 
     @property
     def registry(self) -> SessionRegistry:
@@ -157,6 +130,15 @@ class IBMQuantumHook(BaseHook):
     @registry.setter
     def registry(self, registry: SessionRegistry) -> None:
         self._registry = registry
+
+    @contextmanager
+    def use_registry(self, registry: SessionRegistry) -> Iterator[None]:
+        """Use another registry inside of the block."""
+        before, self._registry = self._registry, registry
+        try:
+            yield
+        finally:
+            self._registry = before
 
     # -- clients ---------------------------------------------------------------------------------
 
@@ -611,12 +593,6 @@ class IBMQuantumHook(BaseHook):
     @cached_property
     def _client(self) -> IBMQuantumClient:
         return self.client()
-
-    def _read_credentials(self) -> Credentials:
-        try:
-            return credentials_from_connection(self.get_connection(self.ibm_quantum_conn_id))
-        except AirflowNotFoundException:
-            return credentials_without_connection(self.ibm_quantum_conn_id)
 
 
 def _current_context() -> Context | None:

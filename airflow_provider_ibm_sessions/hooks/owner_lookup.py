@@ -9,14 +9,14 @@ are counted together; where some are active and others are not, each half is cou
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote_plus
 
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 
 if TYPE_CHECKING:
-    from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
+    from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 
 ACTIVE_RUN_STATES: Final = ["queued", "running"]
 FINISHED_TASK_STATES: Final = ["success", "failed", "skipped", "upstream_failed", "removed"]
@@ -25,41 +25,43 @@ _MAX_QUERY: Final = 4000
 """Characters of run ids in one request: they stand in its URL, of which proxies take 8 kB."""
 
 
-def find_active(
-    ti: Any, owners: Iterable[SessionOwner]
-) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
+class ActiveOwners(NamedTuple):
     """
-    Return for each owner True if it may still use its session, or the error if Airflow does not say.
+    The owners that may still use their sessions, as far as Airflow tells.
 
-    An owner is active as long as its run is; one that is a task, until the task has finished.
+    :param active: Those that may. An owner is active as long as its run is; one that is a task, until the
+        task has finished.
+    :param errors: Those that Airflow does not tell of, and why.
+    """
+
+    active: Collection[SessionOwner]
+    errors: Mapping[SessionOwner, AirflowApiUnavailableError]
+
+
+def find_active(ti: Any, owners: Iterable[SessionOwner]) -> ActiveOwners:
+    """
+    Return which of these owners may still use their sessions.
 
     :param ti: The running task's instance, whose methods ask Airflow.
     """
-    found: dict[SessionOwner, bool | AirflowApiUnavailableError] = {}
+    active: set[SessionOwner] = set()
+    errors: dict[SessionOwner, AirflowApiUnavailableError] = {}
     by_dag = defaultdict(set)
     for owner in owners:
         by_dag[owner.dag_id].add(owner)
     for dag_id, of_dag in by_dag.items():
         try:
-            active = _active_of_dag(ti, dag_id, of_dag)
-        except AirflowApiUnavailableError as error:
-            found |= dict.fromkeys(of_dag, error)
-        else:
-            found |= {owner: owner in active for owner in of_dag}
-    return found
-
-
-def _active_of_dag(ti: Any, dag_id: str, owners: Collection[SessionOwner]) -> set[SessionOwner]:
-    try:
-        runs = _active_runs(ti, dag_id, {owner.run_id for owner in owners})
-        in_runs = {owner for owner in owners if owner.run_id in runs}
-        tasks = [owner for owner in in_runs if not owner.dag_run_scoped]
-        return in_runs - _finished_tasks(ti, dag_id, tasks)
-    except Exception as error:
-        example = min(map(str, owners))
-        raise AirflowApiUnavailableError(
-            f"Airflow does not answer whether {example} is active: is its API server up?"
-        ) from error
+            runs = _active_runs(ti, dag_id, {owner.run_id for owner in of_dag})
+            in_runs = {owner for owner in of_dag if owner.run_id in runs}
+            tasks = [owner for owner in in_runs if not owner.dag_run_scoped]
+            active |= in_runs - _finished_tasks(ti, dag_id, tasks)
+        except Exception as error:  # noqa: BLE001  Airflow documents none
+            unavailable = AirflowApiUnavailableError(
+                f"Airflow does not answer whether {min(map(str, of_dag))} is active: is its API server up?"
+            )
+            unavailable.__cause__ = error
+            errors |= dict.fromkeys(of_dag, unavailable)
+    return ActiveOwners(active, errors)
 
 
 def _active_runs(ti: Any, dag_id: str, run_ids: Collection[str]) -> set[str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.credentials import Credentials
     from airflow_provider_ibm_sessions.client.models.jobs import Job
     from airflow_provider_ibm_sessions.client.models.sessions import Session
-    from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
+    from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 
 log = logging.getLogger(__name__)
 

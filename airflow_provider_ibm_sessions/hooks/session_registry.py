@@ -8,20 +8,19 @@ variable, ``ibm_quantum_session_<id>``, until it is closed. A sweep reads there 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
 from airflow_provider_ibm_sessions.hooks.metrics import emit_usage
-from airflow_provider_ibm_sessions.hooks.owner_lookup import find_active
+from airflow_provider_ibm_sessions.hooks.owner_lookup import ActiveOwners, find_active
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord, write_to_task_state
 from airflow_provider_ibm_sessions.links import console_url
 
@@ -41,101 +40,8 @@ _COPIED_FROM = 20
 _WRITE_DELAYS = (0.5, 1.0, 0.0)
 """Seconds to wait after each failure to write an entry."""
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "map_index": int,
-    "try_number": int,
-    "dag_run_scoped": bool,
-    "opened": (int, float),
-}
-"""Types of an entry's fields; all others are str."""
-
 _registered_here: dict[str, Any] = {}
 """The sessions that this process has registered, and by which task instance."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOwner:
-    """
-    The task that a session was opened for.
-
-    :param conn_id: The Airflow connection it was opened with.
-    :param dag_run_scoped: True if it may be used as long as the Dag run is active; else as long as the task
-        is.
-    :param opened: When, in seconds since the epoch.
-    :param try_number: The try that has registered it last; 0 if that is not known.
-    :param signature: Shows that the entry was written by a holder of the connection's API key.
-    """
-
-    conn_id: str
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int = -1
-    dag_run_scoped: bool = False
-    opened: float = 0.0
-    try_number: int = 0
-    signature: str = ""
-
-    def __str__(self) -> str:
-        index = f"[{self.map_index}]" if self.map_index >= 0 else ""
-        return f"{self.dag_id}.{self.task_id}{index} of run {self.run_id}"
-
-    @classmethod
-    def of(cls, context: Context, conn_id: str, *, dag_run_scoped: bool = True) -> SessionOwner:
-        """Return the running task as an owner."""
-        ti = context["ti"]
-        return cls(
-            conn_id=conn_id,
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=-1 if ti.map_index is None else int(ti.map_index),
-            dag_run_scoped=dag_run_scoped,
-            opened=time.time(),
-            try_number=int(ti.try_number or 0),
-        )
-
-    @classmethod
-    def parse(cls, text: str) -> SessionOwner:
-        """
-        Parse an entry; fields of newer versions are ignored.
-
-        :raises ValueError: If it is no entry of a session.
-        """
-        try:
-            known = {field.name for field in fields(cls)}
-            owner = cls(**{name: value for name, value in json.loads(text).items() if name in known})
-        except (TypeError, AttributeError, RecursionError) as error:
-            raise ValueError("not the entry of a session") from error
-        if not all(isinstance(value, _TYPES.get(name, str)) for name, value in asdict(owner).items()):
-            raise ValueError("not the entry of a session")
-        return owner
-
-    def signed(self, session_id: str, api_key: str) -> SessionOwner:
-        """Return the entry with its signature, an HMAC-SHA256 that tells nothing of the key."""
-        return replace(self, signature=self._signature(session_id, api_key))
-
-    def is_signed(self, session_id: str, api_key: str) -> bool:
-        """Return True if a holder of this API key has written the entry for this session."""
-        return hmac.compare_digest(self.signature.encode(), self._signature(session_id, api_key).encode())
-
-    def is_same_task(self, other: SessionOwner) -> bool:
-        """Return True if both are the same task of the same run, whichever try."""
-        mine, theirs = (
-            (owner.dag_id, owner.run_id, owner.task_id, owner.map_index) for owner in (self, other)
-        )
-        return mine == theirs
-
-    def to_json(self) -> str:
-        """Return the entry as text."""
-        return json.dumps(asdict(self))
-
-    def _signature(self, session_id: str, api_key: str) -> str:
-        values = asdict(replace(self, signature=""))
-        if not self.try_number:  # an entry of an older version, which has no such field
-            del values["try_number"]
-        entry = json.dumps([session_id, *values.values()])
-        return hmac.new(api_key.encode(), entry.encode(), hashlib.sha256).hexdigest()
 
 
 class RegistryEntry(NamedTuple):
@@ -178,10 +84,8 @@ class SessionRegistry(Protocol):
         :raises AirflowApiUnavailableError: If Airflow does not answer.
         """
 
-    def find_active(
-        self, owners: Iterable[SessionOwner]
-    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
-        """Return for each owner True if it may still use its session, or the error if Airflow is silent."""
+    def find_active(self, owners: Iterable[SessionOwner]) -> ActiveOwners:
+        """Return which of these owners may still use their sessions."""
 
     def unregister(self, session_id: str, record: SessionRecord | None) -> None:
         """
@@ -257,7 +161,7 @@ class VariableSessionRegistry:
                 write_to_task_state(store, record)
             else:
                 self._context["ti"].xcom_push(key=record.key, value=record.to_json())
-        except Exception:
+        except Exception:  # whatever failed, the session is closed
             log.warning(
                 "The record of session %s could not be written; the next sweep does it",
                 record.session_id,
@@ -278,7 +182,7 @@ class VariableSessionRegistry:
 
         try:
             keys = list(Variable.keys(PREFIX)) if hasattr(Variable, "keys") else []
-        except Exception as error:
+        except Exception as error:  # Airflow documents none
             raise AirflowApiUnavailableError(
                 "Airflow does not list the variables of open sessions: is its API server up?"
             ) from error
@@ -323,7 +227,7 @@ class VariableSessionRegistry:
         key = PREFIX + session_id
         try:
             text = Variable.get(key, default=None)
-        except Exception as error:
+        except Exception as error:  # Airflow documents none
             raise AirflowApiUnavailableError(
                 f"Airflow does not answer whose session {session_id} is: is its API server up?"
             ) from error
@@ -388,13 +292,11 @@ class VariableSessionRegistry:
             return owner is not None
         return not owner.is_same_task(SessionOwner.of(self._context, ""))
 
-    def find_active(
-        self, owners: Iterable[SessionOwner]
-    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
-        """Return for each owner if it may still use its session; see :func:`find_active`."""
+    def find_active(self, owners: Iterable[SessionOwner]) -> ActiveOwners:
+        """Return which of these owners may still use their sessions; see :func:`find_active`."""
         if self._context is None:
             error = AirflowApiUnavailableError("Only a task can ask Airflow for the state of another")
-            return dict.fromkeys(owners, error)
+            return ActiveOwners((), dict.fromkeys(owners, error))
         return find_active(self._context["ti"], owners)
 
 

@@ -81,11 +81,7 @@ def open_session(
     """
     from airflow_provider_ibm_sessions.client.recovery import fingerprints
 
-    earlier = _pending_create_of_earlier_try(hook, context, state, session_args)
-    session = _find_session(hook, earlier, dag_run_scoped=dag_run_scoped) if earlier else None
-    is_found = session is not None
-    if session is None:
-        session = _create_session(hook, context, state, session_args, earlier, dag_run_scoped=dag_run_scoped)
+    session, is_found = _find_or_create(hook, context, state, session_args, dag_run_scoped=dag_run_scoped)
     try:
         state.save_session(session.id)
     except BaseException as error:
@@ -114,7 +110,7 @@ def unrecorded_sessions(context: Context, state: TaskState) -> list[str]:
 
     :raises AirflowApiUnavailableError: If Airflow does not answer.
     """
-    if not (state.is_lost and state.is_of_whole_task):
+    if not (state.may_have_unrecorded_work and state.is_of_whole_task):
         return []
     return VariableSessionRegistry(context).ids_of_this_task()
 
@@ -133,8 +129,7 @@ def end_unrecorded_sessions(
             log.warning(
                 "Airflow has not kept the record of an earlier try: ending its session %s", session_id
             )
-            close_and_cancel(hook, session_id)
-            close_if_known(hook, session_id)
+            end_earlier_session(hook, session_id)
 
 
 def resume_session(
@@ -145,10 +140,10 @@ def resume_session(
 
     Where no record names it, it is one that was opened with the same arguments; others are ended.
     """
-    if not state.is_lost:
-        return (
-            get_if_accepting_jobs(hook, state.session_id) if state.is_resumed and state.session_id else None
-        )
+    if not state.may_have_unrecorded_work:
+        if not state.is_resumed or state.session_id is None:
+            return None
+        return get_if_accepting_jobs(hook, state.session_id)
     known = [get_if_accepting_jobs(hook, session_id) for session_id in unrecorded_sessions(context, state)]
     fitting = [session for session in known if session and _has_args(session, session_args)]
     end_unrecorded_sessions(hook, context, state, [session.id for session in fitting[:1]])
@@ -178,8 +173,7 @@ def discard_previous_run(hook: IBMQuantumHook, state: TaskState, *, dag_run_scop
         log.warning(
             "The input changed since the last try: closing its session %s and cancelling its jobs", session_id
         )
-        close_and_cancel(hook, session_id)
-        close_if_known(hook, session_id)
+        end_earlier_session(hook, session_id)
     if tag := state.unfinished_job_tag:
         _cancel_job_by_tag(hook, tag)
 
@@ -200,8 +194,13 @@ def get_if_accepting_jobs(hook: IBMQuantumHook, session_id: str) -> Session | No
     return session if session.accepts_jobs else None
 
 
-def close_if_known(hook: IBMQuantumHook, session_id: str) -> None:
-    """Close a session of an earlier try; one that IBM does not know is nothing to close."""
+def end_earlier_session(hook: IBMQuantumHook, session_id: str) -> None:
+    """
+    Close a session of an earlier try, and cancel its jobs; one that IBM does not know is nothing to close.
+
+    :raises IBMQuantumError: If it is not closed.
+    """
+    close_and_cancel(hook, session_id)
     try:
         hook.close_session(session_id)
     except NotFoundError as error:
@@ -285,43 +284,35 @@ def _has_args(session: Session, session_args: dict[str, Any]) -> bool:
     )
 
 
-def _pending_create_of_earlier_try(
-    hook: IBMQuantumHook, context: Context, state: TaskState, session_args: dict[str, Any]
-) -> PendingCreate | None:
-    """Return the create request of an earlier try whose outcome is unknown."""
-    if state.is_durable or not state.is_resumed:
-        return state.pending_create
-    # Nothing is stored: the earlier try has asked for the same as this one.
-    pending = hook.prepare_session(**session_args)
-    return replace(pending, created_after=context["dag_run"].start_date or pending.created_after)
-
-
-def _find_session(hook: IBMQuantumHook, pending: PendingCreate, *, dag_run_scoped: bool) -> Session | None:
-    log.info("An earlier try died while it was opening a session on %s: looking for it", pending.backend)
-    try:
-        return hook.find_pending_session(pending, dag_run_scoped=dag_run_scoped)
-    except OutcomeUnknownError as error:
-        error.message += f". See in IBM's console whether {pending.backend} has it: {hook.console_url()}"
-        raise
-
-
-def _create_session(
+def _find_or_create(
     hook: IBMQuantumHook,
     context: Context,
     state: TaskState,
     session_args: dict[str, Any],
-    earlier: PendingCreate | None,
     *,
     dag_run_scoped: bool,
-) -> Session:
+) -> tuple[Session, bool]:
+    """Return the session that an earlier try was opening and True, or a new one and False."""
+    earlier = state.pending_create
+    if state.is_resumed and not state.is_durable:
+        # Nothing is stored: the earlier try has asked for the same as this one.
+        earlier = hook.prepare_session(**session_args)
+        earlier = replace(earlier, created_after=context["dag_run"].start_date or earlier.created_after)
     # The session of an earlier request may be listed late: it stays known until one is opened.
     pending = earlier or hook.prepare_session(**session_args)
-    state.save_pending_create(pending)
     try:
-        return hook.create_pending_session(pending, dag_run_scoped=dag_run_scoped)
-    except AirflowTaskTimeout:
-        _close_unanswered(hook, context, pending)
-        raise
+        if earlier:
+            log.info(
+                "An earlier try died while it was opening a session on %s: looking for it", earlier.backend
+            )
+            if found := hook.find_pending_session(earlier, dag_run_scoped=dag_run_scoped):
+                return found, True
+        state.save_pending_create(pending)
+        try:
+            return hook.create_pending_session(pending, dag_run_scoped=dag_run_scoped), False
+        except AirflowTaskTimeout:
+            _close_unanswered(hook, context, pending)
+            raise
     except OutcomeUnknownError as error:
         error.message += f". See in IBM's console whether {pending.backend} has it: {hook.console_url()}"
         raise

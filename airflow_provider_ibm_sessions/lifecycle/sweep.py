@@ -23,7 +23,8 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.metrics import count
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, RegistryEntry
 from airflow_provider_ibm_sessions.lifecycle.sweep_decision import (
     SweepDecision,
     SweepRecord,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.instance import Workload
     from airflow_provider_ibm_sessions.client.models.sessions import Session
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+    from airflow_provider_ibm_sessions.hooks.owner_lookup import ActiveOwners
     from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
     from airflow_provider_ibm_sessions.hooks.session_registry import SessionRegistry
 
@@ -70,7 +72,7 @@ class SessionSweeper:
                 field="scope",
             )
         self._hook = hook
-        self._registry = hook.registry = _SerialRegistry(hook.registry)
+        self._registry = _SerialRegistry(hook.registry)
         self._scope = scope
         self._min_age = min_age
         self._errors: dict[IBMQuantumError, None] = {}
@@ -84,7 +86,7 @@ class SessionSweeper:
         :raises IBMQuantumError: If a list cannot be read.
         """
         self._errors = {}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with self._hook.use_registry(self._registry), ThreadPoolExecutor(_AT_ONCE) as pool:
             found = sorted(self._look(pool, tidy=not dry_run), key=lambda record: -record.age)
             for record in found:
                 if record.decision != SweepDecision.ACTIVE:
@@ -254,13 +256,10 @@ class SessionSweeper:
 
     def _find_active(self, records: Iterable[SweepRecord]) -> dict[SessionOwner | None, bool | None]:
         """Return for each owner True if it is active, None if Airflow does not say; collect the errors."""
-        found = self._registry.find_active({record.owner for record in records if record.owner})
-        answers: dict[SessionOwner | None, bool | None] = {None: False}
-        for owner, answer in found.items():
-            if isinstance(answer, AirflowApiUnavailableError):
-                self._errors[answer] = None
-            answers[owner] = None if isinstance(answer, AirflowApiUnavailableError) else answer
-        return answers
+        owners = {record.owner for record in records if record.owner}
+        active, errors = self._registry.find_active(owners)
+        self._errors |= dict.fromkeys(errors.values())
+        return {None: False, **{owner: None if owner in errors else owner in active for owner in owners}}
 
     def _decide(
         self, record: SweepRecord, accepts_jobs: bool, active: Mapping[SessionOwner | None, bool | None]
@@ -307,9 +306,7 @@ class _SerialRegistry:
         with self._lock:
             return self._registry.get_owner(session_id)
 
-    def find_active(
-        self, owners: Iterable[SessionOwner]
-    ) -> dict[SessionOwner, bool | AirflowApiUnavailableError]:
+    def find_active(self, owners: Iterable[SessionOwner]) -> ActiveOwners:
         with self._lock:
             return self._registry.find_active(owners)
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
+    from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 
 
 class SweepScope(StrEnum):

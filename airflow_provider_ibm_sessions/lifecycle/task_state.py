@@ -13,7 +13,6 @@ outside of what it does.)
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 from collections.abc import Iterable
@@ -63,8 +62,8 @@ class TaskState:
         self._is_resumed = False
         self._repeats_failed_jobs = False
         self._retried: frozenset[str] = frozenset()
-        self.is_lost = False
-        """True if a try before may have left work, and there is no record of it."""
+        self.may_have_unrecorded_work = False
+        """True if a try before may have left sessions or jobs of which there is no record."""
 
     @classmethod
     def load(cls, context: Context, name: str = "", *, after_deferral: bool = False) -> Self:
@@ -81,7 +80,7 @@ class TaskState:
                 _task_instances_with_record.add(str(state._ti.id))
         may_have_left_work = state._ti.try_number > 1 or (after_deferral and not state.is_durable)
         is_missing = not state._record and may_have_left_work and not state.is_superseded
-        state.is_lost = is_missing or bool(state._record.get("is_lost"))
+        state.may_have_unrecorded_work = is_missing or bool(state._record.get("may_have_unrecorded_work"))
         return state
 
     @property
@@ -124,7 +123,8 @@ class TaskState:
     @property
     def knows_all_sessions(self) -> bool:
         """Return True if :attr:`session_ids` are all: each was saved before its first job was submitted."""
-        return self.is_durable and not self.is_lost and not self._record.get("has_lost_sessions")
+        is_complete = bool(self._record.get("knows_all_sessions", True))
+        return is_complete and self.is_durable and not self.may_have_unrecorded_work
 
     @property
     def clears(self) -> int:
@@ -161,22 +161,24 @@ class TaskState:
 
         :param inputs: All that decides on the outcome, as plain JSON.
         """
-        digest, tries, this_try = _digest(inputs), self._ti.try_number, str(self._ti.id)
+        digest, ti = _digest(inputs), self._ti
+        ids = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, self._record_key, digest]
         # A user's loop executes an operator several times in one try: each time has a key of its own.
-        keys = (self._derive_key(digest, number) for number in itertools.count())
-        key, is_first_here = next(
-            (key, not number) for number, key in enumerate(keys) if (key, this_try) not in _returned_here
-        )
-        is_recorded = is_first_here and self._record.get("inputs") == digest
-        if is_recorded:
+        number = 0
+        while (_digest([*ids, number]), str(ti.id)) in _returned_here:
+            number += 1
+        key = _digest([*ids, number])
+        if number == 0 and self._record.get("inputs") == digest:
             self._is_resumed = True
-            self._repeats_failed_jobs = (
-                not self.retries_jobs and self._record.get("clears", self._clears()) != self._clears()
-            )
+            counters = self._clear_counters()
+            was_cleared = self._record.get("clear_counters", counters) != counters
         else:
-            self._is_resumed = self.is_lost or (tries > 1 and not is_first_here)
-            self._repeats_failed_jobs = not self.retries_jobs and self._is_first_try_since_clear()
+            self._is_resumed = self.may_have_unrecorded_work or (ti.try_number > 1 and number > 0)
+            # Clearing allows a task its retries once more, so the number of the try tells of it.
+            retries = getattr(self._task, "retries", None) or 0
+            was_cleared = ti.try_number > 1 and ti.try_number == ti.max_tries - retries + 1
             self._record = {"inputs": digest, "finished": False, **self._sessions()}
+        self._repeats_failed_jobs = bool(was_cleared) and not self.retries_jobs
         if self._record.get("key") != key:
             self._record.update(key=key, job_key=None)
         if self._repeats_failed_jobs:
@@ -235,7 +237,12 @@ class TaskState:
 
     def save_pending_create(self, pending: PendingCreate) -> None:
         """Save the request to create a session before it is sent."""
-        self._save(session_id=None, pending_create=pending.to_json(), finished=False, is_lost=False)
+        self._save(
+            session_id=None,
+            pending_create=pending.to_json(),
+            finished=False,
+            may_have_unrecorded_work=False,
+        )
 
     def save_session(self, session_id: str) -> None:
         """
@@ -244,7 +251,12 @@ class TaskState:
         :raises Exception: If Airflow does not store it, such as where another try has taken over.
         """
         known = dict.fromkeys([*self.session_ids, session_id])
-        self._save(session_id=session_id, session_ids=list(known), pending_create=None, is_lost=False)
+        self._save(
+            session_id=session_id,
+            session_ids=list(known),
+            pending_create=None,
+            may_have_unrecorded_work=False,
+        )
 
     def clear_pending_create(self) -> None:
         """Save that no session was opened. A failure is logged: the error of the request is what matters."""
@@ -302,7 +314,7 @@ class TaskState:
             self._store.set(f"{self._record_key}_jobs", {"digest": summary["digest"], "content": content})
         self._record.update(recorded_jobs=summary, job_key=None)
         # Until a session is saved, a retry has to look for those of tries before that have no record.
-        self._save(is_lost=self.is_lost)
+        self._save(may_have_unrecorded_work=self.may_have_unrecorded_work)
 
     def get_results(self, job_id: str) -> Any:
         """Return the stored results of a private job, or None."""
@@ -345,11 +357,10 @@ class TaskState:
 
     def _sessions(self) -> dict[str, Any]:
         """Return what a record keeps of sessions for good."""
-        has_lost = self.is_lost or bool(self._record.get("has_lost_sessions"))
-        return {"session_ids": self.session_ids, "has_lost_sessions": has_lost}
+        return {"session_ids": self.session_ids, "knows_all_sessions": self.knows_all_sessions}
 
-    def _clears(self) -> list[int]:
-        """Return what changes when somebody clears the task: it may be one of them only."""
+    def _clear_counters(self) -> list[int]:
+        """Return the numbers of which one at least changes when somebody clears the task."""
         return [self._ti.max_tries, getattr(self._dag_run, "clear_number", None) or 0]
 
     def _save(self, **changes: Any) -> None:
@@ -359,20 +370,11 @@ class TaskState:
 
         if self.is_superseded:
             raise IBMQuantumTaskError("A later try of this task has started")
-        self._record.update(changes, clears=self._clears(), try_number=self._ti.try_number)
+        self._record.update(changes, clear_counters=self._clear_counters(), try_number=self._ti.try_number)
         # A finished task has delivered, and collects again without a record: the jobs have their tags.
         kept_for = retention() if self.is_finished else None
         self._store.set(self._record_key, self._record, retention=kept_for or NEVER_EXPIRE)
         _task_instances_with_record.add(str(self._ti.id))
-
-    def _is_first_try_since_clear(self) -> bool:
-        """Return True if the number of the try says so: clearing allows a task its retries once more."""
-        retries = getattr(self._task, "retries", None) or 0
-        return bool(self._ti.try_number > 1 and self._ti.try_number == self._ti.max_tries - retries + 1)
-
-    def _derive_key(self, digest: str, number: int) -> str:
-        ti = self._ti
-        return _digest([ti.dag_id, ti.run_id, ti.task_id, ti.map_index, self._record_key, digest, number])
 
 
 def _digest(inputs: Any) -> str:

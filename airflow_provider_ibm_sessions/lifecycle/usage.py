@@ -70,8 +70,9 @@ def push_job_usage(
 
     :param jobs: The job; none if it could not be read.
     """
+    from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
     from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
-    from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner, VariableSessionRegistry
+    from airflow_provider_ibm_sessions.hooks.session_registry import VariableSessionRegistry
 
     with _errors_are_logged():
         usage = UsageReport.of_jobs(jobs) if jobs else UsageReport()
@@ -96,7 +97,7 @@ def _errors_are_logged() -> Iterator[None]:
     """Log what goes wrong with the figures of jobs that are paid for: the task's outcome is what matters."""
     try:
         yield
-    except Exception:
+    except Exception:  # a bug in the figures as well
         log.exception("The usage could not be determined. See it in IBM's console")
 
 
@@ -143,5 +144,5 @@ def push_xcom_quietly(context: Context, key: str, value: dict[str, Any]) -> None
     """Push an XCom; an error is logged, since the task's own outcome is what matters."""
     try:
         context["ti"].xcom_push(key=key, value=value)
-    except Exception:
+    except Exception:  # Airflow documents none
         log.warning("The XCom %s could not be pushed: %s", key, value, exc_info=True)

@@ -260,15 +260,12 @@ class JobResultCollector:
             return
         else:
             self.results_omitted = True
-            report["error"] = self._too_large(job_id)
+            report["error"] = (
+                "Set results_path and clear the task, which does not run the job again: with the results of "
+                f"job {job_id}, which is completed, XCom would carry more than {self._storage.threshold} "
+                f"bytes. Or {_how_to_fetch(job_id)}"
+            )
         del report["results"]
-
-    def _too_large(self, job_id: str) -> str:
-        return (
-            "Set results_path and clear the task, which does not run the job again: with the results of job "
-            f"{job_id}, which is completed, XCom would carry more than {self._storage.threshold} bytes. Or "
-            f"{_how_to_fetch(job_id)}"
-        )
 
 
 def _fit_for_xcom(report: dict[str, Any]) -> int:

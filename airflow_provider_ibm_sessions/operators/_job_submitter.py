@@ -81,7 +81,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         """
 
     @abstractmethod
-    def read_jobs(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
+    def read_job_fields(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
         """Return the validated jobs as they were submitted, also after a deferral."""
 
     def resume_or_start(self, state: TaskState, inputs: Any) -> None:
@@ -249,7 +249,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
                 self.session_id = session_id
                 self.log.info("Resuming session %s of an earlier try", session_id)
                 self.hook.register_session(session_id, dag_run_scoped=False)
-                if state.is_lost:
+                if state.may_have_unrecorded_work:
                     state.save_session(session_id)
                 break
         else:

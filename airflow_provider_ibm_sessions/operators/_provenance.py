@@ -26,39 +26,13 @@ _PACKAGES: Final = ("airflow-provider-ibm-sessions", "apache-airflow", "qiskit",
 _MAX_DEPTH: Final = 20
 
 
-def with_provenance(
-    context: Context,
-    jobs: Sequence[Mapping[str, Any]],
-    submitted: Mapping[str, Mapping[str, Any]],
-    session: Mapping[str, Any] | None = None,
-    *,
-    qiskit_versions: Mapping[str, str],
-) -> list[dict[str, Any]]:
+class Provenance:
     """
-    Return jobs with ``provenance``. An error is logged: the results are what was paid for.
+    What is needed to repeat jobs: added to their reports, and kept in a folder for each.
 
-    :param jobs: The jobs as ``Job.to_json`` returns them.
-    :param submitted: The fields of each as they were submitted, by its id.
-    :param session: The session that most were in, as ``Session.to_json`` returns it, if it is known.
-    :param qiskit_versions: What :meth:`ProvenanceFolder.read_qiskit_versions` returns.
-    """
-    found = [dict(job) for job in jobs]
-    for job in found:
-        try:
-            own = session if session and job.get("session_id") in (None, session.get("id")) else {}
-            job["provenance"] = _provenance(context, job, submitted.get(job["id"]) or {}, own)
-            if found_version := qiskit_versions.get(job["id"]):
-                job["provenance"]["qiskit_version"] = found_version
-        except Exception:
-            log.warning("The report of job %s carries no provenance", job.get("id"), exc_info=True)
-    return found
+    Errors are logged: the results are what was paid for.
 
-
-class ProvenanceFolder:
-    """
-    A folder with what is needed to repeat jobs, in a folder for each. An error is logged: the job is paid.
-
-    :param path: The folder as ``ObjectStoragePath`` takes it; None: nothing is kept.
+    :param path: The folder of the folders as ``ObjectStoragePath`` takes it; None: nothing is kept.
     """
 
     def __init__(self, hook: IBMQuantumHook, path: str | None) -> None:
@@ -66,37 +40,35 @@ class ProvenanceFolder:
         self._path = path
         self._properties: dict[tuple[Any, Any], Any] = {}
 
-    def keep(self, jobs: Sequence[Mapping[str, Any]], submitted: Mapping[str, Mapping[str, Any]]) -> None:
+    def add(
+        self,
+        context: Context,
+        jobs: Sequence[Mapping[str, Any]],
+        submitted: Mapping[str, Mapping[str, Any]],
+        session: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
         """
-        Keep each job's provenance, its parameters unless it is private, and the QPU's properties.
+        Return jobs with ``provenance``; keep it, the parameters of jobs that are not private, and properties.
 
-        :param jobs: What :func:`with_provenance` returns.
+        :param jobs: The jobs as ``Job.to_json`` returns them.
         :param submitted: The fields of each as they were submitted, by its id.
+        :param session: The session that most were in, as ``Session.to_json`` returns it, if it is known.
         """
-        for job in jobs if self._path is not None else ():
+        found = [dict(job) for job in jobs]
+        for job in found:
             fields = submitted.get(job["id"]) or {}
-            self._write(job["id"], "provenance", job.get, "provenance")
-            self._write(job["id"], "backend-properties", self._read_properties, job, fields)
-            if "params" in fields and not fields.get("private"):
-                self._write(job["id"], "params", fields.get, "params")
-
-    def read_qiskit_versions(self, jobs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """
-        Return the version of Qiskit that IBM names for each job, by its id.
-
-        IBM tells it among a job's metrics. So it takes a request for each job, and is read only for a folder.
-        """
-        from airflow_provider_ibm_sessions.client.models.base import single_line
-
-        found: dict[str, str] = {}
-        for job in jobs if self._path is not None else ():
             try:
-                named = self._hook.get_conn().job_metrics(job["id"]).qiskit_version
-            except IBMQuantumError as error:
-                log.warning("The metrics of job %s were not read: %s", job["id"], error)
-                continue
-            if isinstance(named, str):
-                found[job["id"]] = single_line(named)
+                own = session if session and job.get("session_id") in (None, session.get("id")) else {}
+                job["provenance"] = _provenance(context, job, fields, own)
+                if self._path is not None and (named := self._read_qiskit_version(job["id"])):
+                    job["provenance"]["qiskit_version"] = named
+            except Exception:  # whatever IBM has sent, and Airflow's context holds
+                log.warning("The report of job %s carries no provenance", job.get("id"), exc_info=True)
+            if self._path is not None:
+                self._write(job["id"], "provenance", job.get, "provenance")
+                self._write(job["id"], "backend-properties", self._read_properties, job, fields)
+                if "params" in fields and not fields.get("private"):
+                    self._write(job["id"], "params", fields.get, "params")
         return found
 
     def keep_raw(self, job_id: str, raw: Any) -> None:
@@ -105,6 +77,17 @@ class ProvenanceFolder:
 
         if self._path is not None:
             self._write(job_id, "results", to_strict_json, raw)
+
+    def _read_qiskit_version(self, job_id: str) -> str | None:
+        """Return the version of Qiskit that IBM names among a job's metrics. It takes a request."""
+        from airflow_provider_ibm_sessions.client.models.base import single_line
+
+        try:
+            named = self._hook.get_conn().job_metrics(job_id).qiskit_version
+        except IBMQuantumError as error:
+            log.warning("The metrics of job %s were not read: %s", job_id, error)
+            return None
+        return single_line(named) if isinstance(named, str) else None
 
     def _read_properties(self, job: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
         """Return the properties as of the job's calibration, or else as of its submission."""
@@ -125,7 +108,7 @@ class ProvenanceFolder:
             folder = ObjectStoragePath(str(self._path)) / job_id
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.json").write_text(json.dumps(read(*args)))
-        except Exception:
+        except Exception:  # each file system has errors of its own
             log.warning("%s of job %s was not kept in %s", name, job_id, self._path, exc_info=True)
 
 

@@ -58,25 +58,23 @@ def from_resume_data(data: Mapping[str, Any], awaited: Sequence[str]) -> list[Su
     """
     Return the submissions in the order of the task's jobs.
 
-    :param data: What :func:`to_resume_data` returned. Triggers of an older version of this package have all
-        ids in ``job_ids``, and name jobs by them.
+    :param data: What :func:`to_resume_data` returned.
     :param awaited: The jobs that the trigger has waited for.
     """
-    refused, others = data.get("refused", {}), data.get("others", {})
-    job_ids = data.get("job_ids", awaited)
-    ids, waits = iter(job_ids), set(awaited)
-    private, attempts = set(data.get("private", ())), data.get("attempts", {})
+    refused, others, attempts = data.get("refused", {}), data.get("others", {}), data.get("attempts", {})
+    ids, waits, private = iter(awaited), set(awaited), set(data.get("private", ()))
     found = []
-    for index in range(data.get("count", len(job_ids) + len(refused))):
-        if str(index) in refused:
-            found.append(Submission(None, error=refused[str(index)]))
+    for number in range(data.get("count", len(awaited))):
+        index = str(number)
+        if index in refused:
+            found.append(Submission(None, error=refused[index]))
             continue
-        job_id = others.get(str(index)) or next(ids)
+        job_id = others.get(index) or next(ids)
         found.append(
             Submission(
                 job_id,
-                private=not private.isdisjoint((index, job_id)),
-                attempts=attempts.get(str(index), attempts.get(job_id, 1)),
+                private=number in private,
+                attempts=attempts.get(index, 1),
                 is_awaited=job_id in waits,
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,7 +41,12 @@ from airflow_provider_ibm_sessions.lifecycle.task_mixin import (
     DEFAULT_RETRY_BACKOFF,
     IBMQuantumTaskMixin,
 )
-from airflow_provider_ibm_sessions.operators._job_results import MAX_XCOM_BYTES, ResultStorage
+from airflow_provider_ibm_sessions.operators._job_results import (
+    MAX_XCOM_BYTES,
+    JobResultCollector,
+    ResultStorage,
+)
+from airflow_provider_ibm_sessions.operators._provenance import Provenance
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -262,6 +267,43 @@ class JobOwnerOperator(JobWaitingOperator):
         """
         self.result_storage.validate()
         ResultStorage(self.provenance_path, self.results_threshold).validate("provenance_path")
+
+    @abstractmethod
+    def read_fields_by_id(self, state: TaskState) -> Mapping[str, Mapping[str, Any]]:
+        """Return the fields of each job as they were submitted, by its id, also after a deferral."""
+
+    def collect_results(
+        self,
+        context: Context,
+        state: TaskState,
+        jobs: Sequence[Mapping[str, Any]],
+        *,
+        private: Collection[str],
+        session: Mapping[str, Any] | None = None,
+    ) -> tuple[list[dict[str, Any]], JobResultCollector]:
+        """
+        Report on jobs that are final, with their results and what is needed to repeat them.
+
+        :param jobs: The jobs as ``Job.to_json`` returns them.
+        :param private: Ids of those that are known to be private.
+        :param session: The session that most were in, as ``Session.to_json`` returns it, if it is known.
+        :returns: The reports in the order of the jobs, and the collector, which tells what is missing.
+        """
+        try:
+            submitted = self.read_fields_by_id(state)
+        except Exception:  # of Airflow's store, or of the storage: the results are what was paid for
+            self.log.warning("The reports carry no parameters", exc_info=True)
+            submitted = {}
+        provenance = Provenance(self.hook, self.provenance_path)
+        collector = JobResultCollector(
+            self.hook,
+            state,
+            self.result_storage,
+            private=private,
+            detail=self.results,
+            keep_raw=provenance.keep_raw,
+        )
+        return collector.collect(provenance.add(context, jobs, submitted, session)), collector
 
 
 class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):

@@ -40,8 +40,6 @@ from airflow_provider_ibm_sessions.lifecycle.session import (
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.lifecycle.usage import log_job_logs, push_job_usage
 from airflow_provider_ibm_sessions.links import IBMQuantumJobLink
-from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector
-from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
 from airflow_provider_ibm_sessions.operators.base import IBMQuantumOperator, JobOwnerOperator
 from airflow_provider_ibm_sessions.operators.results import IBMQuantumJobResultsOperator
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
@@ -292,20 +290,7 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         if self.verbose:
             log_job_logs(self.hook, [str(self.job_id)])
         private = [str(self.job_id)] if self.private else []
-        folder = ProvenanceFolder(self.hook, self.provenance_path)
-        collector = JobResultCollector(
-            self.hook,
-            state,
-            self.result_storage,
-            private=private,
-            detail=self.results,
-            keep_raw=folder.keep_raw,
-        )
-        submitted = self._submitted_fields()
-        qiskit_versions = folder.read_qiskit_versions(event["jobs"])
-        jobs = with_provenance(context, event["jobs"], submitted, qiskit_versions=qiskit_versions)
-        folder.keep(jobs, submitted)
-        [report] = collector.collect(jobs)
+        [report], collector = self.collect_results(context, state, event["jobs"], private=private)
         self.log.info("Job %s: %s", report["id"], report["state"])
         can_retry = bool(collector.retryable_errors)
         if not can_retry and not collector.results_omitted:
@@ -321,13 +306,9 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         found = [Job.model_validate(job) for job in jobs]
         push_job_usage(context, self.hook, found, session_id=self.session_id)
 
-    def _submitted_fields(self) -> dict[str, dict[str, Any]]:
-        """Return the job's fields as they were submitted, by its id. After a deferral, read again."""
-        try:
-            return {str(self.job_id): self.validate_job()}
-        except Exception:  # of the storage as well: the results are what was paid for
-            self.log.warning("The report carries no parameters", exc_info=True)
-            return {}
+    def read_fields_by_id(self, state: TaskState) -> dict[str, dict[str, Any]]:
+        """Return the job's fields as they were submitted, by its id."""
+        return {str(self.job_id): self.validate_job()}
 
     def _read_job(self) -> list[dict[str, Any]]:
         """Return the job as it is after it was given up, if it can be read."""

@@ -117,7 +117,9 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
         if self.session_id is not None:
             self.show_session(context, self.session_id)
         if not found.jobs:
-            self.log.warning("IBM lists no job of %s: check it, and the connection", self._description())
+            period = f"between {self.created_after or 'ever'} and {self.created_before or 'now'}"
+            what = f"session {self.session_id}" if self.session_id else f"tags {self.tags} {period}"
+            self.log.warning("IBM lists no job of %s: check it, and the connection", what)
         is_done = found.is_done or not (found.jobs or self.session_id)
         if is_done or not self.wait_for_completion:
             return self._finish(context, {"status": "success"}, found.jobs)
@@ -149,12 +151,6 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
             poll_interval=self.poll_interval,
             ibm_quantum_conn_id=self.ibm_quantum_conn_id,
         )
-
-    def _description(self) -> str:
-        """Return what the task's jobs have in common."""
-        if self.session_id:
-            return f"session {self.session_id}"
-        return f"tags {self.tags} between {self.created_after or 'ever'} and {self.created_before or 'now'}"
 
     def _find_jobs(self) -> Progress:
         """

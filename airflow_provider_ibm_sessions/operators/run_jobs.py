@@ -31,9 +31,8 @@ from airflow_provider_ibm_sessions.lifecycle.usage import (
     push_session_usage,
     push_xcom_quietly,
 )
-from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, errors_in
+from airflow_provider_ibm_sessions.operators._job_results import errors_in
 from airflow_provider_ibm_sessions.operators._job_submitter import JobSubmittingOperator
-from airflow_provider_ibm_sessions.operators._provenance import ProvenanceFolder, with_provenance
 from airflow_provider_ibm_sessions.operators._submissions import from_resume_data, to_resume_data
 from airflow_provider_ibm_sessions.operators.base import SessionOwnerOperator
 
@@ -157,7 +156,7 @@ class SessionJobsOperator(JobSubmittingOperator):
         unclosed = self._ensure_closed(context, event)
         failures += [str(unclosed)] if unclosed else []
         try:
-            jobs = self._read_jobs(event)
+            jobs = self._jobs_from(event)
         except IBMQuantumError as error:
             # Jobs that were given up are not to be run by a retry.
             retryable = error.retryable and not is_given_up
@@ -188,22 +187,14 @@ class SessionJobsOperator(JobSubmittingOperator):
         if self.verbose:
             log_job_logs(self.hook, self._all_job_ids)
         submissions = self._in_order()
-        folder = ProvenanceFolder(self.hook, self.provenance_path)
-        collector = JobResultCollector(
-            self.hook,
+        found, collector = self.collect_results(
+            context,
             state,
-            self.result_storage,
+            jobs,
             private=[each.id for each in submissions if each.id and each.private],
-            detail=self.results,
-            keep_raw=folder.keep_raw,
+            session=event.get("session"),
         )
-        submitted = self._submitted_fields(state)
-        qiskit_versions = folder.read_qiskit_versions(jobs)
-        jobs = with_provenance(
-            context, jobs, submitted, event.get("session"), qiskit_versions=qiskit_versions
-        )
-        folder.keep(jobs, submitted)
-        reports = {report["id"]: report for report in collector.collect(jobs)}
+        reports = {report["id"]: report for report in found}
         ordered = [
             {**reports[each.id], "attempts": each.attempts}
             if each.id
@@ -225,14 +216,11 @@ class SessionJobsOperator(JobSubmittingOperator):
             raise to_airflow_exception("; ".join([*failures, *job_errors]), retryable=False)
         return ordered
 
-    def _submitted_fields(self, state: TaskState) -> dict[str, Mapping[str, Any]]:
-        """Return the fields of each job as they were submitted, by its id. After a deferral, read again."""
-        ids = [each.id or "" for each in self._in_order()]
-        try:
-            return dict(zip(ids, self.read_jobs(state), strict=True))
-        except Exception:  # of Airflow's store as well: the results are what was paid for
-            self.log.warning("The reports carry no parameters", exc_info=True)
-            return {}
+    def read_fields_by_id(self, state: TaskState) -> Mapping[str, Mapping[str, Any]]:
+        """Return the fields of each job as they were submitted, by its id, also after a deferral."""
+        return dict(
+            zip([each.id or "" for each in self._in_order()], self.read_job_fields(state), strict=True)
+        )
 
     def _ensure_closed(self, context: Context, event: Mapping[str, Any]) -> IBMQuantumError | None:
         """Close the session unless it has closed itself; return the error if it may be open."""
@@ -251,7 +239,7 @@ class SessionJobsOperator(JobSubmittingOperator):
             push_xcom_quietly(context, "session", session.to_json())
         return None
 
-    def _read_jobs(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _jobs_from(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return all jobs, in their order: as the event has them, or else as they are now."""
         from airflow_provider_ibm_sessions.client.flows import JobSet
 
@@ -344,11 +332,11 @@ class IBMQuantumRunJobsOperator(SessionJobsOperator):
         self, context: Context, state: TaskState, session_args: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the fields of each job as they are submitted."""
-        jobs = self.read_jobs(state)
+        jobs = self.read_job_fields(state)
         self.resume_or_start(state, [jobs, session_args["backend"], session_args["mode"]])
         return jobs
 
-    def read_jobs(self, state: TaskState) -> list[dict[str, Any]]:
+    def read_job_fields(self, state: TaskState) -> list[dict[str, Any]]:
         """Return the fields of each job as they are submitted."""
         from airflow_provider_ibm_sessions.client.submission import validate_job
 

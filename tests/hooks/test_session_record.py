@@ -13,7 +13,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_ibm_sessions.cli.metastore import records_of_run
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.hooks.session_record import RECORD_PREFIX, SessionRecord
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
 from airflow_provider_ibm_sessions.operators.run_jobs import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
@@ -290,14 +290,6 @@ class TestParse:
     def test_what_is_none_is_refused(self, value):
         with pytest.raises(ValueError):
             SessionRecord.parse(value)
-
-
-def test_an_entry_of_an_older_version_is_still_signed():
-    """The signature of an entry without a try is that of the version before, which had no such field."""
-    owner = SessionOwner("ibm_quantum_default", "dag", "run", "task", -1, False, 1.5)
-    assert owner.signed("session", "key").signature == (
-        "1cccf82b43d7c8d959736072a4fa0a0b4b8e60e3a371b6e468b008e51e8b8da1"
-    )
 
 
 def test_an_unreadable_entry_of_a_session_that_is_closed_is_removed(ibm, dag, run):

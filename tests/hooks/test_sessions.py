@@ -10,7 +10,8 @@ from airflow.sdk import DAG, task
 
 from airflow_provider_ibm_sessions.client.errors import NotFoundError, OutcomeUnknownError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
 from airflow_provider_ibm_sessions.operators.session import IBMQuantumCreateSessionOperator
 from airflow_provider_ibm_sessions.operators.sweep import IBMQuantumSweepSessionsOperator
 from testing.fake_ibm import Fault

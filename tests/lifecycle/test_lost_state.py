@@ -240,7 +240,7 @@ class TestFunction:
     def test_recorded_jobs_that_airflow_does_not_return_lose_no_results(
         self, ibm, dag, run, widths, output, monkeypatch
     ):
-        fails_once(monkeypatch, IBMQuantumJobsDecoratedOperator, "read_jobs")
+        fails_once(monkeypatch, IBMQuantumJobsDecoratedOperator, "read_job_fields")
         result = run(dag)
         assert result.state == "success"
         assert ["results" in report for report in result.xcom("work")] == [True, True]

@@ -225,28 +225,6 @@ class TestTriggerRow:
         assert from_resume_data(data, awaited) == submissions
         assert data["session_ids"] == ["s", "t"]
 
-    def test_a_trigger_of_an_older_version_is_read(self):
-        """It was written before an upgrade, and fires after it."""
-        data = {
-            "job_ids": ["a", "b", "c"],
-            "refused": {"1": "no circuit"},
-            "private": ["b"],
-            "attempts": {"b": 2},
-            "session_ids": ["s"],
-        }
-        assert from_resume_data(data, ["a", "b"]) == [
-            Submission("a"),
-            Submission(None, error="no circuit"),
-            Submission("b", private=True, attempts=2),
-            Submission("c", is_awaited=False),
-        ]
-
-    def test_one_of_a_first_version_too(self):
-        assert from_resume_data({"refused": {}, "private": ["b"]}, ["a", "b"]) == [
-            Submission("a"),
-            Submission("b", private=True),
-        ]
-
 
 class TestRetention:
     def kept(self, dag):

@@ -11,7 +11,7 @@ from airflow.models import Variable
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TaskGroup, task
 
-from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.links import console_url
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,

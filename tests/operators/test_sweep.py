@@ -11,11 +11,9 @@ from airflow.sdk import DAG
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
-from airflow_provider_ibm_sessions.hooks.session_registry import (
-    PREFIX,
-    SessionOwner,
-    VariableSessionRegistry,
-)
+from airflow_provider_ibm_sessions.hooks.owner_lookup import ActiveOwners
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, VariableSessionRegistry
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator
 from airflow_provider_ibm_sessions.operators.session import (
     IBMQuantumCloseSessionOperator,
@@ -322,7 +320,9 @@ class TestLedger:
         [orphan] = owned_by_a_run_that_ended(run, ibm)
         answers = [True, False]
         monkeypatch.setattr(
-            VariableSessionRegistry, "find_active", lambda _, owners: dict.fromkeys(owners, answers.pop())
+            VariableSessionRegistry,
+            "find_active",
+            lambda _, owners: ActiveOwners(owners if answers.pop() else (), {}),
         )
         assert decision_counts(swept(run)) == {"belongs to an active run": 1}
         assert answers == []

@@ -12,7 +12,8 @@ from airflow.sdk import DAG, Variable, task
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 
-from airflow_provider_ibm_sessions.hooks.session_registry import COPY_KEY, PREFIX, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import COPY_KEY, PREFIX
 from testing.dag_tasks import decision_counts, decisions, own, registered_sessions, sweep
 from testing.fake_ibm import Fault
 from testing.session_requests import is_open

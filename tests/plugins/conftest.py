@@ -48,7 +48,7 @@ class Page:
         self.register(self.session_id)
 
     def owner(self, **fields):
-        from airflow_provider_ibm_sessions.hooks.session_registry import SessionOwner
+        from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 
         known = {"dag_id": self.dag_id, "run_id": self.run_id, "task_id": "opens"}
         return SessionOwner(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 
@@ -120,20 +119,6 @@ def _put(dag, map_index, state):
         ti.state = state
         session.flush()
         return TaskInstanceDTO.model_validate(ti, from_attributes=True)
-
-
-def test_a_thousand_private_jobs_fit_into_a_row_of_mysqls():
-    """A trigger's arguments are stored in a column of 65,535 bytes."""
-    ids = [f"d85981d3kjvc73d4{number:04}" for number in range(1000)]
-    trigger = IBMQuantumJobTrigger(
-        job_ids=ids,
-        session_id="s" * 36,
-        resume_data={"refused": {}, "private": ids},
-        end_time=1e9,
-        poll_interval=10.0,
-        ibm_quantum_conn_id="ibm_quantum_default",
-    )
-    assert len(json.dumps(trigger.serialize()[1])) < 65_535
 
 
 def test_a_trigger_that_another_triggerer_has_taken_over_ends_nothing(begun, task_instance):

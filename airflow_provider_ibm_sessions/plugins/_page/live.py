@@ -199,7 +199,7 @@ class LiveSessions:
             session = await loop.run_in_executor(self._enders, _end_now, conn_id, session_id, action)
         except IBMQuantumError as error:
             self._keep(key, Answer(error=error.message))
-        except Exception as error:
+        except Exception as error:  # whatever failed, the page says so
             log.exception("Session %s could not be ended (%s). End it in IBM's console", session_id, action)
             self._keep(key, Answer(error=type(error).__name__))
         else:

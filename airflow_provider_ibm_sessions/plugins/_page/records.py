@@ -25,7 +25,8 @@ from sqlalchemy import String, cast, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_provider_ibm_sessions.hooks.owner_lookup import ACTIVE_RUN_STATES, FINISHED_TASK_STATES
-from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX, SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
+from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
 
 try:
     from airflow.models.task_state_store import TaskStateStoreModel
