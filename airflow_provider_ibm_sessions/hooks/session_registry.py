@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.storable import to_storable
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
 from airflow_provider_ibm_sessions.hooks.metrics import emit_usage
@@ -48,6 +49,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "opened": (int, float),
 }
 """Types of an entry's fields; all others are str."""
+
+_LAST_YEAR: Final = 1e11
+_MAX_MAP_INDEX: Final = 2**31
 
 _registered_here: dict[str, Any] = {}
 """The sessions that this process has registered, and by which task instance."""
@@ -107,7 +111,12 @@ class SessionOwner:
             owner = cls(**{name: value for name, value in json.loads(text).items() if name in known})
         except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError("not the entry of a session") from error
-        if not all(isinstance(value, _TYPES.get(name, str)) for name, value in asdict(owner).items()):
+        values = asdict(owner)
+        has_types = all(isinstance(value, _TYPES.get(name, str)) for name, value in values.items())
+        # What no database takes would fail the look-up of all other owners as well.
+        if not has_types or any(to_storable(value) != value for value in values.values()):
+            raise ValueError("not the entry of a session")
+        if not (0 <= owner.opened < _LAST_YEAR and -1 <= owner.map_index < _MAX_MAP_INDEX):
             raise ValueError("not the entry of a session")
         return owner
 
@@ -151,6 +160,14 @@ class RegistryEntry(NamedTuple):
     error: AirflowApiUnavailableError | None = None
     is_copy: bool = False
 
+    @property
+    def is_readable(self) -> bool:
+        """Return True if it is an entry that can be parsed; another may be written anew at any time."""
+        try:
+            return self.parse() is not None
+        except (AirflowApiUnavailableError, ValueError):
+            return False
+
     def parse(self) -> SessionOwner | None:
         """Return the session's owner; see :meth:`SessionRegistry.get_owner`."""
         if self.error:
@@ -161,12 +178,15 @@ class RegistryEntry(NamedTuple):
 class SessionRegistry(Protocol):
     """Entries of open sessions, and the states of their owners."""
 
-    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+    def read_entries(
+        self, session_ids: Iterable[str], *, keep_copies: bool = False
+    ) -> dict[str, RegistryEntry]:
         """
         Return the entries of these sessions, and of all others that are registered.
 
         Before Airflow 3.3, which cannot list variables, only those of these sessions.
 
+        :param keep_copies: Store copies of many, so that the next sweep need not read each of them.
         :raises AirflowApiUnavailableError: If Airflow does not list them.
         """
 
@@ -284,7 +304,9 @@ class VariableSessionRegistry:
             ) from error
         return [key.removeprefix(PREFIX) for key in keys]
 
-    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+    def read_entries(
+        self, session_ids: Iterable[str], *, keep_copies: bool = False
+    ) -> dict[str, RegistryEntry]:
         """
         Return the entries of these and of all registered sessions; see :class:`SessionRegistry`.
 
@@ -301,9 +323,10 @@ class VariableSessionRegistry:
                 entries[session_id] = RegistryEntry(copies[session_id], is_copy=True)
             else:
                 entries[session_id] = self._read_entry(session_id)
-        texts = {session_id: entry.text for session_id, entry in entries.items() if entry.text}
-        if len(registered) >= _COPIED_FROM and texts != copies:
-            self._write_copies(texts)
+        if keep_copies and len(registered) >= _COPIED_FROM:
+            texts = {name: entry.text for name, entry in entries.items() if entry.text and entry.is_readable}
+            if texts != copies:
+                self._write_copies(texts)
         return entries
 
     def get_owner(self, session_id: str) -> SessionOwner | None:
@@ -335,7 +358,7 @@ class VariableSessionRegistry:
 
         try:
             copies = json.loads(Variable.get(COPY_KEY, default="{}"))
-            return {name: text for name, text in copies.items() if isinstance(text, str)}
+            return {name: text for name, text in copies.items() if RegistryEntry(text).is_readable}
         except Exception:  # whatever failed, the entries themselves are read
             log.warning("The variable %s cannot be read; it is written again", COPY_KEY, exc_info=True)
             return {}
