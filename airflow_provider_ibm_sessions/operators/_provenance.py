@@ -42,11 +42,15 @@ def with_provenance(
     :param session: The session that most were in, as ``Session.to_json`` returns it, if it is known.
     :param qiskit_versions: What :meth:`ProvenanceFolder.read_qiskit_versions` returns.
     """
+    from airflow_provider_ibm_sessions.client.results import to_strict_json
+
     found = [dict(job) for job in jobs]
     for job in found:
         try:
             own = session if session and job.get("session_id") in (None, session.get("id")) else {}
-            job["provenance"] = _provenance(context, job, submitted.get(job["id"]) or {}, own)
+            provenance = _provenance(context, job, submitted.get(job["id"]) or {}, own)
+            # What IBM takes as options need not be what Airflow's database takes.
+            job["provenance"] = to_strict_json(provenance)
             if found_version := qiskit_versions.get(job["id"]):
                 job["provenance"]["qiskit_version"] = found_version
         except Exception:

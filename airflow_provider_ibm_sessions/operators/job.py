@@ -309,7 +309,7 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         self.log.info("Job %s: %s", report["id"], report["state"])
         can_retry = bool(collector.retryable_errors)
         if not can_retry and not collector.results_omitted:
-            state.mark_finished([report["id"]] if "error" in report else [])
+            state.mark_finished(collector.jobs_without_results)
         if "error" in report:
             self.push_reports(context, report)
             raise to_airflow_exception(report["error"], retryable=can_retry)

@@ -167,9 +167,13 @@ def test_results_are_plain_at_any_depth(service, dag, run):
             lambda job: {"a": {"__id__": 1}},
             "['a'] of it is of the type dict (Airflow reserves",
         ),
+        (
+            lambda job: {"__type": "dict", "__var": 1},
+            "the type dict (Airflow reserves its key __var",
+        ),
         (lambda job: {Unprintable(): [job]}, "[<Unprintable instance at "),
     ],
-    ids=["job", "function", "integer", "in a set", "generator", "bytes", "reserved key", "odd key"],
+    ids=["job", "function", "integer", "in a set", "generator", "bytes", "key", "old key", "odd key"],
 )
 def test_what_xcom_cannot_hold_fails_once_and_says_how_to_get_the_results(
     service, dag, run, output, made, said
