@@ -162,7 +162,7 @@ class RegistryEntry(NamedTuple):
 
     @property
     def is_readable(self) -> bool:
-        """Return True if it is an entry that can be parsed; another may be written anew at any time."""
+        """Return True if it is an entry that can be parsed; only such entries are copied."""
         try:
             return self.parse() is not None
         except (AirflowApiUnavailableError, ValueError):

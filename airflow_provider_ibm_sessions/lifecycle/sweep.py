@@ -154,7 +154,7 @@ class SessionSweeper:
 
     def _has_closed(self, session_id: str, *, tidy: bool) -> bool:
         """
-        Return True if IBM says that a session is closed whose entry tells nothing for certain.
+        Return True if IBM says that a session is closed whose owner is not certain.
 
         :param tidy: Unregister it then.
         """
