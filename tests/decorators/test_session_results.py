@@ -168,8 +168,8 @@ def test_results_are_plain_at_any_depth(service, dag, run):
             "['a'] of it is of the type dict (Airflow reserves",
         ),
         (
-            lambda job: {"__type": "dict", "__var": 1},
-            "the type dict (Airflow reserves its key __var",
+            lambda job: {"__type": "x", "__var": 1},
+            "it is of the type dict (Airflow reserves its key __var",
         ),
         (lambda job: {Unprintable(): [job]}, "[<Unprintable instance at "),
     ],
