@@ -310,6 +310,21 @@ def airflow_fails(monkeypatch):
     return arrange
 
 
+@pytest.fixture
+def without_task_state(monkeypatch):
+    """Run tasks as Airflow 3.0 to 3.2 do: they have no task state store."""
+    from airflow.sdk import Variable
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    original = RuntimeTaskInstance.get_template_context
+
+    def context(self):
+        return {name: value for name, value in original(self).items() if name != "task_state_store"}
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", context)
+    monkeypatch.delattr(Variable, "keys")
+
+
 @pytest.fixture(autouse=True)
 def nothing_secret_in_the_output(request):
     """Search what each test that runs Airflow prints and logs for keys and tokens."""

@@ -85,7 +85,9 @@ class MetastoreSessionRegistry:
     def __init__(self, closed_by: str = CLOSED_BY) -> None:
         self._closed_by = closed_by
 
-    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+    def read_entries(
+        self, session_ids: Iterable[str], *, keep_copies: bool = False
+    ) -> dict[str, RegistryEntry]:
         """Return the entries of these and of all registered sessions; see :class:`SessionRegistry`."""
         entries = dict.fromkeys(session_ids, RegistryEntry(None))
         with _database() as session:

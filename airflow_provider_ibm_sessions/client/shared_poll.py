@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -52,7 +53,7 @@ _ROWS_IN_SEQUENCE = 490
 """Rows that are read one page after the other, 10 pages of sessions; the next 490 are read beside them."""
 
 _POLLS_AT_ONCE = 50
-"""Waits that may become due before others run."""
+"""Waits that may poll at the same time; where more are due, they are spread over the interval."""
 
 _MIN_SECONDS = 5.0
 """Seconds that a list may take however short the interval is."""
@@ -96,44 +97,46 @@ class Wait:
         """Return True if so many wait that they share a list."""
         return self._shared.is_shared
 
-    async def until_due(self, states: Mapping[str, str], seconds: float, *, first: bool = False) -> list[str]:
+    async def until_due(
+        self, states: Mapping[str, str], seconds: float, *, first: bool = False
+    ) -> list[str] | None:
         """
         Wait for as long as the list shows these states, and return the ids with another one, or in no list.
 
-        There are none if the time is over, or too few wait by now.
+        There are none if too few wait by now.
 
         :param states: The state of each id, as it was read last.
         :param seconds: The longest that this may take.
         :param first: True before the first poll, for which the list as it was last read will do.
+        :returns: None if the time is over, and the list still shows these states.
         """
         self._states, self._due = states, asyncio.get_running_loop().create_future()
         self._shared.start()
-        if first and self._shared.listed is not None:
-            self.compare(self._shared.listed)
+        if first and self._shared.listed is not None and (found := self.find_different(self._shared.listed)):
+            self.end(found)
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 return await self._due
         except TimeoutError:
-            return []
+            listed = self._shared.listed or {}
+            return None if all(listed.get(name) == state for name, state in states.items()) else []
         finally:
             self._due = None
 
-    def compare(self, listed: Mapping[str, str]) -> None:
+    def find_different(self, listed: Mapping[str, str]) -> list[str]:
         """
-        End the waiting if the list shows other states.
+        Return the ids that the list shows with other states, or not at all; none of a wait that polls.
 
         A difference that the last poll has not resolved is polled for at every second list only: IBM may
         never list what another user has started.
         """
         if self._due is None:
-            return
+            return []
         different = {
             name: listed.get(name) for name, state in self._states.items() if listed.get(name) != state
         }
-        is_due = bool(different) and different != self._answered
-        self._answered = different if is_due else {}
-        if is_due:
-            self.end(list(different))
+        self._answered = {} if different == self._answered else different
+        return list(self._answered)
 
     def end(self, different: list[str]) -> None:
         """End the waiting."""
@@ -178,17 +181,40 @@ class SharedPoll:
     async def _run(self) -> None:
         try:
             while self.is_shared:
-                started = time.monotonic()
-                self.listed = await self._read()
-                for number, wait in enumerate(list(self.waits)):
-                    wait.compare(self.listed)
-                    if number % _POLLS_AT_ONCE == 0:
-                        await asyncio.sleep(0)  # so that a thousand that are due do not hold up the loop
-                await asyncio.sleep(max(0.0, started + jittered(self._interval) - time.monotonic()))
+                next_at = time.monotonic() + jittered(self._interval)
+                try:
+                    self.listed = await self._read()
+                    due = await self._find_due(self.listed)
+                except Exception:  # a bug must neither stop the waits nor let them poll without a delay
+                    log.exception("The list of %s is of no use: all are polled singly", self._listing.name)
+                    self.listed, due = None, [(wait, []) for wait in self.waits]
+                await self._end(due, max(next_at, time.monotonic() + self._interval / 2))
+                await asyncio.sleep(max(0.0, next_at - time.monotonic()))
         finally:
             self.listed = None
+            # Too few are left for a list. They poll in the course of an interval, and not all at once.
             for wait in self.waits:
-                wait.end([])
+                asyncio.get_running_loop().call_later(random.uniform(0, self._interval), wait.end, [])
+
+    async def _find_due(self, listed: Mapping[str, str]) -> list[tuple[Wait, list[str]]]:
+        """Return the waits that the list calls to poll, and for which ids."""
+        due = []
+        for number, wait in enumerate(list(self.waits)):
+            if different := wait.find_different(listed):
+                due.append((wait, different))
+            if number % _POLLS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # so that a thousand do not hold up the loop
+        return due
+
+    @staticmethod
+    async def _end(due: Sequence[tuple[Wait, list[str]]], end_time: float) -> None:
+        """End the waiting of those that are due: of few at once, of many spread until ``end_time``."""
+        for first in range(0, len(due), _POLLS_AT_ONCE):
+            if first:
+                left = max(0.0, end_time - time.monotonic())
+                await asyncio.sleep(left * _POLLS_AT_ONCE / (len(due) - first + _POLLS_AT_ONCE))
+            for wait, different in due[first : first + _POLLS_AT_ONCE]:
+                wait.end(different)
 
     async def _read(self) -> dict[str, str]:
         """Return the states in the list. What takes longer than the interval, or fails, is left out."""

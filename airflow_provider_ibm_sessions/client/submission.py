@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_ibm_sessions.client.client import IBMQuantumClient
@@ -49,17 +50,27 @@ _MAX_OWN_TAGS = MAX_TAGS - 1
 """Tags that a user may give: the last one marks the job, so that it is never submitted twice."""
 
 
-def submit_once(client: IBMQuantumClient, tag: str, *, is_retry: bool = False, **job: Any) -> Job:
+def submit_once(
+    client: IBMQuantumClient,
+    tag: str,
+    *,
+    is_retry: bool = False,
+    created_after: datetime | None = None,
+    **job: Any,
+) -> Job:
     """
     Submit a job that no earlier call has submitted; a retry calls :func:`resume_job` first.
 
     :param tag: A tag that no other job ever has.
     :param is_retry: See :func:`post_once`.
+    :param created_after: See :func:`post_once`.
     :param job: Arguments of ``client.submit_job``.
     :raises OutcomeUnknownError: See :func:`post_once`.
     """
     fields = {**job, "tags": add_tag(job.get("tags"), _validate_tag(tag))}
-    return post_once(client, tag, lambda: client.submit_job(**fields), is_retry=is_retry)
+    return post_once(
+        client, tag, lambda: client.submit_job(**fields), is_retry=is_retry, created_after=created_after
+    )
 
 
 def submit_each(submit: Callable[[int], None], indexes: Iterable[int], *, in_flight: int = IN_FLIGHT) -> None:
@@ -90,13 +101,21 @@ def submit_each(submit: Callable[[int], None], indexes: Iterable[int], *, in_fli
             submission.result()
 
 
-def post_once(client: IBMQuantumClient, tag: str, post: Callable[[], Job], *, is_retry: bool = False) -> Job:
+def post_once(
+    client: IBMQuantumClient,
+    tag: str,
+    post: Callable[[], Job],
+    *,
+    is_retry: bool = False,
+    created_after: datetime | None = None,
+) -> Job:
     """
     Post a job that carries this tag, again only if IBM lists no job with it.
 
     :param post: Sends the request, whose outcome is unknown if it raises ``OutcomeUnknownError``.
     :param is_retry: Look for a duplicate afterwards as well: what the try before has submitted in its last
         moment may be listed only now.
+    :param created_after: Jobs that are older are not meant, though they have the tag.
     :raises OutcomeUnknownError: If IBM leaves submissions unanswered and lists none of them. ``retryable``:
         a later :func:`resume_job` may find one.
     """
@@ -108,18 +127,18 @@ def post_once(client: IBMQuantumClient, tag: str, post: Callable[[], Job], *, is
         except OutcomeUnknownError as error:
             unknown = error
             log.warning("%s. Looking for a job with the tag %s", error, tag)
-            if found := _wait_and_find(client, tag, unknown):
+            if found := _wait_and_find(client, tag, unknown, created_after):
                 return found
             log.warning("No job has the tag; request %d of at most %d failed", request, _SUBMIT_REQUESTS)
         except IBMQuantumError:
             # An unanswered submission may have been on its way for longer than we looked.
-            if may_have_duplicate and (found := resume_job(client, tag)):
+            if may_have_duplicate and (found := resume_job(client, tag, created_after)):
                 return found
             raise
         else:
             if not may_have_duplicate:
                 return submitted
-            jobs = _valid_jobs(client, tag)
+            jobs = _valid_jobs(client, tag, created_after)
             if submitted.id not in {job.id for job in jobs}:  # not listed yet
                 jobs.append(submitted)
             return _keep_oldest(client, jobs) or submitted
@@ -147,13 +166,14 @@ def find_job(client: IBMQuantumClient, tag: str) -> Job | None:
     return jobs[0] if jobs else None
 
 
-def resume_job(client: IBMQuantumClient, tag: str) -> Job | None:
+def resume_job(client: IBMQuantumClient, tag: str, created_after: datetime | None = None) -> Job | None:
     """
     Return the job that an earlier process has submitted under this tag, if there is one.
 
     :param tag: A tag of one's own: should two jobs have it, the younger is cancelled.
+    :param created_after: Jobs that are older are not meant, though they have the tag.
     """
-    return _keep_oldest(client, _valid_jobs(client, _validate_tag(tag)))
+    return _keep_oldest(client, _valid_jobs(client, _validate_tag(tag), created_after))
 
 
 class ResumedJob(NamedTuple):
@@ -175,6 +195,7 @@ def resume_jobs(
     is_repeated: Callable[[Job], bool] = lambda _: False,
     *,
     is_complete: bool = False,
+    created_after: datetime | None = None,
 ) -> dict[str, ResumedJob]:
     """
     Return the last submission under each of these tags.
@@ -186,8 +207,9 @@ def resume_jobs(
     :param is_repeated: Tells of a job that has failed whether it is to be submitted again, or was already.
     :param is_complete: True if these are all sessions there were. Else the tags that none of them has are
         looked up one by one.
+    :param created_after: Jobs of other sessions that are older are not meant, though they have such a tag.
     """
-    jobs = _JobsByTag(client, session_ids, is_complete=is_complete)
+    jobs = _JobsByTag(client, session_ids, is_complete=is_complete, created_after=created_after)
     return {tag: _last_submission(jobs, tag, is_repeated) for tag in tags}
 
 
@@ -250,16 +272,24 @@ def _validate_tag(tag: object) -> str:
 class _JobsByTag:
     """The valid jobs of sessions by their tags; those of other sessions are looked up when asked for."""
 
-    def __init__(self, client: IBMQuantumClient, session_ids: Iterable[str], *, is_complete: bool) -> None:
+    def __init__(
+        self,
+        client: IBMQuantumClient,
+        session_ids: Iterable[str],
+        *,
+        is_complete: bool,
+        created_after: datetime | None,
+    ) -> None:
         self._client = client
         self._is_complete = is_complete
+        self._created_after = created_after
         self._by_tag: dict[str, list[Job]] = {}
         self._read_sessions(session_ids)
 
     def oldest(self, tag: str) -> Job | None:
         """Return the oldest job with this tag, and cancel the others."""
         if tag not in self._by_tag and not self._is_complete:
-            jobs = self._by_tag[tag] = _valid_jobs(self._client, _validate_tag(tag))
+            jobs = self._by_tag[tag] = _valid_jobs(self._client, _validate_tag(tag), self._created_after)
             # Where one is, others are: most lie in the same session.
             self._read_sessions(job.session_id for job in jobs if job.session_id)
         return _keep_oldest(self._client, self._by_tag.get(tag, []))
@@ -288,9 +318,15 @@ def _last_submission(jobs: _JobsByTag, tag: str, is_repeated: Callable[[Job], bo
     return last or ResumedJob(name, None)
 
 
-def _valid_jobs(client: IBMQuantumClient, tag: str) -> list[Job]:
-    # The tag is compared again in case IBM ignores the filter.
-    return [job for job in client.list_jobs(tags=[tag]) if tag in (job.tags or ()) and not job.is_void]
+def _valid_jobs(client: IBMQuantumClient, tag: str, created_after: datetime | None = None) -> list[Job]:
+    # Tag and time are compared again in case IBM ignores the filters.
+    return [
+        job
+        for job in client.list_jobs(tags=[tag], created_after=created_after)
+        if tag in (job.tags or ())
+        and not job.is_void
+        and not (created_after and job.created and job.created < created_after)
+    ]
 
 
 def _keep_oldest(client: IBMQuantumClient, jobs: Sequence[Job]) -> Job | None:
@@ -306,12 +342,14 @@ def _keep_oldest(client: IBMQuantumClient, jobs: Sequence[Job]) -> Job | None:
     return jobs[0] if jobs else None
 
 
-def _wait_and_find(client: IBMQuantumClient, tag: str, unknown: OutcomeUnknownError) -> Job | None:
+def _wait_and_find(
+    client: IBMQuantumClient, tag: str, unknown: OutcomeUnknownError, created_after: datetime | None
+) -> Job | None:
     """Look for the job until it is listed, or would have been."""
     for delay in backoff_delays(client.retry.list_lag):
         time.sleep(delay)
         try:
-            if found := resume_job(client, tag):
+            if found := resume_job(client, tag, created_after):
                 return found
         except IBMQuantumError as error:
             unknown.retryable = True

@@ -22,6 +22,7 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.decorators._function import call_digest, refuse_awaitable, reserve_argument
 from airflow_provider_ibm_sessions.lifecycle.recorded_jobs import RecordedJobs
 from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run
+from airflow_provider_ibm_sessions.operators._job_results import RESERVED_KEYS
 from airflow_provider_ibm_sessions.operators.run_jobs import SessionJobsOperator
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
             )
         try:
             plain = to_plain(returned, "returned")
-            json.dumps(plain, allow_nan=False)
+            text = json.dumps(plain, allow_nan=False)
+            if reserved := [key for key in RESERVED_KEYS if f'"{key}"' in text]:
+                raise ValueError(f"Airflow reserves its key {reserved[0]}")
             if to_strict_json([plain]) != [plain]:
                 raise ValueError("it holds an integer of more than 64 bits, NUL, or half a character")
         except (TypeError, ValueError, ConfigurationError) as error:

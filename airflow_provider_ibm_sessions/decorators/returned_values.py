@@ -13,12 +13,12 @@ from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.results import to_plain_result
 from airflow_provider_ibm_sessions.client.storable import STORABLE_INTS, to_storable
 from airflow_provider_ibm_sessions.client.validation import short_repr
+from airflow_provider_ibm_sessions.operators._job_results import RESERVED_KEYS
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
 _MAX_DEPTH: Final = 100
-_RESERVED_KEYS: Final = {"__classname__", "__id__"}
 
 
 class XComValueError(TypeError):
@@ -51,7 +51,7 @@ def _plain(value: Any, place: str, depth: int, write: Callable[[Any], Any]) -> A
     if depth > _MAX_DEPTH:
         raise XComValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, dict):
-        if reserved := _RESERVED_KEYS & value.keys():
+        if reserved := value.keys() & set(RESERVED_KEYS):
             raise _refusal(place, value, f"Airflow reserves its key {reserved.pop()}")
         return {
             to_storable(key): _plain(item, f"{place}[{short_repr(key)}]", depth + 1, write)

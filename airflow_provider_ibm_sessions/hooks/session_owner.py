@@ -10,6 +10,8 @@ import time
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_ibm_sessions.client.storable import to_storable
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -20,6 +22,9 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "opened": (int, float),
 }
 """Types of an entry's fields; all others are str."""
+
+_LAST_YEAR: Final = 1e11
+_MAX_MAP_INDEX: Final = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,12 @@ class SessionOwner:
             owner = cls(**{name: value for name, value in json.loads(text).items() if name in known})
         except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError("not the entry of a session") from error
-        if not all(isinstance(value, _TYPES.get(name, str)) for name, value in asdict(owner).items()):
+        values = asdict(owner)
+        has_types = all(isinstance(value, _TYPES.get(name, str)) for name, value in values.items())
+        # What no database takes would fail the look-up of all other owners as well.
+        if not has_types or any(to_storable(value) != value for value in values.values()):
+            raise ValueError("not the entry of a session")
+        if not (0 <= owner.opened < _LAST_YEAR and -1 <= owner.map_index < _MAX_MAP_INDEX):
             raise ValueError("not the entry of a session")
         return owner
 

@@ -57,6 +57,14 @@ class RegistryEntry(NamedTuple):
     error: AirflowApiUnavailableError | None = None
     is_copy: bool = False
 
+    @property
+    def is_readable(self) -> bool:
+        """Return True if it is an entry that can be parsed; only such entries are copied."""
+        try:
+            return self.parse() is not None
+        except (AirflowApiUnavailableError, ValueError):
+            return False
+
     def parse(self) -> SessionOwner | None:
         """Return the session's owner; see :meth:`SessionRegistry.get_owner`."""
         if self.error:
@@ -67,12 +75,15 @@ class RegistryEntry(NamedTuple):
 class SessionRegistry(Protocol):
     """Entries of open sessions, and the states of their owners."""
 
-    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+    def read_entries(
+        self, session_ids: Iterable[str], *, keep_copies: bool = False
+    ) -> dict[str, RegistryEntry]:
         """
         Return the entries of these sessions, and of all others that are registered.
 
         Before Airflow 3.3, which cannot list variables, only those of these sessions.
 
+        :param keep_copies: Store copies of many, so that the next sweep need not read each of them.
         :raises AirflowApiUnavailableError: If Airflow does not list them.
         """
 
@@ -188,7 +199,9 @@ class VariableSessionRegistry:
             ) from error
         return [key.removeprefix(PREFIX) for key in keys]
 
-    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+    def read_entries(
+        self, session_ids: Iterable[str], *, keep_copies: bool = False
+    ) -> dict[str, RegistryEntry]:
         """
         Return the entries of these and of all registered sessions; see :class:`SessionRegistry`.
 
@@ -205,9 +218,10 @@ class VariableSessionRegistry:
                 entries[session_id] = RegistryEntry(copies[session_id], is_copy=True)
             else:
                 entries[session_id] = self._read_entry(session_id)
-        texts = {session_id: entry.text for session_id, entry in entries.items() if entry.text}
-        if len(registered) >= _COPIED_FROM and texts != copies:
-            self._write_copies(texts)
+        if keep_copies and len(registered) >= _COPIED_FROM:
+            texts = {name: entry.text for name, entry in entries.items() if entry.text and entry.is_readable}
+            if texts != copies:
+                self._write_copies(texts)
         return entries
 
     def get_owner(self, session_id: str) -> SessionOwner | None:
@@ -239,7 +253,7 @@ class VariableSessionRegistry:
 
         try:
             copies = json.loads(Variable.get(COPY_KEY, default="{}"))
-            return {name: text for name, text in copies.items() if isinstance(text, str)}
+            return {name: text for name, text in copies.items() if RegistryEntry(text).is_readable}
         except Exception:  # whatever failed, the entries themselves are read
             log.warning("The variable %s cannot be read; it is written again", COPY_KEY, exc_info=True)
             return {}

@@ -142,6 +142,19 @@ def another_try_is_active(context: Context) -> bool:
     return "running" not in states or TaskState.load(context).is_superseded
 
 
+def is_superseded(context: Context | None) -> bool:
+    """
+    Return True if Airflow says that another try of the task is active. An error is logged, and means no.
+
+    A try that Airflow has given up may run on for a while: until its worker hears of it.
+    """
+    try:
+        return context is not None and another_try_is_active(context)
+    except Exception:  # whatever failed, the cleanup is to go on
+        log.warning("Airflow does not answer whether another try of the task is active", exc_info=True)
+        return False
+
+
 def has_failed(context: Context) -> bool:
     """
     Return True if the task is final, and not successful: because a user has marked it, say. Ask Airflow's

@@ -7,6 +7,7 @@ Needs ``apache-airflow-providers-openlineage``, and is imported by the methods t
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_ibm_sessions.lifecycle.task_mixin import IBMQuantumTaskMixin
+
+log = logging.getLogger(__name__)
 
 FACET: Final = "ibmQuantum"
 SCHEMA_URL: Final = (
@@ -80,7 +83,7 @@ def lineage_of(task: IBMQuantumTaskMixin) -> OperatorLineage:
     # One id for an event: that of the only job, else that of all jobs' session.
     if external := job_ids[0] if len(job_ids) == 1 else session_id:
         run_facets["externalQuery"] = ExternalQueryRunFacet(externalQueryId=external, source="ibm_quantum")
-    qpus = [Dataset(namespace=_namespace(task), name=backend)] if backend else []
+    qpus = [Dataset(namespace=namespace, name=backend)] if backend and (namespace := _namespace(task)) else []
     folders = [_dataset_of(folder) for folder in known["folders"]]
     return OperatorLineage(
         inputs=[*qpus, *_declared(getattr(task, "inlets", ()))],
@@ -89,9 +92,19 @@ def lineage_of(task: IBMQuantumTaskMixin) -> OperatorLineage:
     )
 
 
-def _namespace(task: IBMQuantumTaskMixin) -> str:
-    """Return the namespace of the QPU's name: the host of IBM's API, which tells an emulator from IBM."""
-    return f"ibm-quantum://{urlsplit(task.hook.credentials.url).netloc}"
+def _namespace(task: IBMQuantumTaskMixin) -> str | None:
+    """
+    Return the namespace of the QPU's name: the host of IBM's API, which tells an emulator from IBM.
+
+    None where the connection cannot be read: the rest of the lineage does not depend on it.
+    """
+    try:
+        return f"ibm-quantum://{urlsplit(task.hook.credentials.url).netloc}"
+    except Exception:  # of Airflow, and of its secrets backend, of any kind
+        log.warning(
+            "The lineage names no QPU, without connection '%s'", task.ibm_quantum_conn_id, exc_info=True
+        )
+        return None
 
 
 def _dataset_of(folder: str) -> Dataset:

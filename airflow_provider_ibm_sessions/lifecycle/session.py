@@ -31,6 +31,7 @@ from airflow_provider_ibm_sessions.lifecycle.kill import another_try_is_active
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_ibm_sessions.client import IBMQuantumClient
     from airflow_provider_ibm_sessions.client.models.sessions import Session
     from airflow_provider_ibm_sessions.client.recovery import PendingCreate
     from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
@@ -252,7 +253,7 @@ def drain(hook: IBMQuantumHook, session_id: str, *, fast: bool) -> None:
 
 def cancel_job_by_tag(hook: IBMQuantumHook, tag: str, *, fast: bool = False) -> None:
     """
-    Cancel the job with this tag, if it was submitted, when the task ends too early; errors are logged.
+    Cancel what was submitted under this tag, when the task ends too early; errors are logged.
 
     :param fast: In the last seconds of a task that is being killed: one short attempt at each request.
     """
@@ -263,13 +264,12 @@ def cancel_job_by_tag(hook: IBMQuantumHook, tag: str, *, fast: bool = False) -> 
         log.error("The job with the tag %s may still run: %s. See %s", tag, error, hook.console_url())  # noqa: TRY400
 
 
-def _cancel_job_by_tag(hook: IBMQuantumHook, tag: str, client: Any = None) -> None:
-    from airflow_provider_ibm_sessions.client.submission import find_job
-
+def _cancel_job_by_tag(hook: IBMQuantumHook, tag: str, client: IBMQuantumClient | None = None) -> None:
     client = client or hook.get_conn()
-    job = find_job(client, tag)
-    if job is not None and client.cancel_job(job.id):
-        log.info("Cancelled job %s", job.id)
+    # All that are pending: older ones with the tag may be final.
+    for job in client.list_jobs(tags=[tag], pending=True):
+        if tag in (job.tags or ()) and not job.is_final and client.cancel_job(job.id):
+            log.info("Cancelled job %s", job.id)
 
 
 def _has_args(session: Session, session_args: dict[str, Any]) -> bool:

@@ -104,7 +104,7 @@ class SessionSweeper:
 
     def _look(self, pool: ThreadPoolExecutor, *, tidy: bool) -> list[SweepRecord]:
         """Look at what IBM lists, and at what is registered besides, such as with another user's key."""
-        found = {record.session_id: record for record in self._find()}
+        found = {record.session_id: record for record in self._find(tidy=tidy)}
         # Only these may be closed, or unregistered: what IBM does not list may have ended unnoticed.
         to_read = [
             record
@@ -119,20 +119,25 @@ class SessionSweeper:
                 found[record.session_id] = read
         return list(found.values())
 
-    def _find(self) -> Iterator[SweepRecord]:
+    def _find(self, *, tidy: bool) -> Iterator[SweepRecord]:
         """Yield what may be known of the sessions without reading them."""
         # First the list, then the registry: all that is listed and registered is known to be so.
         listed = {workload.id: workload for workload in self._workloads()}
-        entries = self._registry.read_entries(listed)
+        entries = self._registry.read_entries(listed, keep_copies=tidy)
         found = []
         for session_id, entry in entries.items():
             workload = listed.get(session_id)
             owner, problem = self._owner(session_id, entry.parse)
+            if problem and entry.is_copy:  # it may have been written again since
+                owner, problem = self._owner(session_id, partial(self._registry.get_owner, session_id))
             # Of sessions opened with other connections, IBM knows nothing here.
             if workload is None and (owner is None or owner.conn_id != self._hook.ibm_quantum_conn_id):
                 continue
             if problem:
+                if workload is None and self._has_closed(session_id, tidy=tidy):
+                    continue
                 self._errors[problem] = None
+                owner = None
             record = SweepRecord(
                 session_id=session_id,
                 backend=workload.backend if workload else None,
@@ -148,6 +153,21 @@ class SessionSweeper:
         active = self._find_active(record for record, _, _ in found)
         for record, accepts_jobs, problem in found:
             yield record if problem else self._decide(record, accepts_jobs, active)
+
+    def _has_closed(self, session_id: str, *, tidy: bool) -> bool:
+        """
+        Return True if IBM says that a session is closed whose owner is not certain.
+
+        :param tidy: Unregister it then.
+        """
+        try:
+            session = self._hook.get_session(session_id)
+            if session.is_closed and tidy:
+                self._hook.unregister_session(session_id, session)
+        except IBMQuantumError as error:
+            log.warning("%s", error)
+            return False
+        return session.is_closed
 
     def _read(self, record: SweepRecord, *, tidy: bool) -> SweepRecord | None:
         """
@@ -234,19 +254,25 @@ class SessionSweeper:
     def _owner(
         self, session_id: str, read: Callable[[], SessionOwner | None]
     ) -> tuple[SessionOwner | None, IBMQuantumError | None]:
-        """Return the session's owner, and the error if it may have one that cannot be found out."""
+        """
+        Return the session's owner, and the error if that is not certain.
+
+        There is no owner with the error of an entry that cannot be read.
+        """
         try:
             owner = read()
         except AirflowApiUnavailableError as error:
             return None, error
         except ValueError:
-            defect = "is unreadable"
-        else:
-            is_ours = owner is not None and owner.conn_id == self._hook.ibm_quantum_conn_id
-            if owner is None or not is_ours or self._is_signed(session_id, owner):
-                return owner, None
-            defect = "was not written with this connection's API key"
-        return None, IBMQuantumError(
+            return None, self._defect(session_id, "is unreadable")
+        is_ours = owner is not None and owner.conn_id == self._hook.ibm_quantum_conn_id
+        if owner is None or not is_ours or self._is_signed(session_id, owner):
+            return owner, None
+        return owner, self._defect(session_id, "was not written with this connection's API key")
+
+    @staticmethod
+    def _defect(session_id: str, defect: str) -> IBMQuantumError:
+        return IBMQuantumError(
             f"The variable {PREFIX}{session_id} {defect}, so the sweep leaves session {session_id} open. "
             "Delete the variable, and close the session if nobody uses it"
         )
@@ -298,9 +324,11 @@ class _SerialRegistry:
         self._registry = registry
         self._lock = threading.Lock()
 
-    def read_entries(self, session_ids: Iterable[str]) -> dict[str, RegistryEntry]:
+    def read_entries(
+        self, session_ids: Iterable[str], *, keep_copies: bool = False
+    ) -> dict[str, RegistryEntry]:
         with self._lock:
-            return self._registry.read_entries(session_ids)
+            return self._registry.read_entries(session_ids, keep_copies=keep_copies)
 
     def get_owner(self, session_id: str) -> SessionOwner | None:
         with self._lock:

@@ -16,9 +16,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Self, cast
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError
+from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError, IBMQuantumTaskError
 from airflow_provider_ibm_sessions.hooks.airflow_id import airflow_id
 from airflow_provider_ibm_sessions.hooks.airflow_lookup import ensure_variable_absent
 from airflow_provider_ibm_sessions.hooks.session_record import retention
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 _RECORD = "ibm_quantum_task_state"
 _RESULTS = "ibm_quantum_results"
+
+_CLOCK_SKEW: Final = timedelta(hours=1)
+"""By how much Airflow's clock may be ahead of IBM's before a task's own job seems too old to be its own."""
 
 _task_instances_with_record: set[str] = set()
 """Ids of this process's task instances that had a record once."""
@@ -121,6 +125,17 @@ class TaskState:
         return list(self._record.get("session_ids", ()))
 
     @property
+    def jobs_created_after(self) -> datetime | None:
+        """
+        Return a time before which this Dag run has submitted nothing, if it is known.
+
+        A run that was deleted, and created again with the same id, finds the jobs of the old one under its
+        own tags.
+        """
+        started = self._record.get("started")
+        return datetime.fromisoformat(started) - _CLOCK_SKEW if started else None
+
+    @property
     def knows_all_sessions(self) -> bool:
         """Return True if :attr:`session_ids` are all: each was saved before its first job was submitted."""
         is_complete = bool(self._record.get("knows_all_sessions", True))
@@ -177,18 +192,18 @@ class TaskState:
             # Clearing allows a task its retries once more, so the number of the try tells of it.
             retries = getattr(self._task, "retries", None) or 0
             was_cleared = ti.try_number > 1 and ti.try_number == ti.max_tries - retries + 1
-            self._record = {"inputs": digest, "finished": False, **self._sessions()}
+            self._record = {"inputs": digest, "finished": False, **self._kept()}
         self._repeats_failed_jobs = bool(was_cleared) and not self.retries_jobs
         if self._record.get("key") != key:
             self._record.update(key=key, job_key=None)
         if self._repeats_failed_jobs:
-            undelivered = self._record.pop("undelivered", [])
-            self._record["repeated"] = [*self._record.get("repeated", []), *undelivered]
+            lost = self._record.pop("jobs_without_results", [])
+            self._record["repeated"] = [*self._record.get("repeated", []), *lost]
 
     def start_again(self) -> None:
         """Keep nothing of the tries before, whose work has been ended."""
         kept = {name: self._record[name] for name in ("inputs", "key")}
-        self._record = {**kept, "finished": False, **self._sessions()}
+        self._record = {**kept, "finished": False, **self._kept()}
         self._is_resumed = False
 
     def job_tag(self, index: int = 0) -> str:
@@ -273,19 +288,19 @@ class TaskState:
         """Save the tag of a job outside of a session, before the job is submitted."""
         self._save(job_tag=tag, finished=False)
 
-    def mark_finished(self, undelivered: Iterable[str] = ()) -> None:
+    def mark_finished(self, jobs_without_results: Iterable[str] = ()) -> None:
         """
         Save that the outcome is about to be returned.
 
-        :param undelivered: Ids of jobs without results to return. Clearing the task submits them again, and
-            collects the results of the others again.
+        :param jobs_without_results: Ids of completed jobs of which IBM has no results. Clearing the task
+            submits them again, like those that have failed, and collects the results of the others again.
         """
         self.mark_returned()
         try:
-            self._save(finished=True, undelivered=list(undelivered))
+            self._save(finished=True, jobs_without_results=list(jobs_without_results))
         except Exception:  # what was paid for is returned all the same; a retry then resumes
             log.exception("Could not save that the task has finished; a retry will collect its results again")
-        self._delete_result_variables()
+        self.discard_results()
 
     def mark_returned(self) -> None:
         """Let the task start again if this process executes it once more, as a user's loop does."""
@@ -317,13 +332,22 @@ class TaskState:
         self._save(may_have_unrecorded_work=self.may_have_unrecorded_work)
 
     def get_results(self, job_id: str) -> Any:
-        """Return the stored results of a private job, or None."""
-        key = f"{_RESULTS}_{job_id}"
-        if self.is_durable:
-            return self._store.get(key)
+        """
+        Return the stored results of a private job, or None.
+
+        :raises AirflowApiUnavailableError: If Airflow does not answer. IBM may have given them out already.
+        """
         from airflow.providers.common.compat.sdk import Variable
 
-        stored = Variable.get(key, default=None) or ensure_variable_absent(key)
+        key = f"{_RESULTS}_{job_id}"
+        try:
+            if self.is_durable:
+                return self._store.get(key)
+            stored = Variable.get(key, default=None) or ensure_variable_absent(key)
+        except Exception as error:  # a retry is right, whatever it is
+            raise AirflowApiUnavailableError(
+                f"Airflow does not return the results of private job {job_id}: is its API server up?"
+            ) from error
         if stored:
             self._result_variables.add(key)
         return json.loads(stored) if stored else None
@@ -344,8 +368,8 @@ class TaskState:
         Variable.set(key, json.dumps(results), description)
         self._result_variables.add(key)
 
-    def _delete_result_variables(self) -> None:
-        """Delete the results that the task is about to return. A failure is logged."""
+    def discard_results(self) -> None:
+        """Delete the variables with results of private jobs, which the task is about to return."""
         from airflow.providers.common.compat.sdk import Variable
 
         while self._result_variables:
@@ -355,9 +379,16 @@ class TaskState:
             except Exception:  # whatever failed, the results are returned
                 log.warning("Delete the variable %s: it holds results of a private job", key, exc_info=True)
 
-    def _sessions(self) -> dict[str, Any]:
-        """Return what a record keeps of sessions for good."""
-        return {"session_ids": self.session_ids, "knows_all_sessions": self.knows_all_sessions}
+    def _kept(self) -> dict[str, Any]:
+        """Return what a record keeps for good: the task's sessions, and when it first ran."""
+        started = self._record.get("started")
+        if not (self._record or self.may_have_unrecorded_work):
+            started = datetime.now(UTC).isoformat()
+        return {
+            "session_ids": self.session_ids,
+            "knows_all_sessions": self.knows_all_sessions,
+            "started": started,
+        }
 
     def _clear_counters(self) -> list[int]:
         """Return the numbers of which one at least changes when somebody clears the task."""

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_ibm_sessions.client.enums import JobState
 from airflow_provider_ibm_sessions.client.errors import (
@@ -23,6 +23,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.validation import validate_path
 from airflow_provider_ibm_sessions.exceptions import job_error
+from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -35,8 +36,9 @@ log = logging.getLogger(__name__)
 MAX_XCOM_BYTES = 1_000_000
 """Bytes of JSON that XCom should carry at most."""
 
-_RESERVED_KEYS = ('"__classname__"', '"__id__"')
-"""Keys by which Airflow tells objects from plain values: it refuses them in a return value."""
+RESERVED_KEYS: Final = ("__classname__", "__id__", "__var")
+"""Keys by which Airflow tells objects from plain values: XCom refuses, or changes, a mapping that has one."""
+
 READS_AT_ONCE = 5
 """Results that are read at the same time: a worker slot is held while they are waited for."""
 
@@ -119,6 +121,8 @@ class JobResultCollector:
         self._keep_raw = keep_raw
         self.retryable_errors: list[str] = []
         """Errors of results that were not collected, and may be by another try."""
+        self.jobs_without_results: list[str] = []
+        """Ids of completed jobs of which IBM has no results: to run them again is the only way to get any."""
         self.results_omitted = False
         """True if results are too large: another try can collect them, once there is a ``results_path``."""
 
@@ -176,16 +180,19 @@ class JobResultCollector:
             if report.get("state") != JobState.COMPLETED:
                 raise job_error(report, self._hook.console_url(job_id))
             self._add_results(report, read)
-        except IBMQuantumError as error:
+        except JobFailedError as error:
             report["error"] = str(error)
+            if report.get("state") == JobState.COMPLETED:
+                self.jobs_without_results.append(job_id)
+        except IBMQuantumError as error:
+            report["error"] = f"{error}. Job {job_id} is completed; {self._how_to_fetch(job_id)}"
             if error.retryable:
-                report["error"] += f". Job {job_id} is completed; {_how_to_fetch(job_id)}"
                 self.retryable_errors.append(report["error"])
         except Exception as error:  # a bug must not take the reports of other jobs with it
             log.exception("The results of job %s could not be decoded", job_id)
             report["error"] = (
                 f"Job {job_id} is completed, but its results could not be decoded ({type(error).__name__}); "
-                f"{_how_to_fetch(job_id, raw=True)}"
+                f"{self._how_to_fetch(job_id, raw=True)}"
             )
 
     def _add_results(self, report: dict[str, Any], read: Future[Any] | None) -> None:
@@ -252,7 +259,7 @@ class JobResultCollector:
                     return
                 report["error"] = (
                     f"Job {job_id} is completed, but its results could not be written to results_path "
-                    f"{self._storage.path}: {error}; {_how_to_fetch(job_id)}"
+                    f"{self._storage.path}: {error}; {self._how_to_fetch(job_id)}"
                 )
                 self.retryable_errors.append(report["error"])
         elif self._is_private(report):
@@ -263,16 +270,21 @@ class JobResultCollector:
             report["error"] = (
                 "Set results_path and clear the task, which does not run the job again: with the results of "
                 f"job {job_id}, which is completed, XCom would carry more than {self._storage.threshold} "
-                f"bytes. Or {_how_to_fetch(job_id)}"
+                f"bytes. Or {self._how_to_fetch(job_id)}"
             )
         del report["results"]
 
+    def _how_to_fetch(self, job_id: str, *, raw: bool = False) -> str:
+        conn_id = self._hook.ibm_quantum_conn_id
+        hook = f"IBMQuantumHook({'' if conn_id == DEFAULT_CONN_ID else repr(conn_id)})"
+        return f"fetch them with {hook}.job_results('{job_id}'{', raw=True' if raw else ''})"
+
 
 def _fit_for_xcom(report: dict[str, Any]) -> int:
-    """Return the report's bytes of JSON; write results that XCom would refuse as a string of JSON."""
+    """Return the report's bytes of JSON; write the parts that XCom would refuse as strings of JSON."""
     text = json.dumps(report)
-    if any(key in text for key in _RESERVED_KEYS):
-        for name in report.keys() & {"results", "metadata"}:
+    if any(f'"{key}"' in text for key in RESERVED_KEYS):
+        for name in report.keys() & {"results", "metadata", "provenance"}:
             report[name] = json.dumps(report[name])
         report["results_error"] = "Airflow reserves a key in these results: given as JSON strings"
         log.warning("Results of job %s: %s", report["id"], report["results_error"])
@@ -283,11 +295,6 @@ def _fit_for_xcom(report: dict[str, Any]) -> int:
 def errors_in(reports: Iterable[dict[str, Any]]) -> list[str]:
     """Return the errors among the reports."""
     return [report["error"] for report in reports if "error" in report]
-
-
-def _how_to_fetch(job_id: str, *, raw: bool = False) -> str:
-    arguments = f"'{job_id}', raw=True" if raw else f"'{job_id}'"
-    return f"fetch them with IBMQuantumHook().job_results({arguments})"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
@@ -21,6 +21,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.validation import to_seconds, validate_choice
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
+from airflow_provider_ibm_sessions.lifecycle.kill import is_superseded
 from airflow_provider_ibm_sessions.lifecycle.session import (
     close_and_cancel,
     close_quietly,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client.models.jobs import Job
     from airflow_provider_ibm_sessions.client.submission import ResumedJob
     from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOperator):
@@ -218,6 +222,7 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
             session_ids,
             state.is_repeated,
             is_complete=state.knows_all_sessions,
+            created_after=state.jobs_created_after,
         )
         for index, first_tag in tags.items():
             tag, job = found[first_tag]
@@ -243,7 +248,9 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         count: int,
     ) -> None:
         """Resume the session of an earlier try; while jobs are missing, only if it accepts them."""
-        known = [self.session_id, *(job.session_id for job in resumed)]
+        # Where no record says it: the session that was opened last is the one that may accept jobs.
+        newest = sorted(resumed, key=lambda job: job.created or _LONG_AGO, reverse=True)
+        known = [self.session_id, *(job.session_id for job in newest)]
         for session_id in dict.fromkeys(each for each in known if each):
             if len(resumed) == count or get_if_accepting_jobs(self.hook, session_id):
                 self.session_id = session_id
@@ -266,13 +273,14 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
             submitted = self.hook.submit_job_once(
                 tag,
                 is_retry=state.is_resumed,
+                created_after=state.jobs_created_after,
                 backend=self.backend,
                 session_id=self.session_id,
                 **job,
             )
         except RequestRejectedError as error:
-            # Only what is wrong with this one job; everything else is wrong with the others as well.
-            if type(error) not in (RequestRejectedError, NotFoundError):
+            # Only what is wrong with this one job, for good. All else is wrong with the others as well.
+            if error.retryable or type(error) not in (RequestRejectedError, NotFoundError):
                 raise
             self.log.error("jobs[%d] was refused: %s", index, error)  # noqa: TRY400
             return Submission(None, error=str(error))
@@ -286,6 +294,9 @@ class JobSubmittingOperator(SessionOwnerOperator, JobOwnerOperator, IBMQuantumOp
         Where a retry follows, what is queued may run, since the retry collects the results; else it is ended.
         """
         if self.session_id is None or (self._kill and self._kill.leaves_work()):
+            return
+        if not self._kill and is_superseded(self._context):
+            self.log.warning("Another try is active: session %s and its jobs are left to it", self.session_id)
             return
         is_final = isinstance(error, AirflowFailException | AirflowSkipException)
         is_retried = isinstance(error, Exception) and not is_final

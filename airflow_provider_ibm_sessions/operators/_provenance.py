@@ -54,12 +54,15 @@ class Provenance:
         :param submitted: The fields of each as they were submitted, by its id.
         :param session: The session that most were in, as ``Session.to_json`` returns it, if it is known.
         """
+        from airflow_provider_ibm_sessions.client.results import to_strict_json
+
         found = [dict(job) for job in jobs]
         for job in found:
             fields = submitted.get(job["id"]) or {}
             try:
                 own = session if session and job.get("session_id") in (None, session.get("id")) else {}
-                job["provenance"] = _provenance(context, job, fields, own)
+                # What IBM takes as options need not be what Airflow's database takes.
+                job["provenance"] = to_strict_json(_provenance(context, job, fields, own))
                 if self._path is not None and (named := self._read_qiskit_version(job["id"])):
                     job["provenance"]["qiskit_version"] = named
             except Exception:  # whatever IBM has sent, and Airflow's context holds

@@ -249,7 +249,9 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
             fields.setdefault("backend", session.backend_name)
         state.save_job_tag(self._tag)
         self.raise_if_killed()
-        return self.hook.submit_job_once(self._tag, is_retry=state.is_resumed, **fields)
+        return self.hook.submit_job_once(
+            self._tag, is_retry=state.is_resumed, created_after=state.jobs_created_after, **fields
+        )
 
     def _resume(self, state: TaskState, fields: dict[str, Any]) -> ResumedJob:
         """Return the job that an earlier try has submitted with the same fields, and its tag."""
@@ -259,7 +261,13 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         tag = state.job_tag()
         if not state.is_resumed:
             return ResumedJob(tag, None)
-        return resume_jobs(self.hook.get_conn(), [tag], is_repeated=state.is_repeated)[tag]
+        found = resume_jobs(
+            self.hook.get_conn(),
+            [tag],
+            is_repeated=state.is_repeated,
+            created_after=state.jobs_created_after,
+        )
+        return found[tag]
 
     def _take_job(self, context: Context, job: Job) -> None:
         """Link to the job, and cancel it when the task is killed."""
@@ -294,7 +302,7 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         self.log.info("Job %s: %s", report["id"], report["state"])
         can_retry = bool(collector.retryable_errors)
         if not can_retry and not collector.results_omitted:
-            state.mark_finished([report["id"]] if "error" in report else [])
+            state.mark_finished(collector.jobs_without_results)
         if "error" in report:
             self.push_reports(context, report)
             raise to_airflow_exception(report["error"], retryable=can_retry)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -207,27 +207,40 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
             and not (self._newest and job.created and job.created > self._newest)
         ]
 
+    def _read_jobs(
+        self, last_read: Iterable[dict[str, Any]], found: Sequence[Job] | None
+    ) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """
+        Return the jobs by their ids, and the ids of those that are final.
+
+        :param last_read: Those that were waited for: newer than what was found before.
+        :param found: None: they are to be found again.
+        """
+        seen = {job["id"]: job for job in last_read}
+        if found is None:
+            found = self._find_jobs().jobs
+        jobs = {job.id: job.to_json() for job in found} | seen
+        final = [*seen, *(job.id for job in found if job.is_final and job.id not in seen)]
+        for job_id in final if self.job_ids is None else ():
+            is_completed = jobs[job_id].get("state") == JobState.COMPLETED
+            if is_completed and "private" not in jobs[job_id]:  # a list need not tell
+                jobs[job_id] |= self.hook.get_job(job_id).to_json()
+        return jobs, final
+
     def _finish(
         self, context: Context, event: dict[str, Any], found: Sequence[Job] | None
     ) -> list[dict[str, Any]]:
         """
         Report on the jobs.
 
-        :param event: What the waiting has ended with; its jobs are newer than those that were found before.
+        :param event: What the waiting has ended with.
         :param found: None: they are to be found again.
         """
         if event["status"] == "error":
             raise AirflowFailException(event["message"])
-        seen = {job["id"]: job for job in event.get("jobs", ())}
+        timed_out = event["status"] == "timeout"
         with raise_as_airflow_errors():
-            if found is None or event["status"] == "timeout":
-                found = self._find_jobs().jobs
-            jobs = {job.id: job.to_json() for job in found} | seen
-            final = [*seen, *(job.id for job in found if job.is_final and job.id not in seen)]
-            for job_id in final if self.job_ids is None else ():
-                is_completed = jobs[job_id].get("state") == JobState.COMPLETED
-                if is_completed and "private" not in jobs[job_id]:  # a list need not tell
-                    jobs[job_id] |= self.hook.get_job(job_id).to_json()
+            jobs, final = self._read_jobs(event.get("jobs", ()), None if timed_out else found)
         self._reported = list(jobs)
         if self.verbose:
             log_job_logs(self.hook, final)
@@ -238,8 +251,9 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
             self.log.info("%s", report.get("error") or f"Job {report['id']}: {report['state']}")
         returned = list(reports.values())
         errors = errors_in(returned)
-        timed_out = event["status"] == "timeout"
         can_retry = bool(collector.retryable_errors) and not (timed_out or state.is_last_try)
+        if not (can_retry or collector.results_omitted):
+            state.discard_results()
         if timed_out:
             errors.insert(0, event["message"])
         elif not (can_retry or collector.results_omitted or self.on_job_failure == OnJobFailure.FAIL):

@@ -209,7 +209,7 @@ class SessionJobsOperator(JobSubmittingOperator):
             self.push_reports(context, ordered)
             raise to_airflow_exception("; ".join([*failures, *job_errors]), retryable=True)
         if not may_be_open and not collector.results_omitted and not collector.retryable_errors:
-            state.mark_finished(report["id"] for report in ordered if report["id"] and "error" in report)
+            state.mark_finished(collector.jobs_without_results)
         # To collect is to live with jobs that fail, and with nothing else.
         if failures or collector.results_omitted or (job_errors and self.on_job_failure == OnJobFailure.FAIL):
             self.push_reports(context, ordered)

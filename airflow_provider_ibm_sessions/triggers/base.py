@@ -34,6 +34,9 @@ The scheduler may take the executor's report of the deferral for a failure if th
 (apache/airflow#72716).
 """
 
+MAX_UNREAD_SECONDS = 1800.0
+"""Seconds after which a poll is made although a shared list shows no change."""
+
 _LAST_POLL_SECONDS = 30.0
 _LAST_YEAR = 1e11
 
@@ -77,6 +80,10 @@ class IBMQuantumTrigger(BaseTrigger):
     def listed_states(self) -> tuple[dict[str, str], float]:
         """Return what the list shows for as long as no poll is needed, and the seconds after which one is."""
         return {}, 0.0
+
+    async def log_unchanged(self, client: AsyncIBMQuantumClient) -> bool:
+        """Log that the list shows no change; return False if that takes a poll."""
+        return False
 
     @cached_property
     def hook(self) -> IBMQuantumHook:
@@ -162,25 +169,31 @@ class IBMQuantumTrigger(BaseTrigger):
         tolerance = FailureTolerance(answered=True, honours_retry_after=True)
         listing = self.listing
         with shared_wait(client, listing, self.poll_interval) if listing else nullcontext() as wait:
-            await self._wait_for_list(wait, first=True)
+            await self._wait_for_list(client, wait, first=True)
             while True:
                 # The poll comes before the deadline: an hour without a triggerer does not end the work.
                 if event := await self._poll_tolerantly(client, tolerance):
                     return event
                 if time.time() >= self.end_time:
                     return {"status": "timeout", "message": self.timeout_message()}
-                if tolerance.has_failed or not await self._wait_for_list(wait):
+                if tolerance.has_failed or not await self._wait_for_list(client, wait):
                     await self._sleep(max(jittered(self.poll_interval), tolerance.delay))
 
-    async def _wait_for_list(self, wait: Wait | None, *, first: bool = False) -> bool:
+    async def _wait_for_list(
+        self, client: AsyncIBMQuantumClient, wait: Wait | None, *, first: bool = False
+    ) -> bool:
         """Wait until a shared list calls for a poll; return False at once if there is none."""
         self.doubted = ()
-        states, seconds = self.listed_states()
-        if wait is None or not wait.is_shared or not states:
-            return False
-        seconds = min(seconds, self.end_time - time.time())
-        self.doubted = await wait.until_due(states, seconds, first=first)
-        return True
+        while True:
+            states, seconds = self.listed_states()
+            if wait is None or not wait.is_shared or not states:
+                return False
+            seconds = min(seconds, self.end_time - time.time())
+            doubted = await wait.until_due(states, seconds, first=first)
+            if doubted is not None or time.time() >= self.end_time or not await self.log_unchanged(client):
+                self.doubted = doubted or ()
+                return True
+            first = False
 
     async def _poll_tolerantly(
         self, client: AsyncIBMQuantumClient, tolerance: FailureTolerance

@@ -7,14 +7,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
+from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.flows import JobSet, Progress, close_and_cancel, drain
 from airflow_provider_ibm_sessions.client.shared_poll import Listing
 from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_seconds
 from airflow_provider_ibm_sessions.lifecycle.kill import task_has_finished
-from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
+from airflow_provider_ibm_sessions.triggers.base import MAX_UNREAD_SECONDS, IBMQuantumTrigger
 from airflow_provider_ibm_sessions.triggers.progress import ProgressLog
 
 _STATE_DELAYS = (2.0, 4.0, 8.0, 0.0)
@@ -72,6 +74,8 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         self._settles_until: float | None = None
         self._polls = 0
         self._pending: dict[str, str] = {}
+        self._last: Progress | None = None
+        self._polled_at = 0.0
 
     def trigger_kwargs(self) -> dict[str, Any]:
         """Return the jobs, and what becomes of them when the task is killed."""
@@ -100,10 +104,9 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         progress = await client.run_flow(JobSet(self.job_ids, self.session_id).poll(seen, doubted))
         self._polls += 1
         self._pending = {job.id: job.final_status or "" for job in progress.jobs if not job.is_final}
-        if self._progress.is_due(progress):
-            credentials = await self.hook.aget_credentials()
-            line = progress.describe(credentials.price_per_second, credentials.currency)
-            self.log.info("%s%s", line, await self._progress.queue(client, credentials, progress))
+        known = self._last.session if self._last else None
+        self._last, self._polled_at = replace(progress, session=progress.session or known), time.monotonic()
+        await self._log_progress(client, progress)
         if not progress.is_done or self._is_settling(progress):
             return None
         return {
@@ -111,6 +114,25 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
             "jobs": [job.to_json() for job in progress.jobs],
             "session": progress.session.to_json() if progress.session else None,
         }
+
+    async def log_unchanged(self, client: AsyncIBMQuantumClient) -> bool:
+        """
+        Log the jobs as of the last poll, where nothing else can have changed.
+
+        The seconds of an active session grow, so it is polled. So is, from time to time, all the rest.
+        """
+        if self._last is None or time.monotonic() - self._polled_at >= MAX_UNREAD_SECONDS:
+            return False
+        if self._last.session and self._last.session.state == SessionState.ACTIVE:
+            return False
+        await self._log_progress(client, self._last)
+        return True
+
+    async def _log_progress(self, client: AsyncIBMQuantumClient, progress: Progress) -> None:
+        if self._progress.is_due(progress):
+            credentials = await self.hook.aget_credentials()
+            line = progress.describe(credentials.price_per_second, credentials.currency)
+            self.log.info("%s%s", line, await self._progress.queue(client, credentials, progress))
 
     def _is_settling(self, progress: Progress) -> bool:
         """Return True if the jobs are final, IBM's usage is not, and there is time to wait for it."""

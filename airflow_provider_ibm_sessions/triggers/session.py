@@ -11,10 +11,7 @@ from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.polling import has_reached, jittered
 from airflow_provider_ibm_sessions.client.shared_poll import LISTED, Listing
 from airflow_provider_ibm_sessions.client.validation import validate_id, validate_states
-from airflow_provider_ibm_sessions.triggers.base import IBMQuantumTrigger
-
-_MAX_UNREAD_SECONDS = 1800.0
-"""Seconds after which a session is read although the list says that it is not closed."""
+from airflow_provider_ibm_sessions.triggers.base import MAX_UNREAD_SECONDS, IBMQuantumTrigger
 
 
 class IBMQuantumSessionTrigger(IBMQuantumTrigger):
@@ -42,7 +39,7 @@ class IBMQuantumSessionTrigger(IBMQuantumTrigger):
 
     def listed_states(self) -> tuple[dict[str, str], float]:
         """Return the session as listed, which it is until it has closed."""
-        return {self.session_id: LISTED}, jittered(_MAX_UNREAD_SECONDS)
+        return {self.session_id: LISTED}, jittered(MAX_UNREAD_SECONDS)
 
     async def poll_once(self, client: AsyncIBMQuantumClient) -> dict[str, Any] | None:
         """Read the session."""

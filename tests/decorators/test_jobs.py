@@ -316,6 +316,11 @@ def returns_a_circuit(backend):
     return {"circuit": bell(backend)}
 
 
+def returns_a_reserved_key(backend):
+    sample(backend)
+    return {"a": [{"__type": "dict", "__var": 1}]}
+
+
 def not_compiled(backend):
     from qiskit import QuantumCircuit
     from qiskit_ibm_runtime.executor_sampler import Sampler
@@ -359,6 +364,7 @@ def too_many_tags(backend):
         (mock, r"run 1 \(executor\): dry_run is not supported"),
         (returns_runs, "returns_runs must return plain JSON .* not list"),
         (returns_a_circuit, "returns_a_circuit must return plain JSON .* not dict"),
+        (returns_a_reserved_key, "must return plain JSON .* Airflow reserves its key __var"),
         (not_compiled, "The instruction h on qubits .* is not supported by the target"),
         (not_compiled_v2, "The instruction h on qubits .* is not supported by the target"),
         (too_many_tags, r"run 1 \(executor\): tags must be"),

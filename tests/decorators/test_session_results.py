@@ -169,6 +169,10 @@ def test_results_are_plain_at_any_depth(service, dag, run):
             lambda job: {"a": {"__id__": 1}},
             "['a'] of it is of the type dict (Airflow reserves",
         ),
+        (
+            lambda job: {"__type": "x", "__var": 1},
+            "it is of the type dict (Airflow reserves its key __var",
+        ),
         (lambda job: {Unprintable(): [job]}, "[<Unprintable instance at "),
     ],
     ids=[
@@ -179,7 +183,8 @@ def test_results_are_plain_at_any_depth(service, dag, run):
         "huge in a set",
         "generator",
         "bytes",
-        "reserved key",
+        "key",
+        "old key",
         "odd key",
     ],
 )

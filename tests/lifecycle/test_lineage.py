@@ -143,6 +143,19 @@ def test_of_tasks_that_share_a_session(ibm, dag, run, events):
     assert names(ended["create"]["outputs"]) == [{"namespace": "file", "name": "/made/by/hand"}]
 
 
+def test_what_is_declared_is_kept_though_the_connection_cannot_be_read(dag, run, events, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", '{"conn_type": "ibm_quantum"}')
+    with dag:
+        IBMQuantumCreateSessionOperator(
+            task_id="create",
+            backend="ibm_fez",
+            ibm_quantum_conn_id="wrong",
+            inlets=[Asset("file:///by/hand")],
+        )
+    assert run(dag).state == "failed"
+    assert names(events("create")["FAIL"]["inputs"]) == [{"namespace": "file", "name": "/by/hand"}]
+
+
 def test_of_a_decorated_function(ibm, dag, run, events):
     with dag:
 

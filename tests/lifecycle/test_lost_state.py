@@ -142,6 +142,23 @@ class TestRunJobs:
         assert next_try(again, dag, "run").state_of("run") == "success"
         assert statuses(ibm) == ["Failed", "Completed"]
 
+    def test_of_several_sessions_the_one_that_accepts_jobs_is_drained(
+        self, ibm, dag, run, clear, monkeypatch
+    ):
+        """The first job is in a session that has closed, the second in one that a killed try has left."""
+        ibm.next_jobs([Outcome(), Outcome(status="Failed")])
+        run_jobs(jobs=[sampler_job(1), sampler_job(2)])
+        first = run(dag)
+        with monkeypatch.context() as patch:
+            dies(patch, IBMQuantumHook, "update_session")
+            second = clear(first, dag, "run")
+        assert len(ibm.state()["accepting"]) == 1
+        third = clear(second, dag, "run")
+        assert third.state_of("run") == "success"
+        one, _, repeated = ibm.jobs
+        assert ids(third) == [one, repeated]
+        assert states(ibm) == ["closed", "closed"]
+
     def test_an_outcome_that_airflow_lost_is_collected_again(self, ibm, dag, run, clear, monkeypatch):
         run_jobs(deferrable=True, retries=1, **AT_ONCE)
         first = run(dag)

@@ -455,6 +455,21 @@ class TestKilled:
         assert ibm.state()["sessions"] == {"closed": 1}
 
 
+@pytest.mark.parametrize("why", ["queued", "later attempt"])
+def test_who_was_given_up_and_fails_before_a_signal_comes_ends_nothing(ibm, dag, when, why):
+    ibm.settings.job_seconds = 1.5
+    ibm.script(Fault("POST", "/v1/jobs", skip=1, delay=3, status=403))
+    run_jobs(poll_interval=0.1, timeout=20)
+    when(lambda: len(ibm.requests("POST", "/v1/jobs")) == 2, lambda: note(dag, why))
+    first = attempted(dag)
+    assert_nothing_was_ended(ibm)
+    assert len(ibm.state()["accepting"]) == 1
+    again = next_try(first, dag, "run")
+    assert [report["id"] for report in again.xcom("run")] == list(ibm.jobs)
+    assert ibm.state()["jobs"] == {"Completed": 2}
+    assert ibm.state()["sessions"] == {"closed": 1}
+
+
 def attempted(dag):
     """The first attempt at the only task; Airflow may know it no more when it is to tell its end."""
     from airflow.sdk.api.client import ServerResponseError

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pytest
-from airflow.sdk import Variable
 
 from airflow_provider_ibm_sessions.cli.metastore import records_of_run
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
@@ -41,20 +40,6 @@ def attempts(result):
 def own_tags(ibm):
     """Return the index and the number in each job's own tag, in the order of submission."""
     return [job.tags[-1].split("-", 2)[2] for job in ibm.jobs.values()]
-
-
-@pytest.fixture
-def without_task_state(monkeypatch):
-    """Run tasks as Airflow 3.0 to 3.2 do: they have no task state store."""
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    original = RuntimeTaskInstance.get_template_context
-
-    def context(self):
-        return {name: value for name, value in original(self).items() if name != "task_state_store"}
-
-    monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", context)
-    monkeypatch.delattr(Variable, "keys")
 
 
 class TestJobRetries:

@@ -11,7 +11,8 @@ from airflow.sdk import DAG, get_current_context, task
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
-from testing.dag_tasks import AT_ONCE, run_jobs, submit
+from testing.airflow_runs import cleared
+from testing.dag_tasks import AT_ONCE, run_jobs, sampler_job, submit
 from testing.fake_ibm import Fault, Outcome
 from testing.result_payloads import GOOD, encoded, nested, npy, typed
 from testing.retry_policies import single_attempt
@@ -53,6 +54,32 @@ class TestPaidResultsThatCannotBeDelivered:
         assert ["results" in report for report in result.xcom("run")] == [True] * 3
         assert len(ibm.jobs) == 3
 
+    @pytest.mark.parametrize("fault", [{"status": 403}, {"status": 404}, {"html": True}], ids=str)
+    @pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
+    def test_once_they_can_be_read_a_clear_collects_them_and_pays_for_nothing(
+        self, ibm, dag, run, monkeypatch, make, fault
+    ):
+        single_attempt(monkeypatch)
+        ibm.script(Fault(*RESULTS, times=None, **fault))
+        make()
+        first = run(dag)
+        assert first.state == "failed"
+        jobs = list(ibm.jobs)
+        reports = first.xcom("run") if make is run_jobs else [first.xcom("run")]
+        for name, report in zip(jobs, reports, strict=True):
+            assert f"Job {name} is completed; fetch them with" in report["error"]
+        ibm.clear_faults()
+        assert cleared(first, dag, "run").state_of("run") == "success"
+        assert list(ibm.jobs) == jobs
+
+    def test_a_job_of_which_ibm_has_none_runs_again_after_a_clear(self, ibm, dag, run):
+        ibm.script(Fault(*RESULTS, no_content=True))
+        submit()
+        first = run(dag)
+        assert first.state == "failed"
+        assert cleared(first, dag, "run").state_of("run") == "success"
+        assert len(ibm.jobs) == 2
+
     def test_complex_measurements_are_pairs(self, ibm, dag, run):
         ibm.next_jobs([Outcome(results=kerneled(1 + 2j, complex("inf")))])
         submit()
@@ -80,17 +107,34 @@ class TestPaidResultsThatCannotBeDelivered:
         assert json.loads(result.xcom("run")["results"]) == deep
         assert [job.results_read for job in ibm.jobs.values()] == [1]
 
-    def test_keys_that_airflow_reserves_are_delivered_in_a_string(self, ibm, dag, run, output):
-        odd = {"results": [{**GOOD, "metadata": {"circuit_metadata": {"__classname__": "x"}}}]}
+    @pytest.mark.parametrize("own", [{"__classname__": "x"}, {"__type": "dict", "__var": 1}], ids=str)
+    def test_keys_that_airflow_reserves_are_delivered_in_a_string(self, ibm, dag, run, output, own):
+        odd = {"results": [{**GOOD, "metadata": {"circuit_metadata": own}}]}
         ibm.next_jobs([Outcome(results=odd)])
         run_jobs()
         result = run(dag)
         assert result.state == "success"
         first, second, _ = result.xcom("run")
         assert json.loads(first["results"])[0]["counts"] == {"c": {"1": 1}}
+        assert json.loads(first["results"])[0]["metadata"] == {"circuit_metadata": own}
         assert "Airflow reserves a key" in first["results_error"]
         assert "Airflow reserves a key" in output()
         assert isinstance(second["results"], list)
+
+    @pytest.mark.parametrize(
+        ("own", "kept"), [({"a": "\0"}, {"a": "?"}), ({"__id__": 1},) * 2], ids=["NUL", "reserved"]
+    )
+    def test_options_that_xcom_cannot_hold_take_no_results_with_them(self, ibm, dag, run, own, kept):
+        job = sampler_job()
+        job["params"]["options"] = {"experimental": own}
+        run_jobs(jobs=[job])
+        result = run(dag)
+        assert result.state == "success"
+        [report] = result.xcom("run")
+        assert "results" in report
+        provenance = report["provenance"]
+        provenance = json.loads(provenance) if isinstance(provenance, str) else provenance
+        assert provenance["options"] == {"experimental": kept}
 
     def test_an_array_that_claims_to_be_huge_is_left_as_ibm_sent_it(self, ibm, dag, run):
         bomb = npy(b"", kind="<f8", shape="(1000000000,)")

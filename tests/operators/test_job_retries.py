@@ -257,6 +257,27 @@ class TestPrivateResults:
         assert [job.results_read for job in ibm.jobs.values()] == [1]
         assert len(posts(ibm)) == 1
 
+    @pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
+    def test_while_airflow_does_not_say_what_is_stored_they_are_left_to_a_retry(
+        self, ibm, dag, run, monkeypatch, make
+    ):
+        from airflow.sdk.execution_time.context import TaskStateStoreAccessor
+
+        original, failed = TaskStateStoreAccessor.get, []
+
+        def get(self, key, *args):
+            if key.startswith("ibm_quantum_results") and not failed:
+                failed.append(key)
+                raise RuntimeError("Airflow's API: 503")
+            return original(self, key, *args)
+
+        monkeypatch.setattr(TaskStateStoreAccessor, "get", get)
+        arguments = {"private": True} if make is submit else {"jobs": [job(private=True)]}
+        make(retries=1, **AT_ONCE, **arguments)
+        result = run(dag)
+        assert (result.state, tries(result), len(failed)) == ("success", 2, 1)
+        assert [each.results_read for each in ibm.jobs.values()] == [1]
+
     def test_jobs_of_which_ibm_does_not_say_that_they_are_private(
         self, ibm, dag, run, monkeypatch, secretive
     ):
@@ -495,6 +516,17 @@ class TestSignal:
         assert ended().count("close_session") == 2
         assert statuses(ibm) == ["Cancelled"] * 3
         assert states(ibm) == ["closed"]
+
+
+@pytest.mark.parametrize("make", [run_jobs, submit], ids=["run-jobs", "submit"])
+def test_a_qpu_that_is_reserved_is_left_to_a_retry(ibm, dag, run, monkeypatch, make):
+    """IBM's code 1233 says nothing of the job that it refuses, and passes."""
+    single_attempt(monkeypatch)
+    ibm.script(Fault("POST", "/v1/jobs", status=423, code=1233))
+    make(retries=1, **AT_ONCE)
+    result = run(dag)
+    assert (result.state, tries(result)) == ("success", 2)
+    assert set(statuses(ibm)) == {"Completed"}
 
 
 class TestAirflowThatFailsOnce:

@@ -255,6 +255,21 @@ class TestFailures:
         assert widths(result.xcom("fetch")) == [4]
         assert [job.results_read for job in ibm.jobs.values()] == [1]
 
+    @pytest.mark.parametrize("state", ["success", "failed"])
+    def test_before_airflow_33_no_variable_keeps_private_results(
+        self, ibm, dag, run, without_task_state, state
+    ):
+        from airflow.models.variable import Variable
+
+        ids = submitted(4, private=True)
+        ibm.next_jobs([Outcome(status="Failed")])
+        ids += submitted(3) if state == "failed" else []
+        fetch(job_ids=ids)
+        result = run(dag)
+        assert result.state == state
+        assert widths(result.xcom("fetch"))[0] == 4
+        assert Variable.get(f"ibm_quantum_results_{ids[0]}", default_var=None) is None
+
 
 class TestBadInput:
     @pytest.mark.parametrize(

@@ -294,6 +294,21 @@ class TestUnlisted:
         assert not is_open(ibm, session_id)
         assert registered_sessions() == []
 
+    @pytest.mark.parametrize("dry_run", [True, False])
+    def test_with_an_entry_of_an_earlier_key_it_is_named_while_it_is_open(self, ibm, run, dry_run, output):
+        """It may be billed, and the present key shows neither whose it is nor that it is listed."""
+        session_id = ibm.add_session(age=HOUR, user="theirs").id
+        owner = SessionOwner(**WHOSE, opened=time.time() - HOUR)
+        write(session_id, owner.signed(session_id, "an earlier key").to_json())
+        result = swept(run, dry_run=dry_run)
+        assert result.state == "failed"
+        assert decisions(result) == {session_id: "its owner cannot be found out"}
+        assert f"{session_id} was not written with this connection's API key" in output()
+        assert is_open(ibm, session_id)
+        IBMQuantumHook().get_conn().close_session(session_id)
+        assert swept(run, dry_run=dry_run).state == "success"
+        assert registered_sessions() == ([session_id] if dry_run else [])
+
     def test_unless_it_is_young(self, ibm, run):
         session_id = self.unlisted(ibm, age=0)
         assert decision_counts(swept(run, min_age="1h")) == {"too recent": 1}

@@ -12,6 +12,7 @@ from airflow.sdk import DAG, Variable, task
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 
+from airflow_provider_ibm_sessions.cli.metastore import MetastoreSessionRegistry
 from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.hooks.session_registry import COPY_KEY, PREFIX
 from testing.dag_tasks import decision_counts, decisions, own, registered_sessions, sweep
@@ -22,6 +23,7 @@ CONN = "ibm_quantum_default"
 HOUR = 3600
 NO_RETRIES = {"retries": 0}
 ACTIVE = "belongs to an active run"
+GONE = SessionOwner(CONN, "gone", "gone", "gone")
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +145,12 @@ def test_mapped_tasks_are_told_apart(ibm, run):
     assert decision_counts(result) == {"orphaned": 1, ACTIVE: 1}
 
 
+def stored_copy():
+    from airflow.models.variable import Variable
+
+    return Variable.get(COPY_KEY, default_var=None)
+
+
 def write(ibm, session_id, owner, key=None):
     from airflow.models.variable import Variable
 
@@ -152,7 +160,8 @@ def write(ibm, session_id, owner, key=None):
 def test_an_entry_that_was_copied_is_read_again_before_its_session_is_closed(ibm, run):
     """By now the session is another task's, whose run is active."""
     taken, *orphans = owned(run, planted(ibm, 30))
-    assert decision_counts(swept(run, dry_run=True)) == {"orphaned": 30}
+    assert decision_counts(swept(run, min_age="2h")) == {"too recent": 30}
+    assert stored_copy()
     with DAG("live", schedule=None, default_args=NO_RETRIES) as dag:
         own([taken]) >> sweep()
     result = run(dag)
@@ -171,6 +180,56 @@ def test_a_copy_that_is_no_copy_is_written_again(ibm, run, text):
     assert [name for name in orphans if is_open(ibm, name)] == []
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_dry_run_stores_no_copy(ibm, run, dry_run):
+    owned(run, planted(ibm, 25))
+    assert swept(run, dry_run=dry_run).state == "success"
+    assert (stored_copy() is None) is dry_run
+
+
+@pytest.mark.parametrize("text", ["10m", None], ids=["unreadable", "of an earlier key"])
+def test_a_copy_does_not_hide_an_entry_that_was_written_again(ibm, run, text):
+    from airflow.models.variable import Variable
+
+    orphans = planted(ibm, 25)
+    for session_id in orphans:
+        entry = GONE.signed(session_id, "an earlier key").to_json()
+        Variable.set(PREFIX + session_id, text or entry)
+    assert swept(run).state == "failed"
+    assert all(is_open(ibm, session_id) for session_id in orphans)
+    for session_id in orphans:
+        write(ibm, session_id, GONE)
+    assert swept(run).state == "success"
+    assert [session_id for session_id in orphans if is_open(ibm, session_id)] == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"opened": float("nan")},
+        {"opened": 10**400},
+        {"map_index": 10**30},
+        {"dag_id": "a\x00b"},
+        {"run_id": "\ud800"},
+    ],
+    ids=["not a time", "too late", "too large", "NUL", "half a character"],
+)
+def test_an_entry_that_no_database_takes_does_not_keep_the_others(ibm, run, fields):
+    """It is of another connection, whose key cannot be checked."""
+    from airflow.models.variable import Variable
+
+    odd, orphan = planted(ibm, 2)
+    entry = json.loads(SessionOwner("another", "gone", "gone", "gone").to_json())
+    Variable.set(PREFIX + odd, json.dumps({**entry, **fields}))
+    write(ibm, orphan, GONE)
+    result = swept(run)
+    assert result.state == "failed"
+    assert decisions(result) == {orphan: "orphaned", odd: "its owner cannot be found out"}
+    assert (is_open(ibm, odd), is_open(ibm, orphan)) == (True, False)
+    with pytest.raises(ValueError, match="not the entry of a session"):
+        MetastoreSessionRegistry().get_owner(odd)
+
+
 def test_a_session_that_is_registered_while_the_sweep_runs_is_not_closed(ibm, run, monkeypatch):
     """It was nobody's when the registry was read."""
     from airflow_provider_ibm_sessions.hooks.session_registry import VariableSessionRegistry
@@ -178,8 +237,8 @@ def test_a_session_that_is_registered_while_the_sweep_runs_is_not_closed(ibm, ru
     [late] = planted(ibm, 1)
     read = VariableSessionRegistry.read_entries
 
-    def read_before(self, session_ids):
-        entries = read(self, session_ids)
+    def read_before(self, session_ids, **options):
+        entries = read(self, session_ids, **options)
         ti = self._context["ti"]
         write(ibm, late, SessionOwner(CONN, ti.dag_id, ti.run_id, "x", dag_run_scoped=True))
         return entries

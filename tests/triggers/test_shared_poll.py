@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from airflow_provider_ibm_sessions.client import shared_poll
-from airflow_provider_ibm_sessions.client.shared_poll import MIN_WAITS
+from airflow_provider_ibm_sessions.client.shared_poll import LISTED, MIN_WAITS, Listing, SharedPoll, Wait
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
@@ -252,6 +252,64 @@ def test_a_deadline_holds_while_the_list_hangs(ibm):
     assert all(reads(ibm, name) for name in names), "the session comes before the deadline"
 
 
+class TestSpread:
+    """Many that are to poll do not poll at once. The interval is an hour: so none comes by itself."""
+
+    HOUR = 3600.0
+
+    @asynccontextmanager
+    async def shared(self, count):
+        shared = SharedPoll(None, Listing.SESSIONS, self.HOUR)
+        shared.waits = {Wait(shared) for _ in range(count)}
+        tasks = [asyncio.create_task(wait.until_due({"x": LISTED}, self.HOUR)) for wait in shared.waits]
+        yield shared, tasks
+        shared.waits.clear()
+        shared.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @staticmethod
+    async def count_done(tasks):
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        return [task.done() for task in tasks].count(True)
+
+    @pytest.mark.parametrize("problem", [None, RuntimeError("a bug")], ids=["not listed", "broken list"])
+    def test_those_that_the_list_does_not_show(self, monkeypatch, problem):
+        lists = []
+
+        async def read(_):
+            lists.append(1)
+            if problem:
+                raise problem
+            return {}
+
+        monkeypatch.setattr(SharedPoll, "_read", read)
+
+        async def scene():
+            async with self.shared(3 * MIN_WAITS) as (_, tasks):
+                assert await self.count_done(tasks) == shared_poll._POLLS_AT_ONCE
+
+        run(scene)
+        assert lists == [1], "the next one is read after an interval, also if this one is broken"
+
+    def test_those_that_are_too_few_for_a_list(self, monkeypatch):
+        async def read(_):
+            return {"x": LISTED}
+
+        monkeypatch.setattr(SharedPoll, "_read", read)
+
+        async def scene():
+            async with self.shared(MIN_WAITS) as (shared, tasks):
+                assert await self.count_done(tasks) == 0
+                shared.stop()
+                assert await self.count_done(tasks) < MIN_WAITS / 2
+                assert shared.listed is None
+
+        run(scene)
+
+
 def test_waits_for_other_states_read_singly(ibm):
     names = sessions(ibm)
 
@@ -349,6 +407,28 @@ def test_jobs_share_a_list_and_a_change_is_logged_and_told(ibm, capfd):
     run(scene)
     assert {request.query["pending"][0] for request in lists(ibm, "/v1/jobs")} == {"true"}
     assert {request.query["limit"][0] for request in lists(ibm, "/v1/jobs")} == {"200"}
+
+
+def test_a_line_about_jobs_that_queue_costs_no_request_of_its_own(ibm, monkeypatch, capfd):
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.progress.INTERVAL", 1.0)
+    names = submit(ibm, MANY, Outcome(queue_seconds=100_000))
+    seen = []
+
+    def count_lines():
+        seen.append(capfd.readouterr().out)
+        return "".join(seen).count("0 of 1 jobs completed, 1 queued. ")  # and the queue's length
+
+    async def scene():
+        async with waiting(*(wait_for(job_id=name) for name in names)) as tasks:
+            await settle(ibm, "jobs", "/v1/jobs")
+            before, lines = len(reads(ibm, kind="jobs")), count_lines()
+            await until(lambda: count_lines() >= lines + 3 * MANY)
+            assert len(reads(ibm, kind="jobs")) == before
+            ibm.clock.advance(100_001)
+            assert (await tasks[0])["status"] == "success"
+
+    run(scene)
+    assert len(ibm.requests("GET", "/v1/backends")) < MANY, "all share one response for 30 seconds"
 
 
 def test_without_a_list_the_oldest_job_is_read_at_every_sixth_poll(ibm):
