@@ -368,6 +368,19 @@ def test_a_count_that_cannot_be_true_does_not_end_a_list_early(api, canned, coun
     assert [job.id for job in api.list_jobs(limit=2)] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("limit", [2, 1, 0, -3, True, None, 2**70])
+def test_a_page_that_is_shorter_than_was_asked_for_does_not_end_a_list_of_jobs(api, canned, limit):
+    """A server may send fewer rows than it was asked for, and say so."""
+
+    def reply(_request):
+        page = [["a", "b"], ["c"], []][min(len(canned.requests), 3) - 1]
+        return http({"jobs": [{"id": name} for name in page], "limit": limit})
+
+    canned.reply = reply
+    is_told = type(limit) is int and 0 < limit < 200
+    assert [job.id for job in api.list_jobs()] == (["a", "b", "c"] if is_told else ["a", "b"])
+
+
 @pytest.mark.parametrize("total", [0, 1, -5, True])
 def test_a_total_that_cannot_be_true_does_not_hide_a_lost_cursor(api, canned, total):
     rows = [{"id": "a"}, {"id": "b"}]

@@ -358,6 +358,16 @@ def test_a_bomb_in_a_sparse_matrix_is_seen():
         check_expansion(matrix, most=1_000_000)
 
 
+@pytest.mark.parametrize("kind", ["QuantumCircuit", "Instruction"])
+def test_qiskit_makes_no_circuit_of_results(qiskit, kind):
+    """A circuit of 120 bytes that claims ten million qubits took 3 GB; no result of a primitive has one."""
+    raw = one_register(bomb(4), 8)
+    pub_of(raw)["__value__"]["metadata"] = {"x": [{"__type__": kind, "__value__": "eJw="}]}
+    with pytest.raises(BadResponseError, match="hold a circuit"):
+        raw_to_primitive_result(raw)
+    assert only_pub(raw)["num_shots"] == 4
+
+
 def test_qiskit_is_given_no_zlib_bomb(qiskit, monkeypatch):
     from airflow_provider_ibm_sessions.client._results import primitives
     from airflow_provider_ibm_sessions.client._results.arrays import check_expansion

@@ -28,6 +28,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     TransportError,
 )
 from airflow_provider_ibm_sessions.client.exchange import MAX_RESPONSE_BYTES, Exchange, exchange_of
+from airflow_provider_ibm_sessions.client.models.base import single_line
 from airflow_provider_ibm_sessions.client.responses import redact
 
 LARGE_PAYLOAD_TIMEOUT_FACTOR: Final = 10
@@ -229,12 +230,14 @@ def _only_our_errors(request: httpx.Request, action: str) -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         text = redact(str(error), request).rstrip(".")
+        # What a server wrote in place of HTTP is in the text of the cause, which a traceback shows.
+        is_shown = redact(str(error), request, None) == single_line(str(error))
         translated = TransportError(
             f"{action}: {type(error).__name__} at {_place_of(error, request)}{': ' + text if text else ''}",
             sent=not isinstance(error, _NEVER_SENT),
         )
         translated.retryable = not _is_bad_certificate(error)
-        raise translated from error
+        raise translated from (error if is_shown else None)
     except TimeoutError as error:
         place = _place_of(error, request)
         raise TransportError(f"{action}: no complete response in time from {place}") from error

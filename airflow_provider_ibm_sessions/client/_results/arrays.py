@@ -53,6 +53,7 @@ _STRUCT_FORMATS: Final = {
     "c16": "d",
 }
 _TENSOR_KEYS: Final = {"data", "shape", "dtype"}
+_CIRCUIT_TYPES: Final = ("QuantumCircuit", "Instruction")
 _BITS_OF_BYTES: Final = [tuple(bool(byte >> place & 1) for place in range(8)) for byte in range(256)]
 _VALUE_BYTES: Final = 40
 """What a number in a list takes in Python, about; a pair of them takes four times as much."""
@@ -221,19 +222,25 @@ def nest(items: list[Any], shape: tuple[int, ...], budget: MemoryBudget) -> Any:
     return items
 
 
-def check_expansion(raw: Any, most: int = MAX_DECODED_BYTES) -> None:
+def check_expansion(raw: Any, most: int = MAX_DECODED_BYTES, *, allow_circuits: bool = False) -> None:
     """
     Refuse results whose compressed parts are larger than a library should be given.
 
     Nothing is kept of what is decompressed here.
 
     :param most: Bytes, of all parts together.
-    :raises BadResponseError: If they are larger.
+    :param allow_circuits: Let circuits in, of which Qiskit makes as many qubits as they claim to have: 3 GB
+        of 120 bytes.
+    :raises BadResponseError: If they are larger, or hold a circuit.
     """
     pending: list[Any] = [raw]
     while pending:
         value = pending.pop()
         if isinstance(value, Mapping):
+            if not allow_circuits and value.get("__type__") in _CIRCUIT_TYPES:
+                raise BadResponseError(
+                    "these results hold a circuit, as none of a primitive do: read them as raw"
+                )
             # A boolean takes a bit in a tensor, and a byte once it is unpacked.
             weight = 8 if value.get("dtype") == "bool" else 1
             strings = [(text, weight) for text in value.values() if isinstance(text, str)]
