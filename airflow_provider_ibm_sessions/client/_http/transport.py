@@ -15,6 +15,7 @@ import httpx
 from airflow_provider_ibm_sessions.client._http import tls
 from airflow_provider_ibm_sessions.client._http.proxies import proxy_url
 from airflow_provider_ibm_sessions.client._http.timeouts import (
+    BODY_READ,
     AsyncStream,
     install_small_steps,
     install_total_timeout,
@@ -78,16 +79,20 @@ class LimitedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield chunk
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        parts = 0
+        parts, joined = 0, bytearray()
         self._note_body()
         async for chunk in self._stream:
             if self._exceeded_by(chunk):
-                return
+                break
             parts += 1
             if parts % PARTS_PER_TURN == 0:
                 await asyncio.sleep(0)
             self._note_body()
-            yield chunk
+            joined += chunk  # to join a million parts at the end would take a tenth of a second
+            if len(joined) >= BODY_READ:
+                yield bytes(joined)
+                joined.clear()
+        yield bytes(joined)
 
     def _note_body(self) -> None:
         if self._connection:
