@@ -17,6 +17,7 @@ from airflow_provider_ibm_sessions.client._http import timeouts, transport
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
     BadResponseError,
+    ConfigurationError,
     IBMQuantumError,
     OutcomeUnknownError,
     RateLimitedError,
@@ -379,6 +380,16 @@ def test_a_page_that_is_shorter_than_was_asked_for_does_not_end_a_list_of_jobs(a
     canned.reply = reply
     is_told = type(limit) is int and 0 < limit < 200
     assert [job.id for job in api.list_jobs()] == (["a", "b", "c"] if is_told else ["a", "b"])
+
+
+@pytest.mark.parametrize("cursor", ["\\ud800", "%00", "a%0Ab", "x" * 1001])
+def test_a_cursor_that_cannot_be_sent_is_refused(api, canned, cursor):
+    page = f'{{"workloads":[{{"id":"a"}}],"next":{{"href":"?next={cursor}"}}}}'
+    canned.reply = http(page.encode())
+    with pytest.raises(BadResponseError, match="cursor of the next page"):
+        api.list_workloads()
+    with pytest.raises(ConfigurationError, match="next: must be a string"):
+        api.list_workloads(next="\ud800")
 
 
 @pytest.mark.parametrize("total", [0, 1, -5, True])
