@@ -104,8 +104,8 @@ def pairs(values):
     return [values.real, values.imag]
 
 
-def npy(body, kind="|u1", shape="(4, 1)", magic=b"\x93NUMPY\x01\x00", **changes):
-    head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+def npy(body, kind="|u1", shape="(4, 1)", magic=b"\x93NUMPY\x01\x00", fortran=False):
+    head = f"{{'descr': '{kind}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
     file = magic + len(head).to_bytes(2, "little") + head + body
     return base64.b64encode(zlib.compress(file)).decode()
 

@@ -48,8 +48,8 @@ from airflow_provider_ibm_sessions.client.validation import (
 
 APPLICATION = f"airflow-provider-ibm-sessions/{__version__}"
 
-MAX_READ_IN_LOOP = 2**19
-"""Bytes of a response that an event loop reads by itself: 60 ms at worst, where a session takes 0.1 ms."""
+MAX_READ_IN_LOOP = 2**17
+"""Bytes of a response that an event loop reads by itself: 25 ms at worst, where a session takes 0.1 ms."""
 
 ResponseT = TypeVar("ResponseT")
 

@@ -53,7 +53,7 @@ _CRN_PARTS: Final = {
     "the cloud's name": _NAME,
     "the cloud's type": _NAME,
     "the service, quantum-computing,": "quantum-computing",
-    "the region": _LABEL,
+    "the region": "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,37}[A-Za-z0-9_])?",
     "the account": f"a/{_NAME}",
     "the instance": _NAME,
 }
@@ -170,6 +170,9 @@ class Credentials:
         for name, each in pasted.items():
             _check_pasted(each, name)
         _check_key(key)
+        for name, each in pasted.items():
+            if name != "api_key" and isinstance(each, str) and looks_like_secret(key) and key in each:
+                raise _refusal(name, _HOLDS_KEY)
         _check_crn(crn)
         _check_version(api_version)
         _check_verify(verify)
@@ -323,8 +326,11 @@ def _check_verify(verify: object) -> None:
 
 
 def _proxy_url(proxy: object) -> str:
-    if not isinstance(proxy, str) or split_url(proxy) is None:
+    parts = split_url(proxy)
+    if not isinstance(proxy, str) or parts is None:
         raise _refusal("proxy", _problem_of(proxy))
+    if _holds_key(parts):
+        raise _refusal("proxy", _HOLDS_KEY)
     return proxy
 
 
@@ -347,15 +353,24 @@ def _base_url(url: object, name: str, drop: str) -> str:
         raise _refusal(name, _problem_of(url))
     if parts.username or parts.password or parts.query or parts.fragment:
         raise _refusal(name, "must not hold a user, a password, a query or a fragment")
-    host = parts.hostname or ""
-    if any(looks_like_secret(part) for part in parts.path.split("/")) or (
-        "." not in host and looks_like_secret(host)
-    ):
-        raise _refusal(name, "holds what looks like an API key; the key belongs into the password")
-    if parts.scheme == "http" and not is_loopback(host):
+    if _holds_key(parts):
+        raise _refusal(name, _HOLDS_KEY)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise _refusal(name, "must be https: plain http is allowed to loopback addresses only")
     path = parts.path.rstrip("/").removesuffix(drop).rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+def _holds_key(url: SplitResult) -> bool:
+    """
+    Return True if the host or the path of a URL holds what looks like an API key.
+
+    A host is asked for by name, and shown in errors. Names that long are rare, and written in lower case.
+    """
+    labels = url.netloc.rpartition("@")[2].partition(":")[0].split(".")
+    return any(looks_like_secret(part) for part in url.path.split("/")) or any(
+        looks_like_secret(label) and (len(labels) == 1 or label != label.lower()) for label in labels
+    )
 
 
 def _problem_of(url: object) -> str:
@@ -408,6 +423,7 @@ def _refusal(name: str, problem: str) -> ConfigurationError:
     return ConfigurationError(f"{name} {problem}. It {_ALLOWED[name]}", field=name)
 
 
+_HOLDS_KEY: Final = "holds what looks like an API key; the key belongs into the password"
 _QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019"
 _ALLOWED: Final = {
     "api_key": "must be an IBM Cloud API key: printable ASCII without spaces or line breaks",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -188,7 +189,7 @@ def retry_after(response: httpx.Response) -> float | None:
 def redact(text: str, request: httpx.Request, max_length: int | None = _MAX_MESSAGE) -> str:
     """Return the text on one line, cut, and without the secrets that were sent with a request."""
     for secret in _secrets_of(request):
-        text = text.replace(secret, "***")
+        text = re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE)  # media types are in lower case
     return single_line(text)[:max_length]
 
 

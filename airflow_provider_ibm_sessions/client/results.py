@@ -148,18 +148,20 @@ def raw_to_primitive_result(raw: Any) -> PrimitiveResult:
     return decode_primitive_result(raw)
 
 
-def check_results_for_qiskit(body: bytes) -> None:
+def check_for_qiskit(body: bytes) -> None:
     """
-    Refuse results whose compressed parts are larger than Qiskit, which decodes them all, should be given.
+    Refuse a response whose compressed parts are larger than Qiskit, which decodes them all, should be given.
 
     :param body: The response; Qiskit has errors of its own for what is no JSON.
-    :raises BadResponseError: If they are.
+    :raises BadResponseError: If they are, or it is nested too deep to be read.
     """
     try:
         raw = json.loads(body)
-    except (ValueError, RecursionError):
+    except ValueError:
         return
-    check_expansion(raw)
+    except RecursionError as error:
+        raise BadResponseError("the response is nested too deep to be read") from error
+    check_expansion(raw, allow_circuits=True)
 
 
 def to_plain_result(value: Any) -> Any:

@@ -482,7 +482,7 @@ def _number(value: object) -> float | None:
         return None
     try:
         return float(value)
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):  # NumPy's durations are real numbers, and no floats
         return None
 
 

@@ -75,7 +75,7 @@ def _describe_failure(credentials: Credentials, authenticated: _Probe, public: _
         return str(error)
     api, iam = (urlsplit(url).netloc for url in (credentials.url, credentials.iam_url))
     proxy = urlsplit(credentials.proxy.reveal()) if credentials.proxy else None
-    if proxy and isinstance(error.__cause__ if error else None, httpx.ProxyError | httpx.ConnectError):
+    if proxy and error and isinstance(error.__context__, httpx.ProxyError | httpx.ConnectError):
         place = f"The proxy {proxy.hostname}:{proxy.port or 80}"
         advice = "check proxy"
     elif public.result is None:

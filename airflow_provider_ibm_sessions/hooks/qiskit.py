@@ -33,7 +33,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 )
 from airflow_provider_ibm_sessions.client.exchange import MAX_PAYLOAD_BYTES
 from airflow_provider_ibm_sessions.client.operations import SUBMIT_JOB, Operation, Safety
-from airflow_provider_ibm_sessions.client.results import check_results_for_qiskit
+from airflow_provider_ibm_sessions.client.results import check_for_qiskit
 from airflow_provider_ibm_sessions.client.submission import add_tag, post_once
 from airflow_provider_ibm_sessions.links import console_url
 
@@ -174,8 +174,8 @@ class ClientAdapter(BaseAdapter):
             response = self._submit_once(operation, message)
         else:
             response = self._client.send(operation, message)
-        if path.endswith("/results"):
-            check_results_for_qiskit(response.content)
+        if "/jobs/" in path:  # results, and the parameters of a job, which are encoded alike
+            check_for_qiskit(response.content)
         answer: Response = self._responses.build_response(
             request,
             HTTPResponse(

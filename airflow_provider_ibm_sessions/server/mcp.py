@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL
+from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, short_repr
 from airflow_provider_ibm_sessions.server.exposure import EXPOSED, Exposure
 from airflow_provider_ibm_sessions.server.problem_details import ProblemDetails
 from airflow_provider_ibm_sessions.server.security import (
@@ -98,7 +98,8 @@ def mcp_server(
         exposure, arguments = exposures.get(params.name), params.arguments or {}
         if exposure is None:
             raise MCPError(
-                INVALID_PARAMS, f"Unknown tool {params.name!r}; the tools are {', '.join(exposures)}"
+                INVALID_PARAMS,
+                f"Unknown tool {short_repr(params.name)}; the tools are {', '.join(exposures)}",
             )
         # An error is a result as well, so that the assistant sees it.
         try:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from airflow_provider_ibm_sessions import __version__
 from airflow_provider_ibm_sessions.server.exposure import Exposure
@@ -33,7 +32,6 @@ _DESCRIPTIONS: Final[dict[int | str, str]] = {
     503: "IBM is not available, or too many requests wait for it",
     504: "IBM did not respond in time",
 }
-
 
 ABOUT: Final[dict[str, Any]] = {
     "title": "IBM Quantum sessions",
@@ -76,35 +74,20 @@ def health_error_responses() -> dict[int | str, dict[str, Any]]:
 
 def install_openapi(app: FastAPI, *, secured: bool) -> None:
     """
-    Replace FastAPI's description by one with problem details.
+    Complete FastAPI's description by the schema of problem details, and by the token.
 
     :param secured: True if clients need a bearer token.
     """
+    describe = app.openapi
 
-    def schema() -> dict[str, Any]:
+    def complete() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _schema(app, secured=secured)
-        return app.openapi_schema
+            schema = describe()
+            schema["components"]["schemas"]["Problem"] = ProblemDetails.model_json_schema()
+            if secured:
+                schema["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+                schema["security"] = [{"bearer": []}]
+                schema["paths"][HEALTH_PATH]["get"]["security"] = []
+        return app.openapi_schema or {}
 
-    app.openapi = schema  # type: ignore[method-assign]
-
-
-def _schema(app: FastAPI, *, secured: bool) -> dict[str, Any]:
-    schema = get_openapi(
-        title=app.title,
-        version=app.version,
-        summary=app.summary,
-        description=app.description,
-        routes=app.routes,
-        tags=app.openapi_tags,
-        servers=app.servers,
-        contact=app.contact,
-        license_info=app.license_info,
-    )
-    components = schema["components"]
-    components["schemas"]["Problem"] = ProblemDetails.model_json_schema()
-    if secured:
-        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        schema["security"] = [{"bearer": []}]
-        schema["paths"][HEALTH_PATH]["get"]["security"] = []
-    return schema
+    app.openapi = complete  # type: ignore[method-assign]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from inspect import Parameter, Signature
@@ -157,7 +157,10 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
-        items = [_without_source(item) for item in error.errors()]
+        # The first part of a place is body, path or query.
+        items: list[dict[str, Any]] = [{**item, "loc": item["loc"][1:]} for item in error.errors()]
+        if items[0]["type"] == "json_invalid":
+            return ProblemDetails.from_status(400, _ERROR_DETAILS[400]).to_response()
         return error_response(ConfigurationError(format_errors(items), field=field_path(items[0]) or "body"))
 
     @app.exception_handler(HTTPException)
@@ -173,11 +176,6 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _bug(_: Request, __: Exception) -> Response:
         return ProblemDetails.from_status(500, "The service failed; its log has the details").to_response()
-
-
-def _without_source(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return one of FastAPI's errors with the field's place only, without ``body``, ``path`` or ``query``."""
-    return {**item, "loc": () if item["type"] == "json_invalid" else item["loc"][1:]}
 
 
 class EncodedSlashMiddleware:

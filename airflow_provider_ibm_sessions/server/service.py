@@ -193,61 +193,60 @@ class SessionService:
             )
 
     async def _call(self, exposure: Exposure, call: OperationCall, connection: ClientConnection) -> Any:
-        task = self._start(exposure, call)
+        task = self._start(exposure, call, connection)
         try:
             await connection.wait_for(task)
         except (asyncio.CancelledError, ClientDisconnected):
             if exposure.runs_to_completion:
                 task.add_done_callback(lambda done: _log_failure(call, done))
-            elif not task.cancel() and exposure.compensation:
-                self._in_background(self._compensate_after(task, exposure.compensation))
+            else:
+                task.cancel()
+                connection.disconnect()  # what has just been opened is closed
             raise
-        response = task.result()
-        if compensation := exposure.compensation:
-            connection.compensate_unless_delivered(
-                lambda: self._in_background(self._compensate(compensation, response.id))
-            )
-        return response
+        return task.result()
 
-    def _start(self, exposure: Exposure, call: OperationCall) -> asyncio.Task[Any]:
+    def _start(
+        self, exposure: Exposure, call: OperationCall, connection: ClientConnection
+    ) -> asyncio.Task[Any]:
         """Start a call; one that runs to completion is shared by all that ask for the same."""
         if not exposure.runs_to_completion:
-            task = asyncio.create_task(self._run(exposure, call, self._in_flight))
+            task = asyncio.create_task(self._run(exposure, call, connection))
             task.add_done_callback(_retrieve)
             return task
         key = (call.operation.name, str(call.path_id))
         if key not in self._shared:
-            self._shared[key] = self._in_background(self._run(exposure, call, self._closing))
+            self._shared[key] = self._in_background(self._run(exposure, call, connection))
             self._shared[key].add_done_callback(lambda _: self._shared.pop(key))
         return self._shared[key]
 
-    async def _run(self, exposure: Exposure, call: OperationCall, places: asyncio.Semaphore) -> Any:
+    async def _run(self, exposure: Exposure, call: OperationCall, connection: ClientConnection) -> Any:
         """Send a request when there is a place for it. Cancelling compensates what was sent already."""
-        async with self._place(places):
-            if not exposure.compensation:
+        async with self._place(self._closing if exposure.runs_to_completion else self._in_flight):
+            if not (operation := exposure.compensation):
                 return await self._send(call)
             sending = self._in_background(self._send(call))
             try:
-                return await asyncio.shield(sending)
+                response = await asyncio.shield(sending)
             except asyncio.CancelledError:
-                self._in_background(self._compensate_after(sending, exposure.compensation))
+                self._in_background(self._compensate(operation, sending))
                 raise
+        connection.compensate_unless_delivered(
+            lambda: self._in_background(self._compensate(operation, sending))
+        )
+        return response
 
     @asynccontextmanager
     async def _place(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
-        if places.locked():
-            if self._queued >= MAX_QUEUED and places is self._in_flight:
-                raise BusyError
-            self._queued += 1
-            try:
-                async with asyncio.timeout(QUEUE_TIMEOUT):
-                    await places.acquire()
-            except TimeoutError:
-                raise BusyError from None
-            finally:
-                self._queued -= 1
-        else:
-            await places.acquire()
+        if places is self._in_flight and places.locked() and self._queued >= MAX_QUEUED:
+            raise BusyError
+        self._queued += 1
+        try:
+            async with asyncio.timeout(QUEUE_TIMEOUT):
+                await places.acquire()
+        except TimeoutError:
+            raise BusyError from None
+        finally:
+            self._queued -= 1
         try:
             yield
         finally:
@@ -271,20 +270,12 @@ class SessionService:
         except (IBMQuantumError, TimeoutError) as error:
             log.warning("Could not look for the session: %s", str(error) or "no response in time")
 
-    async def _compensate_after(self, sending: asyncio.Task[Any], operation: Operation[Any]) -> None:
+    async def _compensate(self, operation: Operation[Any], sending: asyncio.Task[Any]) -> None:
+        """Undo what was sent, and try until it is done: the client does not know the id."""
+        left = "a session may have been opened for a client that disconnected"
         try:
-            response = await sending
-        except IBMQuantumError as error:
-            log.error("%s. The client has disconnected", error)  # noqa: TRY400 - a traceback says nothing more
-        except asyncio.CancelledError:
-            log.warning("Shutdown: a session may have been opened for a client that disconnected")
-            raise
-        else:
-            await self._compensate(operation, response.id)
-
-    async def _compensate(self, operation: Operation[Any], subject: str) -> None:
-        """Try until it is done: the client does not know the id."""
-        try:
+            subject = (await sending).id
+            left = f"session {subject} is still open. Close it manually"
             for delay in chain(COMPENSATION_DELAYS, repeat(COMPENSATION_DELAYS[-1])):
                 try:
                     await self._client.run_flow(operation.call(subject).as_flow())
@@ -299,8 +290,10 @@ class SessionService:
                     )
                     return
                 await asyncio.sleep(delay)
+        except IBMQuantumError as error:  # of the request itself
+            log.error("%s. The client has disconnected", error)  # noqa: TRY400 - a traceback says nothing more
         except asyncio.CancelledError:
-            log.warning("Shutdown: session %s is still open. Close it manually", subject)
+            log.warning("Shutdown: %s", left)
             raise
 
     def _in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -315,11 +308,7 @@ class SessionService:
 def as_json(response: Any) -> Any:
     """Return a response as IBM sent it, in strict JSON: infinite numbers are strings."""
     if isinstance(response, BaseModel):
-        try:
-            response = response.model_dump(mode="json", exclude_unset=True)
-        except ValueError:  # an unknown field is nested deeper than pydantic writes
-            known = set(type(response).model_fields)
-            response = response.model_dump(mode="json", exclude_unset=True, include=known)
+        response = response.model_dump(mode="json", exclude_unset=True)
     return to_strict_json(response)
 
 

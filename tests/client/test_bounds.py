@@ -13,15 +13,17 @@ import zlib
 import pytest
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, client, responses, results
-from airflow_provider_ibm_sessions.client._http import timeouts
+from airflow_provider_ibm_sessions.client._http import timeouts, transport
 from airflow_provider_ibm_sessions.client._results.arrays import MemoryBudget
 from airflow_provider_ibm_sessions.client.errors import (
     AuthenticationError,
     BadResponseError,
+    ConfigurationError,
     IBMQuantumError,
     OutcomeUnknownError,
     RateLimitedError,
     ServerError,
+    TransportError,
 )
 from airflow_provider_ibm_sessions.client.models import paging
 from airflow_provider_ibm_sessions.client.polling import MAX_DELAY, FailureTolerance
@@ -103,20 +105,31 @@ def test_a_compressed_token_is_refused(ibm, connect, canned):
 
 # -- many small parts ---------------------------------------------------------------------------------------
 
-
+JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+CHUNKED = JSON_HEAD + b'Transfer-Encoding: chunked\r\n\r\na\r\n{"id": "x"\r\n'
+LAST_CHUNKS = b"1\r\n}\r\n0\r\n"
 SMALL_PARTS = {
+    "interim responses": b"HTTP/1.1 103 \r\n\r\n" * 1500 + http({"id": "x"}),
+    "headers": JSON_HEAD + b"a:\r\n" * 7000 + b'Content-Length: 10\r\n\r\n{"id":"x"}',
+    "chunks of one byte": CHUNKED + b"1\r\n \r\n" * 10_000 + LAST_CHUNKS + b"\r\n",
+    "chunks of one byte after a large one": CHUNKED
+    + b"%x\r\n%b\r\n" % (MB // 2, b" " * (MB // 2))
+    + b"1\r\n \r\n" * 10_000
+    + LAST_CHUNKS
+    + b"\r\n",
+    "chunks with extensions": CHUNKED + b"1;a=b\r\n \r\n" * 10_000 + LAST_CHUNKS + b"\r\n",
+}
+NO_BODY = {
     "interim responses": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000 + http({"id": "x"}),
-    "chunks of one byte": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-    b'Transfer-Encoding: chunked\r\n\r\na\r\n{"id": "x"\r\n'
-    + b"1\r\n \r\n" * 40_000
-    + b"1\r\n}\r\n0\r\n\r\n",
+    "headers of an interim response": b"HTTP/1.1 103 \r\n" + b"a:\r\n" * 20_000 + b"\r\n" + http({"id": "x"}),
+    "headers": JSON_HEAD + b"a:\r\n" * 20_000 + b'Content-Length: 10\r\n\r\n{"id":"x"}',
+    "cookies": JSON_HEAD + b"Set-Cookie: a=b\r\n" * 5000 + b'Content-Length: 10\r\n\r\n{"id":"x"}',
+    "trailers": CHUNKED + LAST_CHUNKS + b"a:\r\n" * 20_000 + b"\r\n",
 }
 
 
-@pytest.mark.parametrize("kind", SMALL_PARTS)
-def test_a_response_of_many_small_parts_leaves_turns_to_other_tasks(ibm, canned, monkeypatch, kind):
-    monkeypatch.setattr(timeouts, "_LONGEST_STEP", 0.0)  # as on a slow machine
-    canned.reply = SMALL_PARTS[kind]
+async def read_beside(ibm, url):
+    """Return the session that is read, and the turns that another task had meanwhile."""
     turns = 0
 
     async def other_task():
@@ -125,15 +138,44 @@ def test_a_response_of_many_small_parts_leaves_turns_to_other_tasks(ibm, canned,
             await asyncio.sleep(0)
             turns += 1
 
-    async def read():
-        other = asyncio.create_task(other_task())
-        async with AsyncIBMQuantumClient(credentials_for(ibm, url=canned.url), ONE_TRY) as api:
-            session = await api.get_session("x")
+    other = asyncio.create_task(other_task())
+    try:
+        async with AsyncIBMQuantumClient(credentials_for(ibm, url=url, timeout=60), ONE_TRY) as api:
+            return await api.get_session("x"), turns
+    finally:
         other.cancel()
-        return session
 
-    assert asyncio.run(read()).id == "x"
-    assert turns > len(SMALL_PARTS[kind]) // timeouts.SMALLEST_READ
+
+@pytest.mark.parametrize("kind", SMALL_PARTS)
+def test_a_response_of_many_small_parts_leaves_turns_to_other_tasks(ibm, canned, kind):
+    canned.reply = SMALL_PARTS[kind]
+    session, turns = asyncio.run(read_beside(ibm, canned.url))
+    assert session.id == "x"
+    small = SMALL_PARTS[kind].count(b"\r\n \r\n")
+    assert turns >= small // transport.PARTS_PER_TURN + len(canned.reply) // timeouts.BODY_READ
+    if not small:
+        assert turns >= len(canned.reply) // timeouts.HEAD_READ
+
+
+@pytest.mark.parametrize("kind", NO_BODY)
+def test_in_an_event_loop_what_is_no_body_is_bounded(ibm, canned, kind):
+    canned.reply = NO_BODY[kind]
+    with pytest.raises(TransportError, match="more than 32,768 bytes of headers"):
+        asyncio.run(read_beside(ibm, canned.url))
+
+
+def test_cookies_are_not_kept(ibm, canned):
+    """They are never sent, and would be kept for as long as a triggerer runs."""
+    canned.reply = http({"id": "x"}, Set_Cookie="a=b; Max-Age=99999")
+    with transport.open_client(credentials_for(ibm, url=canned.url)) as blocking:
+        blocking.get(canned.url)
+
+    async def cookies_in_a_loop():
+        async with transport.open_async_client(credentials_for(ibm, url=canned.url)) as looped:
+            await looped.get(canned.url)
+            return list(looped.cookies.jar)
+
+    assert list(blocking.cookies.jar) == asyncio.run(cookies_in_a_loop()) == []
 
 
 # -- bytes ---------------------------------------------------------------------------------------------------
@@ -349,6 +391,29 @@ def test_a_count_that_cannot_be_true_does_not_end_a_list_early(api, canned, coun
 
     canned.reply = reply
     assert [job.id for job in api.list_jobs(limit=2)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("limit", [2, 1, 0, -3, True, None, 2**70])
+def test_a_page_that_is_shorter_than_was_asked_for_does_not_end_a_list_of_jobs(api, canned, limit):
+    """A server may send fewer rows than it was asked for, and say so."""
+
+    def reply(_request):
+        page = [["a", "b"], ["c"], []][min(len(canned.requests), 3) - 1]
+        return http({"jobs": [{"id": name} for name in page], "limit": limit})
+
+    canned.reply = reply
+    is_told = type(limit) is int and 0 < limit < 200
+    assert [job.id for job in api.list_jobs()] == (["a", "b", "c"] if is_told else ["a", "b"])
+
+
+@pytest.mark.parametrize("cursor", ["\\ud800", "%00", "a%0Ab", "x" * 1001])
+def test_a_cursor_that_cannot_be_sent_is_refused(api, canned, cursor):
+    page = f'{{"workloads":[{{"id":"a"}}],"next":{{"href":"?next={cursor}"}}}}'
+    canned.reply = http(page.encode())
+    with pytest.raises(BadResponseError, match="cursor of the next page"):
+        api.list_workloads()
+    with pytest.raises(ConfigurationError, match="next: must be a string"):
+        api.list_workloads(next="\ud800")
 
 
 @pytest.mark.parametrize("total", [0, 1, -5, True])

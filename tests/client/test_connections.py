@@ -30,10 +30,11 @@ def test_thirty_threads_never_use_more_than_ten_connections(ibm):
     """httpcore's own pool closes connections that it has just given to another thread."""
     names = [ibm.add_session().id for _ in range(30)]
     gate = threading.Barrier(30)
-    with IBMQuantumClient(credentials_for(ibm), ONE_TRY) as client, ThreadPoolExecutor(30) as threads:
+    credentials = credentials_for(ibm, timeout=120)  # a busy machine needs that long for 600 exchanges
+    with IBMQuantumClient(credentials, ONE_TRY) as client, ThreadPoolExecutor(30) as threads:
 
         def ask(name):
-            gate.wait(30)
+            gate.wait(120)
             return [client.get_session(name).id for _ in range(20)]
 
         assert list(threads.map(ask, names)) == [[name] * 20 for name in names]

@@ -334,18 +334,37 @@ def test_copies_are_equal_and_the_key_can_be_had():
     "around",
     ["{}", "crn:{}", "crn:v1:{}", "crn:v1:bluemix:public:quantum-computing:us-east:a/{}:x::", "https://{}",
      "https://host/{}/api", "https://{}:99999", "http://{}", "https://u:{}@host", "https://host/?apikey={}",
-     " {}", "'{}'", "{}\u200b", CRN.replace("11111111-2222", "{}")],
+     "https://{}.example", "https://{}.eu.cloud.ibm.com/api", "https://host.{}:443", "https://{}@host",
+     " {}", "'{}'", "{}\u200b", CRN.replace("11111111-2222", "{}"), CRN.replace("us-east", "{}"),
+     CRN.replace("bluemix", "{}")],
 )  # fmt: skip
 def test_a_key_pasted_into_another_field_is_refused_and_not_shown(field, around):
     value = around.format(KEY)
-    if field == "proxy" and around in ("https://{}", "http://{}", "https://host/{}/api", "https://u:{}@host",
-                                       "https://host/?apikey={}"):  # fmt: skip
-        assert KEY not in repr(made(proxy=value))
+    if field == "proxy" and around in ("https://u:{}@host", "https://{}@host", "https://host/?apikey={}"):
+        assert KEY not in repr(made(api_key="another", proxy=value))
         return
     with pytest.raises(ConfigurationError) as caught:
-        made(**{field: value})
+        made(api_key="another", **{field: value})
     assert caught.value.field == field
     assert KEY[:20].lower() not in f"{caught.value}{caught.value!r}{caught.value.__context__}".lower()
+
+
+@pytest.mark.parametrize("field", ["crn", "url", "iam_url", "proxy", "api_version", "verify"])
+@pytest.mark.parametrize(
+    "around", ["https://{}.example", "http://{}@proxy:3128", "http://u:{}@proxy:3128", "x{}x"]
+)
+def test_the_connections_own_key_stands_in_no_other_field(field, around):
+    """As a proxy's password it would be sent to the proxy."""
+    with pytest.raises(ConfigurationError, match="belongs into the password") as caught:
+        made(api_key=KEY, **{field: around.format(KEY)})
+    assert caught.value.field == field
+    assert KEY[:20].lower() not in f"{caught.value}{caught.value!r}".lower()
+
+
+@pytest.mark.parametrize("field", ["url", "iam_url", "proxy"])
+def test_a_long_host_name_is_no_key(field):
+    host = "internal-k8s-default-ingress-a1b2c3d4e5-1234567890.us-east-1.elb.amazonaws.com"
+    assert made(**{field: f"https://{host}"})
 
 
 # -- kind: secrets in clear text through a proxy -------------------------------------------------------------

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
 import sys
 import tracemalloc
+import zipfile
 import zlib
 from contextlib import suppress
 
@@ -301,6 +303,69 @@ def test_a_zlib_bomb_is_not_decompressed(qiskit):
             assert tracemalloc.get_traced_memory()[1] < 5e6
         finally:
             tracemalloc.stop()
+
+
+SPARSE = {
+    "empty in Fortran's order": ("(1000000000, 0, 1, 1)", True, b""),
+    "long in Fortran's order": ("(40000000, 1)", True, bytes(40_000_000)),
+    "many dimensions": (f"(1000000, {'1, ' * 29}1)", False, bytes(1_000_000)),
+}
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+def test_an_array_that_costs_more_than_its_bytes_is_not_decoded(kind):
+    """Each of a few KB took over 8 GB: of indices, and of lists in lists."""
+    shape, fortran, data = SPARSE[kind]
+    array = npy(data, shape=shape, fortran=fortran)
+    value = {"__type__": "ndarray", "__value__": array}
+    pub = one_register(array, 8)
+    kerneled = one_register(array, 8)
+    pub_of(kerneled)["__value__"]["data"]["__value__"]["fields"] = {"c": value}
+    for raw in (pub, kerneled) if fortran else (kerneled,):
+        tracemalloc.start()
+        try:
+            assert "too large" in only_pub(raw)["error"]
+            assert tracemalloc.get_traced_memory()[1] < 500e6
+        finally:
+            tracemalloc.stop()
+
+
+def deflated(data, window):
+    compressor = zlib.compressobj(9, zlib.DEFLATED, window)
+    return compressor.compress(data) + compressor.flush()
+
+
+@pytest.mark.parametrize("prefix", ["", "\n", "!", " \u0000"], ids=repr)
+@pytest.mark.parametrize("window", [9, 12, 15])
+def test_a_bomb_is_seen_however_it_is_written(prefix, window):
+    """Libraries skip what is no base64, and read streams of every window size."""
+    from airflow_provider_ibm_sessions.client._results.arrays import check_expansion
+
+    text = prefix + base64.b64encode(deflated(bytes(2_000_000), window)).decode()
+    check_expansion({"a": [text]}, most=3_000_000)
+    with pytest.raises(BadResponseError, match="too large"):
+        check_expansion({"a": [text]}, most=1_000_000)
+
+
+def test_a_bomb_in_a_sparse_matrix_is_seen():
+    from airflow_provider_ibm_sessions.client._results.arrays import check_expansion
+
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.npy", bytes(2_000_000))
+    matrix = {"__type__": "spmatrix", "__value__": base64.b64encode(file.getvalue()).decode()}
+    with pytest.raises(BadResponseError, match="too large"):
+        check_expansion(matrix, most=1_000_000)
+
+
+@pytest.mark.parametrize("kind", ["QuantumCircuit", "Instruction"])
+def test_qiskit_makes_no_circuit_of_results(qiskit, kind):
+    """A circuit of 120 bytes that claims ten million qubits took 3 GB; no result of a primitive has one."""
+    raw = one_register(bomb(4), 8)
+    pub_of(raw)["__value__"]["metadata"] = {"x": [{"__type__": kind, "__value__": "eJw="}]}
+    with pytest.raises(BadResponseError, match="hold a circuit"):
+        raw_to_primitive_result(raw)
+    assert only_pub(raw)["num_shots"] == 4
 
 
 def test_qiskit_is_given_no_zlib_bomb(qiskit, monkeypatch):

@@ -78,7 +78,18 @@ def test_a_server_that_speaks_no_http_and_echoes_gives_nothing_away(ibm, connect
     with pytest.raises(IBMQuantumError) as caught:
         connect(ONE_TRY, **here).list_backends()
     assert canned.requests
-    assert_hidden(ibm, str(caught.value))
+    assert_hidden(ibm, "".join(traceback.format_exception(caught.value)))
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad"])
+@pytest.mark.parametrize("header", ["Content-Type", "Content-Encoding"])
+def test_what_is_echoed_in_lower_case_is_hidden_as_well(ibm, connect, canned, status, header):
+    canned.reply = lambda _request: (
+        f"HTTP/1.1 {status}\r\n{header}: text/{ibm.api_key}\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    with pytest.raises(IBMQuantumError) as caught:
+        connect(ONE_TRY, url=canned.url).get_session("x")
+    assert ibm.api_key.lower() not in "".join(traceback.format_exception(caught.value)).lower()
 
 
 def test_the_key_is_in_no_request_but_the_one_to_iam(ibm, connect):

@@ -235,13 +235,18 @@ def test_durations_as_numpy_and_timedelta_write_them():
     assert validate_bool(np.True_, "drain") is True
 
 
-@pytest.mark.parametrize("value", [True, False, "3", 2.5, -1, 101, None, [], float("nan"), np.True_, 10**400])
+@pytest.mark.parametrize(
+    "value",
+    [True, False, "3", 2.5, -1, 101, None, [], float("nan"), np.True_, 10**400, np.timedelta64(5, "s")],
+)
 def test_what_is_no_whole_number_is_refused(value):
     with pytest.raises(ConfigurationError, match="limit must be a whole number from 0 to 100, got"):
         validate_int(value, "limit", at_most=100)
 
 
-@pytest.mark.parametrize("value", [True, False, "30", "1e3", np.True_, None, [], b"1"])
+@pytest.mark.parametrize(
+    "value", [True, False, "30", "1e3", np.True_, None, [], b"1", np.timedelta64(5, "s")]
+)
 def test_booleans_and_strings_are_no_numbers_of_seconds(value):
     with pytest.raises(ConfigurationError, match="timeout must be a number of seconds"):
         validate_seconds(value, "timeout")

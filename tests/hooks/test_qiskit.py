@@ -242,6 +242,22 @@ def test_qiskit_is_given_no_result_that_expands_to_gigabytes(ibm, service, monke
         api.job_results(job)
 
 
+def test_qiskit_is_given_no_parameters_that_expand_to_gigabytes(ibm, service, monkeypatch):
+    job = run_job(service)["id"]
+    api = service._active_api_client
+    params = {"pubs": [npy(bytes(1_100_000))]}
+    ibm.script(Fault("GET", f"/v1/jobs/{job}", json={"id": job, "params": params}))
+    monkeypatch.setattr(results, "check_expansion", partial(results.check_expansion, most=1_000_000))
+    with pytest.raises(BadResponseError, match="too large for Qiskit to decode"):
+        api.job_get(job)
+
+
+def test_qiskit_is_given_no_results_that_are_nested_too_deep_for_it():
+    with pytest.raises(BadResponseError, match="nested too deep"):
+        results.check_for_qiskit(b"[" * 100_000 + b"]" * 100_000)
+    assert results.check_for_qiskit(b"no JSON") is None
+
+
 def test_qiskit_speaks_to_no_other_host(ibm, service):
     session = service._active_api_client._session
     with Canned() as elsewhere:

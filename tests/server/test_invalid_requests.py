@@ -33,7 +33,9 @@ def _ibm_hears_nothing(ibm):
 
 BAD_BODIES = {
     "nothing": (b"", 422, "body"),
-    "no JSON": (b"{", 422, "body"),
+    "no JSON": (b"{", 400, None),
+    "cut JSON": (b'{"mode": "bat', 400, None),
+    "two values": (b"{} {}", 400, None),
     "a list": (b"[]", 422, "body"),
     "a text": (b'"mode"', 422, "body"),
     "null": (b"null", 422, "body"),

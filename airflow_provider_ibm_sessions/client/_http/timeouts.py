@@ -6,8 +6,9 @@ Total timeout of a blocking exchange, and small steps of one in an event loop.
 httpx bounds each read, so that a server which sends a byte now and then is never too late. An event loop has
 ``asyncio.timeout`` against that; blocking sockets have this: each wait is for what is left of the whole.
 
-httpcore parses all that it has read before it reads again. Of 64 KiB in chunks of one byte, or in thousands
-of interim responses, that stops an event loop for a second: so it gets less at once where parsing takes long.
+httpcore parses all that it has read before it reads again, which stops an event loop: for a tenth of a second
+if it has read thousands of interim responses, headers, or trailers. So it gets little at once, and only so
+much of what is no part of a body. Many small parts of a body are the matter of ``LimitedStream``.
 
 This is the one module that uses private attributes of httpx and httpcore: httpx gives its pool no network
 backend of ours, while httpcore's pool takes one.
@@ -33,12 +34,11 @@ if TYPE_CHECKING:
 TransportT = TypeVar("TransportT", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 SUPPORTED: Final = "httpx>=0.27,<1 and httpcore>=1.0,<2"
 
-FIRST_READ: Final = 2048
-"""Bytes that a read returns at first in an event loop."""
-LARGEST_READ: Final = 65_536
-SMALLEST_READ: Final = 256
-_LONGEST_STEP: Final = 0.02
-"""Seconds of parsing between two reads, beyond which less is read at once."""
+HEAD_READ: Final = 2048
+"""Bytes that a read returns in an event loop before the body; the head of IBM's responses has less."""
+BODY_READ: Final = 16_384
+MAX_HEAD_BYTES: Final = 32_768
+"""Bytes in a row that are no part of a body: headers with all interim responses before them, or trailers."""
 
 _thread = threading.local()
 
@@ -73,7 +73,7 @@ def install_total_timeout(transport: httpx.HTTPTransport) -> httpx.HTTPTransport
 
 def install_small_steps(transport: httpx.AsyncHTTPTransport) -> httpx.AsyncHTTPTransport:
     """
-    Make the connections of a transport read less at once where parsing takes long.
+    Make the connections of a transport read little at once, and bounded heads: see :class:`AsyncStream`.
 
     :raises ConfigurationError: If the installed httpx or httpcore has none of the attributes that are needed.
     """
@@ -153,24 +153,28 @@ class _Backend(httpcore.NetworkBackend):
         return _Stream(self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
 
 
-class _AsyncStream(httpcore.AsyncNetworkStream):
+class AsyncStream(httpcore.AsyncNetworkStream):
+    """A connection of an event loop, which is ``network_stream`` in the extensions of its responses."""
+
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
-        self._size = FIRST_READ
-        self._read_at = 0.0
+        self._size = HEAD_READ
+        self._head_bytes = 0
+
+    def note_body(self) -> None:
+        """Note that a part of a body has arrived, or may be next."""
+        self._size, self._head_bytes = BODY_READ, 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if self._read_at:
-            step = time.monotonic() - self._read_at
-            self._size = self._size // 2 if step > _LONGEST_STEP else self._size * 2
-            self._size = min(max(self._size, SMALLEST_READ), LARGEST_READ)
+        if self._head_bytes >= MAX_HEAD_BYTES:
+            raise httpcore.RemoteProtocolError(f"more than {MAX_HEAD_BYTES:,} bytes of headers")
         await asyncio.sleep(0)  # what has come over TLS already is read without waiting
         data = await self._stream.read(min(max_bytes, self._size), timeout)
-        self._read_at = time.monotonic()
+        self._head_bytes += len(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._size, self._read_at = FIRST_READ, 0.0  # of another response
+        self._size, self._head_bytes = HEAD_READ, 0  # of another response
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -179,7 +183,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        return AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -198,4 +202,4 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _AsyncStream(stream)
+        return AsyncStream(stream)

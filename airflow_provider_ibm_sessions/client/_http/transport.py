@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from http.cookiejar import CookieJar
 from typing import Any, Final, TypeVar, cast
 
 import httpx
 
 from airflow_provider_ibm_sessions.client._http import tls
 from airflow_provider_ibm_sessions.client._http.proxies import proxy_url
-from airflow_provider_ibm_sessions.client._http.timeouts import install_small_steps, install_total_timeout
+from airflow_provider_ibm_sessions.client._http.timeouts import (
+    BODY_READ,
+    AsyncStream,
+    install_small_steps,
+    install_total_timeout,
+)
 from airflow_provider_ibm_sessions.client.auth import timeouts
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import (
@@ -22,6 +29,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     TransportError,
 )
 from airflow_provider_ibm_sessions.client.exchange import MAX_RESPONSE_BYTES, Exchange, exchange_of
+from airflow_provider_ibm_sessions.client.models.base import single_line
 from airflow_provider_ibm_sessions.client.responses import redact
 
 LARGE_PAYLOAD_TIMEOUT_FACTOR: Final = 10
@@ -32,6 +40,9 @@ MAX_CONNECTIONS: Final = 20
 Of one HTTP client, which has at most ten exchanges at once, with the API and with IAM. There is always room
 for another connection: httpcore never closes an idle one to make some, which might just have been assigned.
 """
+
+PARTS_PER_TURN: Final = 64
+"""Parts of a body that are read in an event loop before its other tasks have a turn."""
 
 _NEVER_SENT: Final = (
     httpx.ConnectError,
@@ -47,14 +58,16 @@ class LimitedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """
     The bytes of a response, as long as they are not too many.
 
+    In an event loop, a body that comes in many small parts leaves turns to other tasks.
+
     :param cut: Leave out what exceeds ``max_bytes``: of an error, the status tells enough.
     :raises BadResponseError: While they are read, when they exceed ``max_bytes`` and are not cut.
     """
 
-    def __init__(
-        self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, max_bytes: int, action: str, *, cut: bool
-    ) -> None:
-        self._stream = cast("Any", stream)
+    def __init__(self, response: httpx.Response, max_bytes: int, action: str, *, cut: bool) -> None:
+        self._stream = cast("Any", response.stream)
+        connection = response.extensions.get("network_stream")
+        self._connection = connection if isinstance(connection, AsyncStream) else None
         self._max_bytes = self._left = max_bytes
         self._action = action
         self._cut = cut
@@ -66,10 +79,24 @@ class LimitedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield chunk
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        parts, joined = 0, bytearray()
+        self._note_body()
         async for chunk in self._stream:
             if self._exceeded_by(chunk):
-                return
-            yield chunk
+                break
+            parts += 1
+            if parts % PARTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            self._note_body()
+            joined += chunk  # to join a million parts at the end would take a tenth of a second
+            if len(joined) >= BODY_READ:
+                yield bytes(joined)
+                joined.clear()
+        yield bytes(joined)
+
+    def _note_body(self) -> None:
+        if self._connection:
+            self._connection.note_body()
 
     def _exceeded_by(self, chunk: bytes) -> bool:
         self._left -= len(chunk)
@@ -86,6 +113,17 @@ class LimitedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
         await self._stream.aclose()
 
 
+class NoCookies(CookieJar):
+    """
+    A cookie jar that stays empty.
+
+    httpx keeps the cookies of all responses for as long as a client lives, and these requests send none.
+    """
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Keep nothing of a response."""
+
+
 def limit_response_size(response: httpx.Response) -> None:
     """
     Bound a response before it is read.
@@ -97,7 +135,7 @@ def limit_response_size(response: httpx.Response) -> None:
     action, max_bytes = (exchange.action, exchange.max_bytes) if exchange else ("HTTP", MAX_RESPONSE_BYTES)
     codings = {coding.strip().lower() for coding in response.headers.get("content-encoding", "").split(",")}
     if codings <= {"", "identity"}:
-        response.stream = LimitedStream(response.stream, max_bytes, action, cut=not response.is_success)
+        response.stream = LimitedStream(response, max_bytes, action, cut=not response.is_success)
     elif response.is_success:
         shown = redact(", ".join(sorted(codings)), response.request, 64)
         raise BadResponseError(
@@ -107,7 +145,7 @@ def limit_response_size(response: httpx.Response) -> None:
     else:
         response.headers["content-encoding"] = "identity"
         response.headers["content-type"] = "application/octet-stream"
-        response.stream = LimitedStream(response.stream, MAX_RESPONSE_BYTES, action, cut=True)
+        response.stream = LimitedStream(response, MAX_RESPONSE_BYTES, action, cut=True)
 
 
 async def alimit_response_size(response: httpx.Response) -> None:
@@ -165,6 +203,7 @@ def client_options(credentials: Credentials, transport_type: type[TransportT]) -
         "transport": transport_to(credentials.url),
         "mounts": mounts,
         "timeout": timeouts(credentials),
+        "cookies": NoCookies(),
         "trust_env": False,
         "follow_redirects": False,
     }
@@ -196,12 +235,14 @@ def _only_our_errors(request: httpx.Request, action: str) -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         text = redact(str(error), request).rstrip(".")
+        # What a server wrote in place of HTTP is in the text of the cause, which a traceback shows.
+        is_shown = redact(str(error), request, None) == single_line(str(error))
         translated = TransportError(
             f"{action}: {type(error).__name__} at {_place_of(error, request)}{': ' + text if text else ''}",
             sent=not isinstance(error, _NEVER_SENT),
         )
         translated.retryable = not _is_bad_certificate(error)
-        raise translated from error
+        raise translated from (error if is_shown else None)
     except TimeoutError as error:
         place = _place_of(error, request)
         raise TransportError(f"{action}: no complete response in time from {place}") from error

@@ -8,10 +8,13 @@ Both are compressed, so that a small response can claim a huge array: sizes are 
 from __future__ import annotations
 
 import base64
+import copy
+import io
 import json
 import math
 import re
 import struct
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,9 +53,12 @@ _STRUCT_FORMATS: Final = {
     "c16": "d",
 }
 _TENSOR_KEYS: Final = {"data", "shape", "dtype"}
+_CIRCUIT_TYPES: Final = ("QuantumCircuit", "Instruction")
 _BITS_OF_BYTES: Final = [tuple(bool(byte >> place & 1) for place in range(8)) for byte in range(256)]
 VALUE_BYTES: Final = 40
 """What a number in a list takes in Python, about; a pair of them takes four times as much."""
+_LIST_BYTES: Final = 64
+"""What a list takes in Python beside its values."""
 
 
 class MemoryBudget:
@@ -115,6 +121,7 @@ class Array:
         budget.take(size)
         data = head[header.end() :] + _inflate(stream, size - len(head) + header.end())
         if header[4] == b"True" and len(shape) > 1:
+            budget.take(math.prod(length or 1 for length in shape) * VALUE_BYTES)
             data = _in_c_order(data, shape, size // (math.prod(shape) or 1))
         return cls(order + letter + width, shape, data)
 
@@ -146,8 +153,7 @@ class Array:
         """Return nested lists: complex numbers as ``[re, im]``, infinite ones as strings."""
         count, kind = math.prod(self.shape), self.kind[1:]
         pairs = kind.startswith("c")
-        lists = math.prod(size or 1 for size in self.shape)
-        budget.take(lists * (VALUE_BYTES * 4 if pairs else VALUE_BYTES))
+        budget.take(count * (VALUE_BYTES * 4 if pairs else VALUE_BYTES))
         values: list[Any]
         if self.kind == "bits":
             unpacked = chain.from_iterable(map(_BITS_OF_BYTES.__getitem__, self.data))
@@ -162,7 +168,7 @@ class Array:
                 values = [number if math.isfinite(number) else json.dumps(number) for number in values]
         if pairs:
             values = [list(pair) for pair in zip(values[::2], values[1::2], strict=True)]
-        return nest(values, self.shape)
+        return nest(values, self.shape, budget)
 
     def _strings(self, width: int) -> list[Any]:
         encoding = "utf-32-be" if self.kind[0] == ">" else "utf-32-le"
@@ -192,30 +198,49 @@ def read_shape(value: object) -> tuple[int, ...]:
     raise BadResponseError(f"{short_repr(value)} is no shape of an array")
 
 
-def nest(items: list[Any], shape: tuple[int, ...]) -> Any:
-    """Return items as nested lists of this shape; for the shape ``()``, the only one."""
+def nest(items: list[Any], shape: tuple[int, ...], budget: MemoryBudget) -> Any:
+    """
+    Return items as nested lists of this shape; for the shape ``()``, the only one.
+
+    :raises BadResponseError: If the lists are too many, as of a shape with many dimensions of size 1, or one
+        that is empty in its last dimension only.
+    """
+    lists = 1
+    for size in shape[:-1]:
+        budget.take(lists * _LIST_BYTES)
+        lists *= size
+    budget.take(lists * _LIST_BYTES)
     if not shape:
         return items[0]
     if 0 in shape:
-        return [nest([], shape[1:]) for _ in range(shape[0])]
+        empty: list[Any] = []
+        for size in reversed(shape[: shape.index(0)]):
+            empty = [copy.deepcopy(empty) for _ in range(size)]
+        return empty
     for size in reversed(shape[1:]):
         items = [items[start : start + size] for start in range(0, len(items), size)]
     return items
 
 
-def check_expansion(raw: Any, most: int = MAX_DECODED_BYTES) -> None:
+def check_expansion(raw: Any, most: int = MAX_DECODED_BYTES, *, allow_circuits: bool = False) -> None:
     """
     Refuse results whose compressed parts are larger than a library should be given.
 
     Nothing is kept of what is decompressed here.
 
     :param most: Bytes, of all parts together.
-    :raises BadResponseError: If they are larger.
+    :param allow_circuits: Let circuits in, of which Qiskit makes as many qubits as they claim to have: 3 GB
+        of 120 bytes.
+    :raises BadResponseError: If they are larger, or hold a circuit.
     """
     pending: list[Any] = [raw]
     while pending:
         value = pending.pop()
         if isinstance(value, Mapping):
+            if not allow_circuits and value.get("__type__") in _CIRCUIT_TYPES:
+                raise BadResponseError(
+                    "these results hold a circuit, as none of a primitive do: read them as raw"
+                )
             # A boolean takes a bit in a tensor, and a byte once it is unpacked.
             weight = 8 if value.get("dtype") == "bool" else 1
             strings = [(text, weight) for text in value.values() if isinstance(text, str)]
@@ -234,17 +259,21 @@ def check_expansion(raw: Any, most: int = MAX_DECODED_BYTES) -> None:
 
 
 def _decompressed_size(text: str, most: int) -> int:
-    """Return the size of what is compressed in a string, or just over the limit; 0 if nothing is."""
-    if not text.startswith("e"):  # as each zlib stream does in base64
-        return len(text)
+    """Return the size of what is compressed in a string, or just over the limit; that of the text if none."""
     try:
-        pending, stream, size = base64.b64decode(text), zlib.decompressobj(), 0
-        while pending and not stream.eof and size <= most:
-            size += len(stream.decompress(pending, 2**20))
-            pending = stream.unconsumed_tail
-    except (ValueError, zlib.error):
-        return len(text)
-    return size
+        packed = base64.b64decode(text)  # as the libraries read it, whatever stands between the letters
+        if packed.startswith(b"PK"):  # a sparse matrix
+            with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+                return sum(member.file_size for member in archive.infolist())
+        if packed[:1] and packed[0] % 16 == zlib.DEFLATED:  # as each zlib stream begins
+            pending, stream, size = packed, zlib.decompressobj(), 0
+            while pending and not stream.eof and size <= most:
+                size += len(stream.decompress(pending, 2**20))
+                pending = stream.unconsumed_tail
+            return size
+    except (ValueError, zlib.error, zipfile.BadZipFile):
+        pass
+    return len(text)
 
 
 def _from_base64(text: object) -> bytes:

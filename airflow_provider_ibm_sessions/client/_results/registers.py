@@ -101,7 +101,7 @@ class Register:
         budget.take(points * self.num_shots * (self.num_bits + _COUNT_BYTES // 2))
         shared: dict[str, str] = {}
         cells = [[shared.setdefault(bits, bits) for bits in self.strings(point)] for point in range(points)]
-        return nest(cells, self.shape)
+        return nest(cells, self.shape, budget)
 
     def strings(self, point: int) -> Iterator[str]:
         """Return the bit strings of the shots at one point of the sweep, counted in C order."""
@@ -131,8 +131,7 @@ def joint_counts(registers: Sequence[Register], budget: MemoryBudget) -> Any:
         raise BadResponseError("its registers differ in their number of shots or in shape")
     width = sum(register.num_bits for register in registers)
     points = math.prod(first.shape)
-    budget.take(math.prod(size or 1 for size in first.shape) * _COUNT_BYTES)
-    budget.take(points * first.num_shots * _ROW_BYTES)
+    budget.take(points * (_COUNT_BYTES + first.num_shots * _ROW_BYTES))
     written = [register for register in reversed(registers) if register.num_bits] or [first]
     cells = []
     for point in range(points):
@@ -141,7 +140,7 @@ def joint_counts(registers: Sequence[Register], budget: MemoryBudget) -> Any:
         if len(written) > 1:
             strings = map("".join, zip(*(register.strings(point) for register in written), strict=True))
         cells.append(_counted(strings, first.num_shots, width + _COUNT_BYTES, budget))
-    return nest(cells, first.shape)
+    return nest(cells, first.shape, budget)
 
 
 def _counted(strings: Iterator[str], shots: int, size: int, budget: MemoryBudget) -> dict[str, int]:

@@ -41,7 +41,7 @@ from airflow_provider_ibm_sessions.client.validation import (
 
 MAX_LINE_LENGTH = 4000
 _MAX_MEASURE = 1e15
-MAX_ROWS_PER_PAGE = 10_000
+MAX_ROWS_PER_PAGE = 1000
 """Rows that a page may have. IBM sends at most 200; a page of a million would cost its reader gigabytes."""
 
 

@@ -36,6 +36,7 @@ _MAX_CURSOR = 1000
 _MAX_SEARCH = 500
 
 SearchText = Annotated[str, validated_by(lambda value, field: validate_string(value, field, _MAX_SEARCH))]
+Cursor = Annotated[str, validated_by(lambda value, field: validate_string(value, field, _MAX_CURSOR))]
 
 
 class Usage(ResponsePart):
@@ -91,15 +92,17 @@ class WorkloadPage(ResponseModel):
 
         Nothing else of the link is used: it could point at another host.
 
-        :raises BadResponseError: If the cursor is longer than any of IBM's.
+        :raises BadResponseError: If the cursor is longer than any of IBM's, or cannot be sent.
         """
         link = self.next.href if isinstance(self.next, PageLink) else self.next
         try:
             [cursor] = parse_qs(urlsplit(link or "").query)["next"]
         except (KeyError, ValueError):
             return None
-        if len(cursor) > _MAX_CURSOR:
-            raise BadResponseError("List workloads: the cursor of the next page is too long")
+        if len(cursor) > _MAX_CURSOR or not cursor.isprintable():
+            raise BadResponseError(
+                "List workloads: the cursor of the next page is too long, or holds control characters"
+            )
         return cursor
 
 
@@ -312,4 +315,4 @@ class WorkloadFilter(RequestModel):
     created_before: RequestTime | None = None
     sort: Literal["createdAt", "-createdAt"] = "-createdAt"
     limit: StrictInt = Field(default=50, ge=1, le=50)
-    next: str | None = None
+    next: Cursor | None = None

@@ -86,10 +86,9 @@ class WorkloadPaging(Paging[WorkloadFilter, WorkloadPage, Workload]):
         cursor = page.next_cursor
         if cursor is None:
             rows, total = len(page.workloads), page.total_count
-            limit = min(query.limit, page.limit) if page.limit and page.limit > 0 else query.limit
             # Less in all than on this page says nothing.
             is_complete = total is not None and rows <= total <= len(self._seen)
-            if page.has_next and rows >= limit and not is_complete:
+            if page.has_next and rows >= _page_size(query, page) and not is_complete:
                 # To take it for the end of the list would hide what is on the pages after it.
                 raise BadResponseError("List workloads: the link to the next page holds no cursor")
             return None
@@ -110,6 +109,11 @@ class JobPaging(Paging[JobFilter, JobPage, Job]):
         offset = query.offset + rows
         # Less in all than on this page says nothing.
         is_counted = page.count is not None and page.count >= rows
-        has_more = offset < (page.count or 0) if is_counted else rows >= query.limit
+        has_more = offset < (page.count or 0) if is_counted else rows >= _page_size(query, page)
         # IBM answers an offset that it does not like with the first page.
         return query.model_copy(update={"offset": offset}) if has_new_rows and has_more else None
+
+
+def _page_size(query: WorkloadFilter | JobFilter, page: WorkloadPage | JobPage) -> int:
+    """Return how many rows a page may have: a server may allow less than was asked for."""
+    return min(query.limit, page.limit) if page.limit and page.limit > 0 else query.limit
