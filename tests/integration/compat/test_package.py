@@ -16,8 +16,8 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 import airflow_provider_ibm_sessions
 
 EXAMPLES = Path(__file__).parents[3] / "example_dags"
-OPTIONAL = ("mcp", "numpy", "qiskit_aer", "qiskit_ibm_runtime")
-"""Libraries of the extras; what imports one that is absent is skipped."""
+OPTIONAL = ("airflow.providers.openlineage", "mcp", "numpy", "qiskit_aer", "qiskit_ibm_runtime")
+"""Libraries that users may have; what imports one that is absent is skipped."""
 
 
 def modules():
