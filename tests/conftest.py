@@ -333,6 +333,20 @@ def nothing_secret_in_the_output(request):
 
 
 @pytest.fixture(autouse=True)
+def no_session_of_another_test(request):
+    """Forget the open sessions and the stored connections of a test: the next one has another IBM."""
+    yield
+    if "airflow_db" in request.fixturenames:
+        from airflow.models import Connection, Variable
+        from airflow.utils.session import create_session
+        from sqlalchemy import delete
+
+        with create_session() as session:
+            session.execute(delete(Variable).where(Variable.key.startswith("ibm_quantum_")))
+            session.execute(delete(Connection).where(Connection.conn_type == "ibm_quantum"))
+
+
+@pytest.fixture(autouse=True)
 def no_minimum_deferral(monkeypatch):
     """Let triggers fire at once: ``dag.test()`` has no scheduler that an event could be too early for."""
     monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.MIN_DEFERRAL", 0.0)

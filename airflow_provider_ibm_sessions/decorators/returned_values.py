@@ -70,7 +70,7 @@ def _plain(value: Any, place: str, depth: int, write: Callable[[Any], Any]) -> A
             _check_written(write(value))
     except IBMQuantumError as error:
         raise _refusal(place, value, error.message) from error
-    except Exception as error:  # Airflow documents none
+    except Exception as error:  # whatever it is: Airflow names no exceptions here
         raise _refusal(place, value, str(error)) from error
     return plain
 

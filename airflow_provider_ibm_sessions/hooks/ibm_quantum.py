@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -130,15 +130,6 @@ class IBMQuantumHook(BaseHook):
     @registry.setter
     def registry(self, registry: SessionRegistry) -> None:
         self._registry = registry
-
-    @contextmanager
-    def use_registry(self, registry: SessionRegistry) -> Iterator[None]:
-        """Use another registry inside of the block."""
-        before, self._registry = self._registry, registry
-        try:
-            yield
-        finally:
-            self._registry = before
 
     # -- clients ---------------------------------------------------------------------------------
 

@@ -193,7 +193,7 @@ class VariableSessionRegistry:
 
         try:
             keys = list(Variable.keys(PREFIX)) if hasattr(Variable, "keys") else []
-        except Exception as error:  # Airflow documents none
+        except Exception as error:  # whatever it is: Airflow names no exceptions here
             raise AirflowApiUnavailableError(
                 "Airflow does not list the variables of open sessions: is its API server up?"
             ) from error
@@ -241,7 +241,7 @@ class VariableSessionRegistry:
         key = PREFIX + session_id
         try:
             text = Variable.get(key, default=None)
-        except Exception as error:  # Airflow documents none
+        except Exception as error:  # whatever it is: Airflow names no exceptions here
             raise AirflowApiUnavailableError(
                 f"Airflow does not answer whose session {session_id} is: is its API server up?"
             ) from error

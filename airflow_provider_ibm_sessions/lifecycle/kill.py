@@ -139,7 +139,7 @@ def another_try_is_active(context: Context) -> bool:
     if _is_finished(states):
         return False
     # "running" is this try itself, unless a later one has started.
-    return "running" not in states or TaskState.load(context).is_superseded
+    return "running" not in states or any(state.is_superseded for state in TaskState.load_all(context))
 
 
 def is_superseded(context: Context | None) -> bool:

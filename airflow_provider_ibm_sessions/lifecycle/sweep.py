@@ -86,13 +86,17 @@ class SessionSweeper:
         :raises IBMQuantumError: If a list cannot be read.
         """
         self._errors = {}
-        with self._hook.use_registry(self._registry), ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = sorted(self._look(pool, tidy=not dry_run), key=lambda record: -record.age)
-            for record in found:
-                if record.decision != SweepDecision.ACTIVE:
-                    log.info("%s", record)
-            if not dry_run:
-                found = self._close_orphaned(pool, found)
+        registry, self._hook.registry = self._hook.registry, self._registry
+        try:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                found = sorted(self._look(pool, tidy=not dry_run), key=lambda record: -record.age)
+                for record in found:
+                    if record.decision != SweepDecision.ACTIVE:
+                        log.info("%s", record)
+                if not dry_run:
+                    found = self._close_orphaned(pool, found)
+        finally:
+            self._hook.registry = registry
         kinds = Counter(record.decision for record in found)
         log.info(
             "%d sessions were open, %d of them are closed now%s",
@@ -134,17 +138,16 @@ class SessionSweeper:
             if workload is None and (owner is None or owner.conn_id != self._hook.ibm_quantum_conn_id):
                 continue
             if problem:
-                if workload is None and self._has_closed(session_id, tidy=tidy):
+                if workload is None and self._unregister_if_closed(session_id, tidy=tidy):
                     continue
                 self._errors[problem] = None
-                owner = None
             record = SweepRecord(
                 session_id=session_id,
                 backend=workload.backend if workload else None,
                 mode=_MODES.get(str(workload.mode)) if workload else None,
                 state=workload.status if workload else None,
                 age=int(time.time() - _opened_at(owner, workload)),
-                owner=owner,
+                owner=None if problem else owner,
                 decision=SweepDecision.UNKNOWN,
                 is_listed=workload is not None,
                 is_copy=entry.is_copy,
@@ -154,11 +157,11 @@ class SessionSweeper:
         for record, accepts_jobs, problem in found:
             yield record if problem else self._decide(record, accepts_jobs, active)
 
-    def _has_closed(self, session_id: str, *, tidy: bool) -> bool:
+    def _unregister_if_closed(self, session_id: str, *, tidy: bool) -> bool:
         """
-        Return True if IBM says that a session is closed whose owner is not certain.
+        Unregister a session whose owner is not certain, if IBM says that it is closed; return True if so.
 
-        :param tidy: Unregister it then.
+        :param tidy: False: only return it.
         """
         try:
             session = self._hook.get_session(session_id)

@@ -38,8 +38,8 @@ _RESULTS = "ibm_quantum_results"
 _CLOCK_SKEW: Final = timedelta(hours=1)
 """By how much Airflow's clock may be ahead of IBM's before a task's own job seems too old to be its own."""
 
-_task_instances_with_record: set[str] = set()
-"""Ids of this process's task instances that had a record once."""
+_names_of_records: dict[str, set[str]] = {}
+"""Names of the records that this process's task instances had once, by the instances' ids."""
 
 _returned_here: set[tuple[str, str]] = set()
 """Keys, with the id of the task instance, of what has returned in this process."""
@@ -60,7 +60,8 @@ class TaskState:
         self._store = cast("Any", context.get("task_state_store"))
         self.is_of_whole_task = name in ("", self._ti.task_id)
         """False for an operator that runs inside of another task."""
-        self._record_key = _RECORD if self.is_of_whole_task else f"{_RECORD}_{name}"
+        self._name = "" if self.is_of_whole_task else name
+        self._record_key = f"{_RECORD}_{name}" if self._name else _RECORD
         self._record: dict[str, Any] = {}
         self._result_variables: set[str] = set()
         self._is_resumed = False
@@ -81,11 +82,16 @@ class TaskState:
         if state.is_durable:
             state._record = state._store.get(state._record_key, {})
             if state._record:
-                _task_instances_with_record.add(str(state._ti.id))
+                state._remember_name()
         may_have_left_work = state._ti.try_number > 1 or (after_deferral and not state.is_durable)
         is_missing = not state._record and may_have_left_work and not state.is_superseded
         state.may_have_unrecorded_work = is_missing or bool(state._record.get("may_have_unrecorded_work"))
         return state
+
+    @classmethod
+    def load_all(cls, context: Context) -> list[Self]:
+        """Load all records that this process has used for the task: operators inside of it have their own."""
+        return [cls.load(context, name) for name in _names_of_records.get(str(context["ti"].id), {""})]
 
     @property
     def is_durable(self) -> bool:
@@ -111,7 +117,8 @@ class TaskState:
     def is_superseded(self) -> bool:
         """Return True if a later try had started when this was loaded; known in Airflow 3.3 and newer."""
         # Airflow gives a new id to the task instance of the next try. By the old one nothing is found.
-        is_gone = self.is_durable and not self._record and str(self._ti.id) in _task_instances_with_record
+        names = _names_of_records.get(str(self._ti.id), ())
+        is_gone = self.is_durable and not self._record and self._name in names
         return is_gone or bool(self._record.get("try_number", 0) > self._ti.try_number)
 
     @property
@@ -405,7 +412,10 @@ class TaskState:
         # A finished task has delivered, and collects again without a record: the jobs have their tags.
         kept_for = retention() if self.is_finished else None
         self._store.set(self._record_key, self._record, retention=kept_for or NEVER_EXPIRE)
-        _task_instances_with_record.add(str(self._ti.id))
+        self._remember_name()
+
+    def _remember_name(self) -> None:
+        _names_of_records.setdefault(str(self._ti.id), set()).add(self._name)
 
 
 def _digest(inputs: Any) -> str:

@@ -144,5 +144,5 @@ def push_xcom_quietly(context: Context, key: str, value: dict[str, Any]) -> None
     """Push an XCom; an error is logged, since the task's own outcome is what matters."""
     try:
         context["ti"].xcom_push(key=key, value=value)
-    except Exception:  # Airflow documents none
+    except Exception:  # whatever it is: Airflow names no exceptions here
         log.warning("The XCom %s could not be pushed: %s", key, value, exc_info=True)

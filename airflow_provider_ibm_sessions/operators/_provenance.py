@@ -63,12 +63,13 @@ class Provenance:
                 own = session if session and job.get("session_id") in (None, session.get("id")) else {}
                 # What IBM takes as options need not be what Airflow's database takes.
                 job["provenance"] = to_strict_json(_provenance(context, job, fields, own))
-                if self._path is not None and (named := self._read_qiskit_version(job["id"])):
-                    job["provenance"]["qiskit_version"] = named
             except Exception:  # whatever IBM has sent, and Airflow's context holds
                 log.warning("The report of job %s carries no provenance", job.get("id"), exc_info=True)
             if self._path is not None:
-                self._write(job["id"], "provenance", job.get, "provenance")
+                if "provenance" in job:
+                    if named := self._read_qiskit_version(job["id"]):
+                        job["provenance"]["qiskit_version"] = named
+                    self._write(job["id"], "provenance", job.get, "provenance")
                 self._write(job["id"], "backend-properties", self._read_properties, job, fields)
                 if "params" in fields and not fields.get("private"):
                     self._write(job["id"], "params", fields.get, "params")

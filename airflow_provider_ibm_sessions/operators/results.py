@@ -252,8 +252,8 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
         returned = list(reports.values())
         errors = errors_in(returned)
         can_retry = bool(collector.retryable_errors) and not (timed_out or state.is_last_try)
-        if not (can_retry or collector.results_omitted):
-            state.discard_results()
+        if not (collector.retryable_errors or collector.results_omitted or timed_out):
+            state.discard_results()  # else clearing the task returns them
         if timed_out:
             errors.insert(0, event["message"])
         elif not (can_retry or collector.results_omitted or self.on_job_failure == OnJobFailure.FAIL):

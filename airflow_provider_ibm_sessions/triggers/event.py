@@ -168,7 +168,7 @@ class IBMQuantumEventTrigger(BaseEventTrigger):
             except ValueError as error:
                 self._warn_not_stored(error)
                 break
-            except Exception:  # Airflow documents none
+            except Exception:  # whatever it is: Airflow names no exceptions here
                 self.log.exception("Airflow does not return the state of this watcher. Trying again")
                 await asyncio.sleep(_STORE_RETRY_DELAY)
         return {}
@@ -180,7 +180,7 @@ class IBMQuantumEventTrigger(BaseEventTrigger):
                 await store.aset(self._state_key, state)
             except ValueError as error:
                 self._warn_not_stored(error)
-            except Exception:  # Airflow documents none
+            except Exception:  # whatever it is: Airflow names no exceptions here
                 self.log.exception("Airflow does not store the state of this watcher. Trying again")
                 await asyncio.sleep(_STORE_RETRY_DELAY)
                 continue

@@ -219,6 +219,21 @@ class TestOperatorsInALoopOfOneTask:
         assert self.ids(run, submit, 3) == list(ibm.jobs)
         assert len(ibm.jobs) == 3
 
+    def test_one_that_fails_leaves_no_session_open(self, ibm, run):
+        """Only its own record says that no other try goes on with its session."""
+        ibm.script(Fault("POST", "/v1/jobs", times=None, status=400))
+
+        @task
+        def loop():
+            context, inner = get_current_context(), run_jobs(task_id="inner")
+            inner.pre_execute(context)
+            inner.execute(context)
+
+        with DAG("inner_fails", schedule=None, default_args={"retries": 0}) as dag:
+            loop()
+        assert run(dag).state == "failed"
+        assert set(ibm.state()["sessions"]) == {"closed"}
+
     def test_each_opens_a_session(self, ibm, run):
         assert self.ids(run, run_jobs, 2) == list(ibm.jobs)
         assert len(ibm.jobs) == 6

@@ -52,7 +52,7 @@ def test_and_in_mcp(ibm):
 
 
 def test_and_on_the_command_line(ibm, monkeypatch, capsys):
-    monkeypatch.setattr("airflow_provider_ibm_sessions.cli.main.EXPOSED", TABLE)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.cli.sessions.EXPOSED", TABLE)
     monkeypatch.setenv("AIRFLOW_CONN_QUANTUM", connection_to(ibm))
     name = ibm.add_session().id
     with pytest.raises(SystemExit):

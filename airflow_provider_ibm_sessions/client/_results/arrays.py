@@ -57,6 +57,8 @@ _CIRCUIT_TYPES: Final = ("QuantumCircuit", "Instruction")
 _BITS_OF_BYTES: Final = [tuple(bool(byte >> place & 1) for place in range(8)) for byte in range(256)]
 VALUE_BYTES: Final = 40
 """What a number in a list takes in Python, about; a pair of them takes four times as much."""
+_SHORTEST_PACKED: Final = 64
+"""Characters of base64 in which nothing large is compressed: zlib makes a thousand bytes of one at most."""
 _LIST_BYTES: Final = 64
 """What a list takes in Python beside its values."""
 
@@ -260,6 +262,8 @@ def check_expansion(raw: Any, most: int = MAX_DECODED_BYTES, *, allow_circuits: 
 
 def _decompressed_size(text: str, most: int) -> int:
     """Return the size of what is compressed in a string, or just over the limit; that of the text if none."""
+    if len(text) < _SHORTEST_PACKED:
+        return len(text)
     try:
         packed = base64.b64decode(text)  # as the libraries read it, whatever stands between the letters
         if packed.startswith(b"PK"):  # a sparse matrix
