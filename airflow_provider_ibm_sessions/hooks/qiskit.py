@@ -35,6 +35,7 @@ from airflow_provider_ibm_sessions.client.exchange import MAX_PAYLOAD_BYTES
 from airflow_provider_ibm_sessions.client.operations import SUBMIT_JOB, Operation, Safety
 from airflow_provider_ibm_sessions.client.results import check_for_qiskit
 from airflow_provider_ibm_sessions.client.submission import add_tag, post_once
+from airflow_provider_ibm_sessions.hooks.qiskit_logs import quiet_chatty_loggers
 from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
@@ -48,20 +49,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHATTY_LOGGERS: Final = (
-    "qiskit.passmanager",
-    "qiskit_ibm_runtime.api.rest.runtime",
-    "qiskit_ibm_runtime.base_primitive",
-    "qiskit_ibm_runtime.decoders",
-    "qiskit_ibm_runtime.executor_estimator",
-    "qiskit_ibm_runtime.executor_sampler",
-)
-"""Write a line at INFO for each pass over each circuit, a thousand in a task's log, and five for each job."""
-
-# Before the import: Qiskit compiles circuits while it is imported.
-for _name in CHATTY_LOGGERS:
-    if logging.getLogger(_name).level == logging.NOTSET:  # else the user has chosen a level
-        logging.getLogger(_name).setLevel(logging.WARNING)
+quiet_chatty_loggers()
 try:
     from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
     from requests.adapters import BaseAdapter, HTTPAdapter

@@ -24,6 +24,7 @@ from airflow_provider_ibm_sessions.client.errors import (
 from airflow_provider_ibm_sessions.client.validation import validate_path
 from airflow_provider_ibm_sessions.exceptions import job_error
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.hooks.qiskit_logs import quiet_chatty_loggers
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -135,6 +136,7 @@ class JobResultCollector:
 
         :param jobs: The jobs as ``Job.to_json`` returns them.
         """
+        quiet_chatty_loggers()  # decoding may import Qiskit
         reports = [dict(job) for job in jobs]
         for first in range(0, len(reports), READS_AT_ONCE):
             some = reports[first : first + READS_AT_ONCE]

@@ -334,6 +334,28 @@ def test_qiskit_logs_at_its_own_levels_and_not_to_stderr():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+READING = """
+import logging
+import airflow.sdk, airflow.settings  # as in a task: Airflow has set its own logging up
+records = []
+class Keep(logging.Handler):
+    def emit(self, record):
+        records.append(record.getMessage())
+root = logging.getLogger()
+root.handlers[:] = [Keep()]
+root.setLevel(logging.INFO)
+from airflow_provider_ibm_sessions.operators._job_results import JobResultCollector, ResultStorage
+JobResultCollector(None, None, ResultStorage(None, 1000)).collect([])
+import qiskit_ibm_runtime.executor_sampler
+assert not [line for line in records if line.startswith("Pass:")], records
+"""
+
+
+def test_reading_results_brings_no_lines_of_qiskits_compiler_into_the_log():
+    done = subprocess.run([sys.executable, "-c", READING], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[-500:]) == (0, "")
+
+
 def test_qiskit_does_not_warn_that_it_uses_the_connection(connection, caplog):
     IBMQuantumHook().qiskit_service()
     assert "saved account" not in caplog.text
