@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from testing.airflow_runs import create_dag_run
+from testing.connections import connection_to
 from testing.fake_ibm import Fault
 
 GUARDED = {"X-IBM-Quantum-Page": "1"}
@@ -84,6 +85,14 @@ def test_details_have_the_jobs(page):
     assert found["session"]["state"] == "active"
     assert found["jobs"] == []
     assert page.session_id in found["console"]
+
+
+def test_a_session_of_an_emulator_leads_to_the_emulator(page, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(page.ibm, emulator=True))
+    found = page.ask("GET", page.path).json()["console"]
+    assert found == f"{page.ibm.url.removesuffix('/api')}/workloads?search={page.session_id}"
+    [row] = [row for row in page.ask("GET", "sessions").json()["sessions"] if row["id"] == page.session_id]
+    assert row["console"] == found
 
 
 def test_a_session_of_another_task_is_not_found(page):

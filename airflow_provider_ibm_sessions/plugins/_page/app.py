@@ -24,7 +24,6 @@ from pydantic import BaseModel, StringConstraints
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.client.validation import validate_id
 from airflow_provider_ibm_sessions.lifecycle.sweep_decision import SweepScope, decide
-from airflow_provider_ibm_sessions.links import console_url
 from airflow_provider_ibm_sessions.plugins._page import access, records, results
 from airflow_provider_ibm_sessions.plugins._page.access import Editable, User
 from airflow_provider_ibm_sessions.plugins._page.live import LiveSessions
@@ -101,6 +100,7 @@ def list_sessions(
     request: Request,
     user: User,
     session: SessionDep,
+    live: Live,
     limit: Annotated[int, Query(ge=1, le=MAX_ROWS)] = MAX_ROWS,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     q: Text = "",
@@ -115,7 +115,7 @@ def list_sessions(
     page = found[offset : offset + limit]
     states = records.owner_states(session, page)
     may_edit = Editable(request, user)
-    rows = [_row(entry, states.get(entry.place, {}), may_edit(entry.owner.dag_id)) for entry in page]
+    rows = [_row(live, entry, states.get(entry.place, {}), may_edit(entry.owner.dag_id)) for entry in page]
     return _json({"sessions": rows, "total": len(found), "live": LiveSessions.is_enabled()})
 
 
@@ -162,7 +162,7 @@ async def read_session(
             "record": record,
             "session": now,
             "connection": about,
-            "console": console_url(session_id),
+            "console": live.console_url(conn_id, session_id),
             **jobs,
         }
     )
@@ -194,13 +194,13 @@ async def end_session(
 
 
 @router.get("/dags/{dag_id}/runs/{run_id}", dependencies=[access.read_dag_run])
-def read_run(dag_id: Name, run_id: Name, session: SessionDep, user: User) -> Response:
+def read_run(dag_id: Name, run_id: Name, session: SessionDep, user: User, live: Live) -> Response:
     """Return the records of a run's sessions, its open sessions, and the last runs of the Dag."""
     entries = [entry for entry in records.entries(session) if entry.place[:2] == (dag_id, run_id)]
     return _json(
         {
             "records": records.run_records(session, dag_id, run_id),
-            "open": [_row(entry, {}, False) for entry in entries],
+            "open": [_row(live, entry, {}, False) for entry in entries],
             "trend": records.trend(session, dag_id, run_id),
         }
     )
@@ -208,7 +208,7 @@ def read_run(dag_id: Name, run_id: Name, session: SessionDep, user: User) -> Res
 
 @router.get(_TASK, dependencies=[access.read_dag_run])
 def read_task(
-    dag_id: Name, run_id: Name, task_id: Name, map_index: MapIndex, session: SessionDep
+    dag_id: Name, run_id: Name, task_id: Name, map_index: MapIndex, session: SessionDep, live: Live
 ) -> Response:
     """Return a task's sessions and results, and those of the run before."""
     place = (dag_id, run_id, task_id, map_index)
@@ -217,7 +217,7 @@ def read_task(
     return _json(
         {
             "records": records.run_records(session, *place),
-            "open": [_row(entry, {}, False) for entry in entries],
+            "open": [_row(live, entry, {}, False) for entry in entries],
             "results": _results(session, *place),
             "previous": previous
             and {"run_id": previous, **_results(session, dag_id, previous, task_id, map_index)},
@@ -274,7 +274,7 @@ async def list_workloads(connection_id: Name, user: User, live: Live) -> Respons
                     "owner": str(entry.owner) if entry and entry.owner.dag_id in readable else None,
                     "is_owned": entry is not None,
                     "verdict": str(verdict),
-                    "console": console_url(workload.id),
+                    "console": live.console_url(connection_id, workload.id),
                 }
             )
         return rows
@@ -309,7 +309,7 @@ async def _end(live: LiveSessions, conn_id: str, session_id: str, body: EndSessi
     if not live.is_enabled():
         raise HTTPException(403, "Airflow's configuration says [ibm_quantum] ui_live = False")
     outcome = await live.end(conn_id, session_id, body.action)
-    outcome["console"] = console_url(session_id)
+    outcome["console"] = live.console_url(conn_id, session_id)
     status = 200 if outcome["confirmed"] else 502 if outcome["error"] else 202
     return _json(outcome, status)
 
@@ -336,7 +336,7 @@ def _find(place: tuple[str, str, str, int], session_id: str) -> tuple[str, dict[
     raise HTTPException(404, "No session of this task has this id")
 
 
-def _row(entry: records.Entry, states: dict[str, Any], may_end: bool) -> dict[str, Any]:
+def _row(live: LiveSessions, entry: records.Entry, states: dict[str, Any], may_end: bool) -> dict[str, Any]:
     owner = entry.owner
     return {
         "id": entry.session_id,
@@ -347,7 +347,7 @@ def _row(entry: records.Entry, states: dict[str, Any], may_end: bool) -> dict[st
         "map_index": owner.map_index,
         "opened": owner.opened,
         "may_end": may_end,
-        "console": console_url(entry.session_id),
+        "console": live.console_url(owner.conn_id, entry.session_id),
         **states,
     }
 

@@ -29,6 +29,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     PermissionDeniedError,
 )
 from airflow_provider_ibm_sessions.client.flows import list_session_jobs
+from airflow_provider_ibm_sessions.links import console_url
 
 if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
@@ -265,6 +266,11 @@ class LiveSessions:
             hook = await loop.run_in_executor(self._readers, _hook_now, conn_id)
             self._hooks[conn_id] = time.monotonic(), hook
         return hook
+
+    def console_url(self, conn_id: str, workload_id: str) -> str:
+        """Return the page of a session at IBM, or at the emulator once the connection is known to be one."""
+        _, hook = self._hooks.get(conn_id, (0.0, None))
+        return hook.console_url(workload_id) if hook else console_url(workload_id)
 
     def _keep(self, key: tuple[str, ...], answer: Answer) -> None:
         self._kept[key] = answer

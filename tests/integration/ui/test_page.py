@@ -94,7 +94,7 @@ def test_the_dialog_names_the_owner_and_what_happens_to_the_jobs(browser, scene)
     page, dialog = open_dialog(browser, scene, "active")
     text = dialog.inner_text()
     assert "task run_jobs of Dag vqe_h2, run weekly_43, which goes on and may need it" in text
-    assert "3 queued jobs and 1 running job still run and are billed" in text
+    assert "3 queued jobs and 1 running job will run, billed" in text
     assert "3 queued jobs will never run, 1 running job will finish" in text
     browser.shoot(page, "end", height=700)
     page.keyboard.press("Escape")
@@ -140,7 +140,7 @@ def test_what_is_not_confirmed_is_said_to_be_open(browser, scene, service):
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Drain session").click()
     dialog.get_by_text("Not confirmed: it may be open still.").wait_for()
-    assert dialog.get_by_role("link", name="IBM's console").get_attribute("target") == "_blank"
+    assert dialog.get_by_role("link", name="its console").get_attribute("target") == "_blank"
     service.clear_faults()
     scene.remove(session_id)
 

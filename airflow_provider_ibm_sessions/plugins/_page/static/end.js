@@ -31,7 +31,7 @@ export function EndDialog({ target, onClose }) {
   const choice = (value, title, text) => h("label.choice", null,
     h("input", { type: "radio", name: "ibmq-action", value, checked: action === value, onChange: () => setAction(value) }),
     h("span", null, h("b", null, title), h("br"), text));
-  const console = h(Out, { href: target.console }, "IBM's console");
+  const console = h(Out, { href: target.console }, "its console");
   const close = (text) => h("div.right", null, h(Button, { onClick: onClose, autoFocus: true }, text));
   let content;
   if (state.step === "ask" || state.step === "sent") {
@@ -39,7 +39,7 @@ export function EndDialog({ target, onClose }) {
     content = [
       h("p", { key: "who" }, target.who),
       h("fieldset", { key: "choice", disabled: isSent },
-        choice("drain", "Drain", `It takes no new jobs, and closes itself after its last one${left && `: ${left} still run and are billed`}.`),
+        choice("drain", "Drain", `It takes no new jobs, and closes itself after its last one${left && `: ${left} will run, billed`}.`),
         choice("close", "Close", `It ends now: ${queued || "no queued job is lost"}${queued && " will never run"}${running && `, ${running} will finish`}.`)),
       h("div.right", { key: "buttons" },
         h(Button, { onClick: onClose }, "Cancel"),

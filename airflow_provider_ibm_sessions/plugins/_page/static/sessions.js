@@ -69,7 +69,7 @@ export function Cards({ open }) {
   const note = priced && sums.unpriced ? `without ${sums.unpriced} without a price` : part;
   return h("div.cards", null,
     h(Card, { title: "Open sessions", value: list.data ? count(total) : "…", note: `${sums.burning} hold a QPU now` }),
-    h(Card, { title: "Burning now", value: priced ? amount(sums.perMinute, sums.currency) : `${sums.burning} s each second`, note: priced ? `per minute ${note}` : "price_per_second of the connection is not set", burning: sums.burning > 0 }),
+    h(Card, { title: "Burning now", value: priced ? amount(sums.perMinute, sums.currency) : `${sums.burning} s each second`, note: priced ? `per minute ${note}` : rows.length ? "the connection has no price_per_second" : "", burning: sums.burning > 0 }),
     h(Card, { title: "Billed so far", value: `${sums.isEstimate ? "≈ " : ""}${priced ? price(sums.billed) : duration(sums.seconds)}`, note: priced ? `${duration(sums.seconds)} ${note}` : part }),
     h(Card, { title: "At most, by max_ttl", value: price(sums.most), note: note || "if nobody ends them" }),
     left.length ? h(Card, { title: "Budget left", value: duration(Math.min(...left)), note: "of the instance" }) : null);
@@ -129,7 +129,7 @@ export function Details({ owner, id, polling, record }) {
         h(Num, null, job.started ? duration((job.ended || time) - job.started) : "–"),
         h(Num, null, duration(job.qpu_seconds))))) : null,
     data.jobs_left_out > 0 && h(Quiet, null, `${data.jobs_left_out} older jobs are not shown.`),
-    h("p.small", null, h(Out, { href: data.console }, "Session in IBM's console")));
+    h("p.small", null, h(Out, { href: data.console }, "Session in its console")));
 }
 
 function Row({ cells, label, children, isOpen, onToggle }) {
