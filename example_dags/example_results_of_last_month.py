@@ -3,7 +3,7 @@
 Last month's jobs by their tag, whoever submitted them: on the first of each month, what they found and used.
 Triggered by hand, it is this month's jobs up to now.
 
-Jobs get the tag where they are submitted, as in ``tags=["bell"]`` of an operator or in Qiskit's option
+Jobs get the tag where they are submitted, as in ``tags=["nightly"]`` of an operator or in Qiskit's option
 ``environment.job_tags``. Nothing is run, and nothing is paid for.
 """
 
@@ -43,7 +43,7 @@ with DAG(
     doc_md=__doc__,
     schedule="@monthly",
     catchup=False,
-    params={"tag": Param("bell", type="string", description="The tag of the jobs")},
+    params={"tag": Param("nightly", type="string", description="The tag of the jobs")},
     tags=["ibm-quantum", "example"],
 ):
     # [START howto_operator_job_results]

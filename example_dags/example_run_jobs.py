@@ -18,6 +18,7 @@ from airflow.sdk import DAG, Param, task
 @task.ibm_quantum_jobs(
     backend="{{ params.backend }}",
     mode="{{ params.mode }}",
+    max_ttl="10m",  # the bill's bound, even if Airflow itself dies
     deferrable=True,
     poll_interval=5,
     retries=2,

@@ -17,6 +17,7 @@ from airflow.sdk import DAG, Param, task
 @task.ibm_quantum_jobs(
     backend="{{ params.backend }}",
     mode="batch",
+    max_ttl="30m",
     on_job_failure="collect",
     timeout=timedelta(hours=7),
     deferrable=True,

@@ -120,7 +120,7 @@ def run_all(emulator: Emulator, *, ui: bool) -> dict[str, str]:
             others = {dag["dag_id"] for dag in airflow.get("/dags")["dags"]} - set(states)
             for dag in sorted(others):
                 is_by_hand = not dag.startswith(ON_EVENT)
-                states[dag] = run_dag(airflow, emulator, dag)[1] if is_by_hand else "waits for its event"
+                states[dag] = run_dag(airflow, emulator, dag)[1] if is_by_hand else "paused; events start it"
             stay(airflow, emulator, states)
         return states
 
