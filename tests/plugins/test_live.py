@@ -50,6 +50,21 @@ def test_a_closed_session_is_read_once_for_good(conn, ibm, monkeypatch):
     assert len(ibm.requests("GET", f"/v1/sessions/{active}")) == 3
 
 
+def test_a_job_without_a_session_is_read_by_its_own_id(conn, ibm):
+    job = ibm.service.scheduler.submit(
+        ibm.clock.now(),
+        session_id=None,
+        backend="ibm_fez",
+        program_id="sampler",
+        params={},
+        user_id=ibm.user_id,
+        cost=0,
+    )
+    found = asyncio.run(LiveSessions().jobs(conn, job.id, is_job=True))
+    assert ([each["id"] for each in found["jobs"]], found["jobs_error"]) == ([job.id], None)
+    assert ibm.requests("GET", "/v1/sessions/*") == []
+
+
 def test_four_requests_at_once(conn, ibm):
     ids = [ibm.add_session(state="active").id for _ in range(12)]
     ibm.script(Fault("GET", "/v1/sessions/*", delay=0.3, times=None))

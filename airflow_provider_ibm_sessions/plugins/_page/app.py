@@ -153,14 +153,14 @@ async def read_session(
     """Return a session with its jobs, open or ended, that was opened for this task."""
     place = (dag_id, run_id, task_id, map_index)
     conn_id, record = await asyncio.to_thread(_find, place, session_id)
-    now, jobs, about = await asyncio.gather(
-        live.session(conn_id, session_id), live.jobs(conn_id, session_id), live.connection(conn_id)
-    )
+    is_job = record is not None and record.get("mode") == "job"
+    reads = [live.jobs(conn_id, session_id, is_job=is_job), live.connection(conn_id)]
+    jobs, about, *now = await asyncio.gather(*reads, *([] if is_job else [live.session(conn_id, session_id)]))
     return _json(
         {
             "session_id": session_id,
             "record": record,
-            "session": now,
+            "session": now[0] if now else {},
             "connection": about,
             "console": live.console_url(conn_id, session_id),
             **jobs,

@@ -134,10 +134,14 @@ class LiveSessions:
             if answer.value is not None
         }
 
-    async def jobs(self, conn_id: str, session_id: str) -> dict[str, Any]:
-        """Return the newest jobs of a session, with the times of those that have started."""
-        key = (conn_id, "jobs", session_id)
-        [listed] = await self._get_all([(conn_id, key, FRESH_SECONDS)], [_read_jobs(session_id)])
+    async def jobs(self, conn_id: str, session_id: str, *, is_job: bool = False) -> dict[str, Any]:
+        """
+        Return the newest jobs of a session, with the times of those that have started.
+
+        :param is_job: True if it is a single job, and the id its own.
+        """
+        key, read = (conn_id, "jobs", session_id), _read_job if is_job else _read_jobs
+        [listed] = await self._get_all([(conn_id, key, FRESH_SECONDS)], [read(session_id)])
         jobs: list[Job] = (listed.value or [])[-MAX_JOBS:]
         started = [job for job in jobs if job.final_status != JobState.QUEUED][-MAX_METRICS:]
         metrics = await self._get_all(
@@ -317,7 +321,8 @@ def _job_json(job: Job, metrics: JobMetrics | None) -> dict[str, Any]:
         "program_id": job.program.id if job.program else None,
         "created": at("created") or (job.created.timestamp() if job.created else None),
         "started": at("running"),
-        "ended": at("finished"),
+        # The times are read after the list, and may be newer.
+        "ended": at("finished") if job.is_final else None,
         "qpu_seconds": usage.qpu_charge_time_seconds if usage else None,
     }
 
@@ -337,6 +342,13 @@ def _read_session(session_id: str) -> Callable[[AsyncIBMQuantumClient], Awaitabl
 
 def _read_jobs(session_id: str) -> Callable[[AsyncIBMQuantumClient], Awaitable[Any]]:
     return lambda client: client.run_flow(list_session_jobs(session_id))
+
+
+def _read_job(job_id: str) -> Callable[[AsyncIBMQuantumClient], Awaitable[Any]]:
+    async def read(client: AsyncIBMQuantumClient) -> Any:
+        return [await client.get_job(job_id)]
+
+    return read
 
 
 def _read_metrics(job_id: str) -> Callable[[AsyncIBMQuantumClient], Awaitable[Any]]:
