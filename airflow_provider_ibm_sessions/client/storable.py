@@ -10,6 +10,9 @@ from typing import Any, Final
 STORABLE_INTS: Final = range(-(2**63), 2**64)
 """Whole numbers that Airflow can send from a worker to its API server."""
 
+RESERVED_KEYS: Final = ("__classname__", "__id__", "__var")
+"""Keys by which Airflow tells objects from plain values: XCom refuses, or changes, a mapping that has one."""
+
 
 def storable_text(text: str) -> str:
     """

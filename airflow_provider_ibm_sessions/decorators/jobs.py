@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.storable import RESERVED_KEYS
 from airflow_provider_ibm_sessions.client.validation import (
     to_plain,
     validate_calibration_id,
@@ -22,7 +23,6 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.decorators._function import call_digest, refuse_awaitable, reserve_argument
 from airflow_provider_ibm_sessions.lifecycle.recorded_jobs import RecordedJobs
 from airflow_provider_ibm_sessions.lifecycle.session import discard_previous_run
-from airflow_provider_ibm_sessions.operators._job_results import RESERVED_KEYS
 from airflow_provider_ibm_sessions.operators.run_jobs import SessionJobsOperator
 
 if TYPE_CHECKING:

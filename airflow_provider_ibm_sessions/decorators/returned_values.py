@@ -11,9 +11,8 @@ from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
 from airflow_provider_ibm_sessions.client.results import to_plain_result
-from airflow_provider_ibm_sessions.client.storable import STORABLE_INTS, to_storable
+from airflow_provider_ibm_sessions.client.storable import RESERVED_KEYS, STORABLE_INTS, to_storable
 from airflow_provider_ibm_sessions.client.validation import short_repr
-from airflow_provider_ibm_sessions.operators._job_results import RESERVED_KEYS
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _RECORD = "ibm_quantum_task_state"
 _RESULTS = "ibm_quantum_results"
 
-_CLOCK_SKEW: Final = timedelta(hours=1)
+_MAX_CLOCK_LEAD: Final = timedelta(hours=1)
 """By how much Airflow's clock may be ahead of IBM's before a task's own job seems too old to be its own."""
 
 _names_of_records: dict[str, set[str]] = {}
@@ -140,7 +140,7 @@ class TaskState:
         own tags.
         """
         started = self._record.get("started")
-        return datetime.fromisoformat(started) - _CLOCK_SKEW if started else None
+        return datetime.fromisoformat(started) - _MAX_CLOCK_LEAD if started else None
 
     @property
     def knows_all_sessions(self) -> bool:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ibm_sessions.client.enums import JobState
 from airflow_provider_ibm_sessions.client.errors import (
@@ -21,6 +21,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     IBMQuantumError,
     JobFailedError,
 )
+from airflow_provider_ibm_sessions.client.storable import RESERVED_KEYS
 from airflow_provider_ibm_sessions.client.validation import validate_path
 from airflow_provider_ibm_sessions.exceptions import job_error
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
@@ -36,9 +37,6 @@ log = logging.getLogger(__name__)
 
 MAX_XCOM_BYTES = 1_000_000
 """Bytes of JSON that XCom should carry at most."""
-
-RESERVED_KEYS: Final = ("__classname__", "__id__", "__var")
-"""Keys by which Airflow tells objects from plain values: XCom refuses, or changes, a mapping that has one."""
 
 READS_AT_ONCE = 5
 """Results that are read at the same time: a worker slot is held while they are waited for."""

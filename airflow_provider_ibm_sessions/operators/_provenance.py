@@ -28,7 +28,7 @@ _MAX_DEPTH: Final = 20
 
 class Provenance:
     """
-    What is needed to repeat jobs: added to their reports, and kept in a folder for each.
+    Facts that are needed to repeat jobs: added to their reports, and kept in a folder for each.
 
     Errors are logged: the results are what was paid for.
 
