@@ -64,6 +64,26 @@ def find_active(ti: Any, owners: Iterable[SessionOwner]) -> ActiveOwners:
     return ActiveOwners(active, errors)
 
 
+def read_task_states(
+    ti: Any, dag_id: str, task_id: str, run_ids: Collection[str], map_index: int | None = None
+) -> dict[tuple[str, int], str | None]:
+    """
+    Return the states of a task by run id and map index: -1 if it is not mapped. None says it was cleared.
+
+    :param ti: A task instance, or its class, whose method asks Airflow.
+    :param map_index: Ask for this instance of a mapped task only.
+    """
+    states = {}
+    for chunk in _chunks(run_ids):
+        # One task in each request: Airflow names the mapped task 3 of "a" like a task "a_3".
+        found = ti.get_task_states(dag_id=dag_id, task_ids=[task_id], run_ids=chunk, map_index=map_index)
+        for run_id, tasks in found.items():
+            for name, state in tasks.items():
+                index = -1 if name == task_id else int(name.removeprefix(f"{task_id}_"))
+                states[run_id, index] = state
+    return states
+
+
 def _active_runs(ti: Any, dag_id: str, run_ids: Collection[str]) -> set[str]:
     active: set[str] = set()
     waiting = list(_chunks(run_ids))
@@ -84,14 +104,11 @@ def _finished_tasks(ti: Any, dag_id: str, owners: Iterable[SessionOwner]) -> set
     for owner in owners:
         by_task[owner.task_id].add(owner)
     finished = set()
-    # One task in each request: Airflow names the mapped task 3 of "a" like a task "a_3".
     for task_id, of_task in by_task.items():
-        for run_ids in _chunks({owner.run_id for owner in of_task}):
-            states = ti.get_task_states(dag_id=dag_id, task_ids=[task_id], run_ids=run_ids)
-            for owner in of_task:
-                name = task_id if owner.map_index < 0 else f"{task_id}_{owner.map_index}"
-                if states.get(owner.run_id, {}).get(name) in FINISHED_TASK_STATES:
-                    finished.add(owner)
+        states = read_task_states(ti, dag_id, task_id, {owner.run_id for owner in of_task})
+        finished |= {
+            owner for owner in of_task if states.get((owner.run_id, owner.map_index)) in FINISHED_TASK_STATES
+        }
     return finished
 
 

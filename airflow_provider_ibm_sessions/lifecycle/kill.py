@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, get_current_context
 
 from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, TaskSupersededError
-from airflow_provider_ibm_sessions.hooks.owner_lookup import FINISHED_TASK_STATES
+from airflow_provider_ibm_sessions.hooks.owner_lookup import FINISHED_TASK_STATES, read_task_states
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 
 if TYPE_CHECKING:
@@ -122,11 +122,6 @@ class Kill:
         return self._context is None or not has_failed(self._context)
 
 
-def task_has_finished(ti: Any) -> bool:
-    """Return True if the task is final, or unknown by now. Ask Airflow's API."""
-    return _is_finished(_states_of(ti))
-
-
 def another_try_is_active(context: Context) -> bool:
     """
     Return True if another try of the running task has started, or is about to. Ask Airflow's API.
@@ -136,7 +131,7 @@ def another_try_is_active(context: Context) -> bool:
     if not TaskState(context).is_durable:
         return False
     states = _states_of(context["ti"])
-    if _is_finished(states):
+    if not states or states.intersection(FINISHED_TASK_STATES):
         return False
     # "running" is this try itself, unless a later one has started.
     return "running" not in states or any(state.is_superseded for state in TaskState.load_all(context))
@@ -167,17 +162,12 @@ def has_failed(context: Context) -> bool:
     return bool(_states_of(context["ti"]).intersection(FINISHED_TASK_STATES) - {"success"})
 
 
-def _is_finished(states: set[str]) -> bool:
-    return not states or bool(states.intersection(FINISHED_TASK_STATES))
-
-
 def _states_of(ti: Any) -> set[str]:
+    """Return the state of the task as Airflow has it now; nothing if its run was deleted."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    runs = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-    )
-    return {str(state or "cleared") for tasks in runs.values() for state in tasks.values()}
+    states = read_task_states(RuntimeTaskInstance, ti.dag_id, ti.task_id, [ti.run_id], ti.map_index)
+    return {str(state or "cleared") for state in states.values()}
 
 
 def _call_with_timeout(question: Callable[[], bool]) -> bool | None:

@@ -6,28 +6,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.flows import JobSet, Progress, close_and_cancel, drain
 from airflow_provider_ibm_sessions.client.shared_poll import Listing
 from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_seconds
-from airflow_provider_ibm_sessions.lifecycle.kill import task_has_finished
 from airflow_provider_ibm_sessions.triggers.base import MAX_UNREAD_SECONDS, IBMQuantumTrigger
 from airflow_provider_ibm_sessions.triggers.progress import ProgressLog
+from airflow_provider_ibm_sessions.triggers.task_states import task_has_finished
 
 _STATE_DELAYS = (2.0, 4.0, 8.0, 0.0)
 """Seconds to wait after each question for the task's state without an answer, well within Airflow's 30."""
-
-_STATE_THREADS: Final = ThreadPoolExecutor(4, "ibm-quantum-task-state")
-"""
-Threads that ask for tasks' states. In those of the event loop, Airflow writes the logs of its triggers: when
-hundreds are killed and the threads are busy, Airflow cancels a trigger again before its first line is
-written, and does not call ``on_kill`` at all.
-"""
 
 _OLDEST_EVERY = 6
 """Polls in which the oldest job is read once, beside the list of its session's jobs."""
@@ -201,8 +193,7 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
             return True
         for delay in _STATE_DELAYS:
             try:
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(_STATE_THREADS, task_has_finished, self.task_instance)
+                return await task_has_finished(self.task_instance)
             except Exception:  # whatever failed, the question is asked again
                 self.log.exception(
                     "Airflow does not answer whether the task of jobs %s is active", self.job_ids

@@ -257,6 +257,29 @@ def test_hundreds_that_are_killed_leave_the_event_loops_threads_to_airflow(begun
     begun.assert_untouched()
 
 
+def test_hundreds_that_are_killed_ask_for_their_states_together(begun, task_instance, monkeypatch):
+    """Airflow gives all of them the same 30 s, and its triggerer asks one question after the other."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    asked, ask = [], RuntimeTaskInstance.get_task_states
+
+    def count(**query):
+        asked.append(query)
+        return ask(**query)
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", count)
+    *deferred, failed = task_instance(None, mapped=["deferred"] * 100 + ["failed"])
+
+    async def kill():
+        await asyncio.gather(*(begun.trigger(each).on_kill() for each in deferred))
+        begun.assert_untouched()
+        await asyncio.gather(*(begun.trigger(each).on_kill() for each in [*deferred, failed]))
+
+    asyncio.run(kill())
+    begun.assert_ended()
+    assert len(asked) < 50
+
+
 def test_a_triggerer_that_is_shut_down_ends_nothing(begun, task_instance):
     """Airflow cancels its triggers then without a word: another triggerer starts them anew."""
     trigger = begun.trigger(task_instance("deferred"))

@@ -130,7 +130,9 @@ class TaskInstance:
         return sum(run.dag_id == dag_id and run.state in states for run in found)
 
     @staticmethod
-    def get_task_states(*, dag_id: str, run_ids: list[str], task_ids: list[str]) -> dict[str, dict[str, str]]:
+    def get_task_states(
+        *, dag_id: str, run_ids: list[str], task_ids: list[str], map_index: int | None
+    ) -> dict[str, dict[str, str]]:
         """Return the states of tasks that have started. No task is mapped."""
         found = [runs[run_id] for run_id in run_ids if run_id in runs and runs[run_id].dag_id == dag_id]
         return {
