@@ -41,6 +41,9 @@ MAX_TAG_LENGTH: Final = 86
 MAX_COST: Final = 10_800
 """The most QPU time of one job, in seconds."""
 
+MAX_TIMESTAMP: Final = 1e11
+"""The latest time that is accepted, in seconds since the epoch: in the year 5138."""
+
 PATTERN_HINTS: Final[Mapping[str, str]] = {
     "backend": "must be the name of a QPU, such as 'ibm_fez'",
     "program_id": "must be the name of a program, such as 'sampler' or 'estimator'",

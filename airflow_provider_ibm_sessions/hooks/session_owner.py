@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_ibm_sessions.client.storable import to_storable
+from airflow_provider_ibm_sessions.client.validation import MAX_TIMESTAMP
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -23,7 +24,6 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
 }
 """Types of an entry's fields; all others are str."""
 
-_LAST_YEAR: Final = 1e11
 _MAX_MAP_INDEX: Final = 2**31
 
 
@@ -86,7 +86,7 @@ class SessionOwner:
         # What no database takes would fail the look-up of all other owners as well.
         if not has_types or any(to_storable(value) != value for value in values.values()):
             raise ValueError("not the entry of a session")
-        if not (0 <= owner.opened < _LAST_YEAR and -1 <= owner.map_index < _MAX_MAP_INDEX):
+        if not (0 <= owner.opened < MAX_TIMESTAMP and -1 <= owner.map_index < _MAX_MAP_INDEX):
             raise ValueError("not the entry of a session")
         return owner
 

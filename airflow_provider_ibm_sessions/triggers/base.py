@@ -22,7 +22,7 @@ from airflow_provider_ibm_sessions.client.polling import (
     jittered,
 )
 from airflow_provider_ibm_sessions.client.shared_poll import Listing, Wait, shared_wait
-from airflow_provider_ibm_sessions.client.validation import validate_conn_id, validate_seconds
+from airflow_provider_ibm_sessions.client.validation import MAX_TIMESTAMP, validate_conn_id, validate_seconds
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
@@ -38,7 +38,6 @@ MAX_UNREAD_SECONDS = 1800.0
 """Seconds after which a poll is made although a shared list shows no change."""
 
 _LAST_POLL_SECONDS = 30.0
-_LAST_YEAR = 1e11
 
 T = TypeVar("T")
 
@@ -65,7 +64,7 @@ class IBMQuantumTrigger(BaseTrigger):
         created_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.end_time = validate_seconds(end_time, "end_time", _LAST_YEAR)
+        self.end_time = validate_seconds(end_time, "end_time", MAX_TIMESTAMP)
         self.poll_interval = validate_seconds(poll_interval, "poll_interval")
         self.ibm_quantum_conn_id = validate_conn_id(ibm_quantum_conn_id)
         self.created_at = time.time() if created_at is None else created_at

@@ -95,7 +95,8 @@ def _run_one(scenario: Scenario, cluster: Cluster, console: Console) -> None:
     cluster.airflow.wait_for_dags(set(scenario.dag_ids))
     console.watch(scenario.status)
     scenario.run(cluster)
-    console.say(f"{scenario.status()}: {'NOT CLEAN' if scenario.problems else 'clean'}")
+    so_far = f"{cluster.supervisor.peak_memory / GIGABYTE:.2f} GB at most so far"
+    console.say(f"{scenario.status()}; {so_far}: {'NOT CLEAN' if scenario.problems else 'clean'}")
 
 
 def _scenarios(letters: str) -> list[type[Scenario]]:

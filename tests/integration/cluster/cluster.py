@@ -52,6 +52,8 @@ SETTINGS = {
     "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",
     "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(SLOTS),
+    # Thirty processes with several threads each: glibc would keep memory free for each thread.
+    "MALLOC_ARENA_MAX": "2",
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
