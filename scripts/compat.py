@@ -20,6 +20,8 @@ from testing.subprocesses import ROOT
 from testing.virtual_environment import virtual_environment
 
 TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "playwright>=1.50")
+AIRFLOW_312_NEEDS = ("pyjwt<2.12",)
+"""What Airflow 3.1.2 does not say, and its constraints do: nobody could sign in with a newer release."""
 COMMON_COMPAT = "apache-airflow-providers-common-compat"
 COMMON_COMPAT_DAY = "2026-03-20"
 """Day by which the oldest release that is allowed, 1.14.1, was published: shortly after Airflow 3.1.8."""
@@ -60,7 +62,7 @@ def install(cell: Cell, pip: Sequence[str]) -> None:
         dated += ["--exclude-newer-package", f"{COMMON_COMPAT}={COMMON_COMPAT_DAY}"]
     if cell.lowest:
         # Here the project's own requirements are the direct ones.
-        lowest = ["--resolution", "lowest-direct", "-r", "pyproject.toml"]
+        lowest = ["--resolution", "lowest-direct", "-r", "pyproject.toml", *AIRFLOW_312_NEEDS]
         subprocess.run([*pip, *dated, *lowest, airflow], cwd=ROOT, check=True)
         subprocess.run([*pip, "--no-deps", "-e", "."], cwd=ROOT, check=True)
     else:
