@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run ``tests/integration/compat`` on another version of Airflow, in a virtual environment of its own.
+Run tests on another version of Airflow, in a virtual environment of its own.
 
-``python -m scripts.compat 3.1`` installs Airflow 3.1.8 with what its users could install on the day of its
-release: no constraints of this project apply. It needs uv, and the version of Python that the cell names.
+These are ``tests/integration/compat``, those with a whole Airflow in ``tests/integration/standalone``, and
+some of the kill tests. ``python -m scripts.compat 3.1`` installs Airflow 3.1.8 with what its users could
+install on the day of its release: no constraints of this project apply. It needs uv, and the version of
+Python that the cell names.
 """
 
 from __future__ import annotations
@@ -25,6 +27,16 @@ AIRFLOW_312_NEEDS = ("pyjwt<2.12",)
 COMMON_COMPAT = "apache-airflow-providers-common-compat"
 COMMON_COMPAT_DAY = "2026-03-20"
 """Day by which the oldest release that is allowed, 1.14.1, was published: shortly after Airflow 3.1.8."""
+TESTS = ("tests/integration/compat", "tests/integration/standalone")
+KILLS = (
+    "create: POST carried out, no response (worker)",
+    "run-jobs: waits in the worker (worker)",
+    "run-jobs: waits in the worker (user: mark failed)",
+    "run-jobs: deferred (user: clear)",
+    "close: DELETE carried out (worker)",
+)
+KILLS_FROM_3_3 = ("run-jobs: waits in the worker (user: clear)", "run-jobs: deferred (user: mark failed)")
+"""What needs Airflow 3.3: that a killed task knows of another try, and a trigger of its task's end."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ def install(cell: Cell, pip: Sequence[str]) -> None:
 
 
 def main() -> int:
-    """Run one cell; return pytest's exit code."""
+    """Run one cell; return 0 if all of it passed."""
     name, *arguments = sys.argv[1:] or [""]
     if name not in CELLS:
         sys.exit(f"AIRFLOW must be one of {', '.join(CELLS)}, got '{name}': make compat AIRFLOW=3.1")
@@ -82,9 +94,19 @@ def main() -> int:
         f".venv-compat-{name}", cell.python, [Path(__file__)], partial(install, cell)
     )
     print(f"Airflow {cell.airflow or 'pre-release'} on Python {cell.python}", flush=True)
-    tests = [str(python), "-m", "pytest", "-n", "2", "tests/integration/compat", *arguments]
     variables = {"COMPAT_AIRFLOW": cell.airflow} if cell.airflow else {}
-    return subprocess.run(tests, cwd=ROOT, env={**os.environ, **variables}, check=False).returncode
+    has_3_3 = cell.airflow is None or cell.airflow.startswith("3.3")
+    commands = [
+        ["pytest", "-n", "2", *TESTS, *arguments],
+        ["tests.integration.process_kills", "--only", *KILLS, *(KILLS_FROM_3_3 if has_3_3 else ())],
+    ]
+    codes = [
+        subprocess.run(
+            [str(python), "-m", *command], cwd=ROOT, env={**os.environ, **variables}, check=False
+        ).returncode
+        for command in commands
+    ]
+    return int(any(codes))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from testing.secret_scan import remember_secrets
 
 pytestmark = pytest.mark.standalone
 CONNECTION = "ibm_quantum_default"
+BEFORE_3_3 = find_spec("airflow.models.task_state_store") is None
+AIRFLOWS_OWN = "Connection schemes (type: ibm_quantum) shall not contain '_'"
+"""What Airflow before 3.3 warns of whenever it reads a connection."""
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +109,12 @@ def test_the_log_of_a_green_task_has_no_error_and_no_warning_twice(airflow, serv
         errors = [entry for entry in entries if entry["level"] in ("error", "critical")]
         assert errors == [], task_id
         warnings = [entry["event"] for entry in entries if entry["level"] == "warning"]
+        warnings = [text for text in warnings if not text.startswith(AIRFLOWS_OWN)]
         assert len(warnings) == len(set(warnings)), task_id
 
 
 def test_events_start_the_example_dags_once_over_a_restart_of_the_triggerer(airflow, service):
-    """Nothing is told twice, and what happens meanwhile is not lost."""
+    """No event is sent twice. From Airflow 3.3 on, none of what happens meanwhile is lost."""
     on_qpu, on_job = "ibm_quantum_on_qpu_ready", "ibm_quantum_on_job_final"
     airflow.wait_for_dags({on_qpu, on_job})
     qpu = service.settings.backends["ibm_fez"]
@@ -155,9 +160,10 @@ def test_events_start_the_example_dags_once_over_a_restart_of_the_triggerer(airf
         meanwhile = submit_job()
         until(lambda: service.jobs[meanwhile].final, seconds=60)
 
-    found = wait_for_runs(on_job, 2)
+    expected = [job_id] if BEFORE_3_3 else [job_id, meanwhile]
+    found = wait_for_runs(on_job, len(expected))
     told = [job["id"] for run_id in found for job in airflow.xcom(on_job, run_id, "report_jobs")]
-    assert sorted(told) == sorted([job_id, meanwhile])
+    assert sorted(told) == sorted(expected)
     wait_for_polls(before)
-    assert len(runs_of(on_job)) == 2
+    assert len(runs_of(on_job)) == len(expected)
     assert len(runs_of(on_qpu)) == 1
