@@ -117,7 +117,8 @@ class IAMAuth(httpx.Auth):
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Run the steps for a blocking httpx client."""
         with closing(self._steps(request)) as steps:
-            step, response = next(steps, None), None
+            step = next(steps, None)
+            response = None
             while step is not None:
                 if isinstance(step, httpx.Request):
                     response = yield step
@@ -130,7 +131,8 @@ class IAMAuth(httpx.Auth):
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Run the steps for an async httpx client."""
         with closing(self._steps(request)) as steps:
-            step, response = next(steps, None), None
+            step = next(steps, None)
+            response = None
             while step is not None:
                 if isinstance(step, httpx.Request):
                     response = yield step

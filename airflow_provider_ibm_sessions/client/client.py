@@ -456,7 +456,8 @@ class AsyncIBMQuantumClient(_BaseClient):
 
     async def _send(self, call: OperationCall, request: httpx.Request, exchange: Exchange) -> Any:
         operation = call.operation
-        seconds, now = transport.total_seconds(exchange), asyncio.get_running_loop().time
+        seconds = transport.total_seconds(exchange)
+        now = asyncio.get_running_loop().time
         with transport.translate_errors(request, operation.summary):
             async with asyncio.timeout(seconds) as time, self._pool.client() as http:
                 exchange.restart_timeout = lambda: time.reschedule(now() + seconds)

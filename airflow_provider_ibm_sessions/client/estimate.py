@@ -57,7 +57,8 @@ def estimate_usage(
 
     :param jobs: Their fields, as they are submitted: ``program_id`` and ``params``.
     """
-    seconds, executions = Decimal(0), 0
+    seconds = Decimal(0)
+    executions = 0
     for job in jobs:
         count = count_executions(str(job.get("program_id")), job.get("params") or {})
         seconds += OVERHEAD_SECONDS + EXECUTION_SECONDS * count

@@ -83,7 +83,8 @@ class Exchange:
         secrets: list[str] = []
         proxy = urlsplit(self.credentials.proxy.reveal() if self.credentials.proxy else "")
         if proxy.username is not None:
-            user, password = unquote(proxy.username), unquote(proxy.password or "")
+            user = unquote(proxy.username)
+            password = unquote(proxy.password or "")
             secrets = [b64encode(f"{user}:{password}".encode()).decode(), proxy.password or proxy.username]
             secrets += [password or user]
         return [secret for secret in (key, quote_plus(key), quote(key, safe=""), *secrets) if secret]

@@ -93,7 +93,8 @@ class SharedRead(Generic[ResponseT]):
                 if is_kept and time.monotonic() - self._asked_at < max_age:
                     return response, False
             self._response = response = Future()
-            self._reader, self._asked_at = threading.get_ident(), time.monotonic()
+            self._reader = threading.get_ident()
+            self._asked_at = time.monotonic()
             return response, True
 
     @contextmanager

@@ -126,7 +126,8 @@ class Operation(Generic[ResponseT]):
         :raises ConfigurationError: Naming the argument that is wrong.
         """
         given = validate(self.arguments, arguments).model_dump(exclude_none=True)
-        path_id, body = given.pop("id", None), given.pop("body", None)
+        path_id = given.pop("id", None)
+        body = given.pop("body", None)
         return OperationCall(self, path_id, given if body is None else body)
 
     def call(self, path_id: object = None, **values: Any) -> OperationCall:
@@ -234,7 +235,8 @@ def format_errors(errors: ValidationError | Iterable[Mapping[str, Any]]) -> str:
     parts = []
     for item, _ in zip(errors, range(_MAX_ERRORS), strict=False):
         # Our own messages stay as they are, pydantic's get the style of an error message.
-        ours, message = item.get("ctx", {}).get("error"), str(item["msg"])
+        ours = item.get("ctx", {}).get("error")
+        message = str(item["msg"])
         if item["type"] in _NOT_AN_OBJECT:
             message = "must be a JSON object"
         elif (

@@ -82,7 +82,8 @@ class FailureTolerance:
     def tolerates(self, error: IBMQuantumError) -> bool:
         """Count one failure; False if it is one too many. ``delay`` is what IBM asked for, in seconds."""
         self.delay = min(error.retry_after or 0.0, MAX_DELAY)
-        self.count += not (self._honours_retry_after and self.delay)
+        if not (self._honours_retry_after and self.delay):
+            self.count += 1
         transient = is_transient(error) if self._answered else error.retryable
         return transient and self.count <= self.failures
 

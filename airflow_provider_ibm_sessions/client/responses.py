@@ -195,7 +195,8 @@ def redact(text: str, request: httpx.Request, max_length: int | None = _MAX_MESS
 
 def _secrets_of(request: httpx.Request) -> list[str]:
     """Return the token, the API key and the proxy's credentials, in all forms in which they are sent."""
-    token, exchange = request.headers.get("authorization", "").partition(" ")[2], exchange_of(request)
+    token = request.headers.get("authorization", "").partition(" ")[2]
+    exchange = exchange_of(request)
     return [secret for secret in (token, *(exchange.secrets if exchange else ())) if secret]
 
 

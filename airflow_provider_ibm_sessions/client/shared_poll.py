@@ -110,7 +110,8 @@ class Wait:
         :param first: True before the first poll, for which the list as it was last read will do.
         :returns: None if the time is over, and the list still shows these states.
         """
-        self._states, self._due = states, asyncio.get_running_loop().create_future()
+        self._states = states
+        self._due = asyncio.get_running_loop().create_future()
         self._shared.start()
         if first and self._shared.listed is not None and (found := self.find_different(self._shared.listed)):
             self.end(found)
@@ -255,9 +256,11 @@ class SharedPoll:
         paging: JobPaging | WorkloadPaging
         operation: Operation[Any]
         if self._listing is Listing.JOBS:
-            paging, operation = JobPaging(validate(JobFilter, query)), LIST_JOBS
+            paging = JobPaging(validate(JobFilter, query))
+            operation = LIST_JOBS
         else:
-            paging, operation = WorkloadPaging(validate(WorkloadFilter, query)), _LIST_SESSIONS
+            paging = WorkloadPaging(validate(WorkloadFilter, query))
+            operation = _LIST_SESSIONS
         while paging.query:
             rows: list[Any] = paging.take((yield operation.call(**paging.parameters)))
             for row in rows:

@@ -90,7 +90,8 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
         ):
             self.log.info("Resuming with %d recorded jobs: the function is not called again", count)
         else:
-            earlier, recorded = recorded, self._record_jobs(context, target)
+            earlier = recorded
+            recorded = self._record_jobs(context, target)
             if earlier and earlier.digest != recorded.digest and state.retries_jobs:
                 raise ConfigurationError(
                     f"{self.python_callable.__name__} must make the same jobs each time, so that jobs which "

@@ -33,7 +33,8 @@ def check_connection(credentials: Credentials) -> tuple[bool, str]:
         answer, or what they refuse.
     """
     quick = replace(credentials, timeout=min(credentials.timeout, CHECK_TIMEOUT))
-    authenticated, public = _Probe(quick, "list_backends"), _Probe(quick, "list_versions")
+    authenticated = _Probe(quick, "list_backends")
+    public = _Probe(quick, "list_versions")
     for probe in (authenticated, public):
         probe.start()
     authenticated.join(CHECK_DEADLINE)

@@ -200,7 +200,8 @@ class IBMQuantumHook(BaseHook):
 
         :raises ConfigurationError: Naming the argument that is wrong.
         """
-        seconds, has_fingerprint = to_seconds(max_ttl, "max_ttl"), False
+        seconds = to_seconds(max_ttl, "max_ttl")
+        has_fingerprint = False
         if context := _current_context():
             seconds, has_fingerprint = max_ttl_with_fingerprint(context, seconds)
         return PendingCreate(
@@ -351,7 +352,8 @@ class IBMQuantumHook(BaseHook):
 
         Errors of Airflow are logged. Where the jobs cannot be listed, the record stays as it is.
         """
-        session, jobs = self.get_session(session_id), self._list_session_jobs(session_id)
+        session = self.get_session(session_id)
+        jobs = self._list_session_jobs(session_id)
         if jobs is None:
             return session
         usage = self._usage_of_closed[session_id] = UsageReport.of_session(session, jobs)

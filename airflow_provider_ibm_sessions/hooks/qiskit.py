@@ -126,7 +126,8 @@ class ClientAdapter(BaseAdapter):
             does not list.
         :raises IBMQuantumError: If there is no complete response, or one that can only be tried again.
         """
-        method, url = request.method or "GET", request.url or ""
+        method = request.method or "GET"
+        url = request.url or ""
         if self._read_only and _SAFETY.get(method) is not Safety.SAFE:
             raise ConfigurationError(
                 "Nothing is sent while a function of @task.ibm_quantum_jobs runs: give primitives "
@@ -185,10 +186,12 @@ class ClientAdapter(BaseAdapter):
         :returns: IBM's response if the job is refused, since Qiskit has errors of its own for that; else one
             with the fields that the response to a submission has.
         """
-        fields, tag = json.loads(message.content), f"airflow-{secrets.token_hex(10)}-qiskit"
+        fields = json.loads(message.content)
+        tag = f"airflow-{secrets.token_hex(10)}-qiskit"
         fields["tags"] = add_tag(fields.get("tags"), tag, "job_tags")
         headers = {name: value for name, value in message.headers.items() if name != "content-length"}
-        content, received = json.dumps(fields).encode(), list[httpx.Response]()
+        content = json.dumps(fields).encode()
+        received = list[httpx.Response]()
 
         def read(response: httpx.Response, action: str) -> Job:
             received.append(response)

@@ -274,7 +274,8 @@ class VariableSessionRegistry:
         """
         if self._context is None:
             return []
-        this_task, found = SessionOwner.of(self._context, ""), []
+        this_task = SessionOwner.of(self._context, "")
+        found = []
         for session_id, entry in self.read_entries(()).items():
             if _registered_here.get(session_id) == self._context["ti"].id:
                 continue

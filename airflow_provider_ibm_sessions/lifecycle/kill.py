@@ -68,10 +68,12 @@ class Kill:
         timed_out = isinstance(sys.exception(), AirflowTaskTimeout)
         try:
             get_current_context()
-            keep_unless_answered, keeps_work = False, self._another_try_is_active
+            keep_unless_answered = False
+            keeps_work = self._another_try_is_active
         except RuntimeError:
             # After execute(), the work is the teardown's or the trigger's to end, unless the task has failed.
-            keep_unless_answered, keeps_work = True, self._has_not_failed
+            keep_unless_answered = True
+            keeps_work = self._has_not_failed
 
         def clean_up() -> None:
             try:

@@ -63,7 +63,8 @@ def lineage_of(task: IBMQuantumTaskMixin) -> OperatorLineage:
     The QPU is an input. Outputs are the folders that the task has written to. What the Dag's author has
     declared as inlets and outlets is kept: Airflow would else leave it out.
     """
-    known, usage = task.workload(), task.usage or {}
+    known = task.workload()
+    usage = task.usage or {}
     job_ids = list(map(str, known["job_ids"]))
     backend, session_id = known["backend"], known["session_id"]
     facet = IBMQuantumRunFacet(

@@ -183,7 +183,8 @@ class TaskState:
 
         :param inputs: All that decides on the outcome, as plain JSON.
         """
-        digest, ti = _digest(inputs), self._ti
+        digest = _digest(inputs)
+        ti = self._ti
         ids = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, self._record_key, digest]
         # A user's loop executes an operator several times in one try: each time has a key of its own.
         number = 0

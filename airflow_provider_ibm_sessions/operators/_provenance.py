@@ -95,7 +95,8 @@ class Provenance:
 
     def _read_properties(self, job: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
         """Return the properties as of the job's calibration, or else as of its submission."""
-        calibration_id, backend = fields.get("calibration_id"), job.get("backend")
+        calibration_id = fields.get("calibration_id")
+        backend = job.get("backend")
         key = (backend, calibration_id)
         if key not in self._properties:
             query = {"calibration_id": calibration_id} if calibration_id else {}

@@ -41,7 +41,8 @@ def to_resume_data(
     :param awaited: The jobs that the trigger waits for, in the order of their submissions.
     :param session_ids: The sessions that were opened for the task so far.
     """
-    numbered, waits = list(enumerate(submissions)), set(awaited)
+    numbered = list(enumerate(submissions))
+    waits = set(awaited)
     refused = {str(index): each.error or "" for index, each in numbered if each.id is None}
     most = max(_MAX_REFUSED // (len(refused) or 1), _MIN_REFUSED)
     return {

@@ -158,7 +158,8 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Report on the job when the trigger has fired."""
         event = event or {}
-        self.job_id, self.session_id = (event.get("job_ids") or [None])[0], event.get("resume_data")
+        self.job_id = (event.get("job_ids") or [None])[0]
+        self.session_id = event.get("resume_data")
         return self._finish(context, TaskState.load(context, self.task_id), self.settle_event(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

@@ -130,7 +130,8 @@ class IBMQuantumJobResultsOperator(JobWaitingOperator, IBMQuantumOperator):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Report on the jobs when the trigger has fired."""
         event = event or {}
-        self._awaited, newest = event.get("job_ids") or [], event.get("resume_data")
+        self._awaited = event.get("job_ids") or []
+        newest = event.get("resume_data")
         self._newest = datetime.fromisoformat(newest) if newest else None
         return self._finish(context, self.settle_event(event), None)
 

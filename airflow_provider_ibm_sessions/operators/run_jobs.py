@@ -104,7 +104,8 @@ class SessionJobsOperator(JobSubmittingOperator):
         """Report on the jobs when the trigger has fired."""
         event = event or {}
         data = event.get("resume_data") or {}
-        self.session_id, self._session_ids = event.get("session_id"), list(data.get("session_ids", ()))
+        self.session_id = event.get("session_id")
+        self._session_ids = list(data.get("session_ids", ()))
         self._submissions = dict(enumerate(from_resume_data(data, event.get("job_ids", []))))
         state = TaskState.load(context, self.task_id, after_deferral=True)
         return self._finish(context, state, self.settle_event(event))
@@ -293,7 +294,8 @@ class SessionJobsOperator(JobSubmittingOperator):
         self._kept = {
             index: replace(each, is_awaited=False) for index, each in before.items() if index not in failed
         }
-        self.session_id, self._submissions = None, dict(self._kept)
+        self.session_id = None
+        self._submissions = dict(self._kept)
         state.retry_jobs(failed.values())
         try:
             self._submit_all(context, state)

@@ -95,7 +95,8 @@ def mcp_server(
         return ListToolsResult(tools=list(tools.values()))
 
     async def call_tool(context: Any, params: CallToolRequestParams) -> CallToolResult:
-        exposure, arguments = exposures.get(params.name), params.arguments or {}
+        exposure = exposures.get(params.name)
+        arguments = params.arguments or {}
         if exposure is None:
             raise MCPError(
                 INVALID_PARAMS,

@@ -66,7 +66,8 @@ def rest_app(
     :param exposed: The operations to offer.
     :param max_ttl: The longest ``max_ttl`` that may be asked for, in seconds.
     """
-    service, policy = SessionService(client_factory, max_ttl=max_ttl), policy or AccessPolicy()
+    service = SessionService(client_factory, max_ttl=max_ttl)
+    policy = policy or AccessPolicy()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -55,7 +55,8 @@ def access_policy_from_options(
     :param no_token: Let in all that reach the loopback address.
     :raises ConfigurationError: If the token is unsuitable, or missing where other machines can reach us.
     """
-    token, made = _configured_token(token_file, environ), None
+    token = _configured_token(token_file, environ)
+    made = None
     if no_token and token is not None:
         raise ConfigurationError(f"--no-token contradicts --token-file and {ENV_TOKEN}", field="no_token")
     if token is None and not no_token and is_loopback(host):

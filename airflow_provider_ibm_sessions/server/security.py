@@ -104,7 +104,8 @@ class AccessPolicy:
 
     def find_problem(self, headers: Mapping[str, str], *, needs_token: bool) -> ProblemDetails | None:
         """Return the reason to refuse a request with these headers, or None."""
-        host, origin = headers.get("host", ""), headers.get("origin")
+        host = headers.get("host", "")
+        origin = headers.get("origin")
         if not self.allows_host(host):
             return ProblemDetails.from_status(421, "The Host header names another service", "Host")
         if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
@@ -216,7 +217,8 @@ def _headers(scope: Scope) -> dict[str, str]:
     """Return headers by name. The values of one that is sent twice are joined, which no check accepts."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return headers
 

@@ -146,7 +146,8 @@ class SessionService:
             status = HTTPStatus.OK if exposure.operation.response_model else HTTPStatus.NO_CONTENT
             return as_json(response)
         except IBMQuantumError as error:
-            status, refused = http_status_for(error), not error.sent
+            status = http_status_for(error)
+            refused = not error.sent
             raise
         except ClientDisconnected:
             raise

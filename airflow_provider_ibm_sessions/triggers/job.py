@@ -97,7 +97,8 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
         self._polls += 1
         self._pending = {job.id: job.final_status or "" for job in progress.jobs if not job.is_final}
         known = self._last.session if self._last else None
-        self._last, self._polled_at = replace(progress, session=progress.session or known), time.monotonic()
+        self._last = replace(progress, session=progress.session or known)
+        self._polled_at = time.monotonic()
         await self._log_progress(client, progress)
         if not progress.is_done or self._is_settling(progress):
             return None

@@ -79,7 +79,8 @@ class LimitedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield chunk
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        parts, joined = 0, bytearray()
+        parts = 0
+        joined = bytearray()
         self._note_body()
         async for chunk in self._stream:
             if self._exceeded_by(chunk):
@@ -252,14 +253,16 @@ def _only_our_errors(request: httpx.Request, action: str) -> Iterator[None]:
 
 def _place_of(error: Exception, request: httpx.Request) -> str:
     """Return who failed in words: IAM, the API or the proxy, with the host."""
-    exchange, url = exchange_of(request), request.url
+    exchange = exchange_of(request)
+    url = request.url
     if exchange is None:
         return url.host
     credentials, service = exchange.credentials, exchange.service
     # The request for a token is not the caller's, and httpx tells which one has failed where it knows.
     failed = _request_of(error)
     if (failed is not None and failed is not request) or (failed is None and not exchange.sent):
-        url, service = httpx.URL(credentials.iam_url), "IAM"
+        url = httpx.URL(credentials.iam_url)
+        service = "IAM"
     proxy = httpx.URL(proxy_url(credentials, str(url)) or "")
     if not proxy.host:
         return f"{service} ({url.host})"

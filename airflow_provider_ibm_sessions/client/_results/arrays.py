@@ -134,9 +134,11 @@ class Array:
 
         :raises BadResponseError: If it holds more or less than its shape says.
         """
-        shape, dtype = read_shape(tensor["shape"]), tensor["dtype"]
+        shape = read_shape(tensor["shape"])
+        dtype = tensor["dtype"]
         if dtype == "bool":
-            kind, size = "bits", -(-math.prod(shape) // 8)
+            kind = "bits"
+            size = -(-math.prod(shape) // 8)
         else:
             kind = re.sub(r"\d+", lambda bits: str(int(bits[0]) // 8), f"<{dtype}") if _is_name(dtype) else ""
             if kind[1:] not in _STRUCT_FORMATS:
@@ -153,7 +155,8 @@ class Array:
 
     def to_json(self, budget: MemoryBudget) -> Any:
         """Return nested lists: complex numbers as ``[re, im]``, infinite ones as strings."""
-        count, kind = math.prod(self.shape), self.kind[1:]
+        count = math.prod(self.shape)
+        kind = self.kind[1:]
         pairs = kind.startswith("c")
         budget.take(count * (VALUE_BYTES * 4 if pairs else VALUE_BYTES))
         values: list[Any]

@@ -85,7 +85,8 @@ class WorkloadPaging(Paging[WorkloadFilter, WorkloadPage, Workload]):
     ) -> WorkloadFilter | None:
         cursor = page.next_cursor
         if cursor is None:
-            rows, total = len(page.workloads), page.total_count
+            rows = len(page.workloads)
+            total = page.total_count
             # Less in all than on this page says nothing.
             is_complete = total is not None and rows <= total <= len(self._seen)
             if page.has_next and rows >= _page_size(query, page) and not is_complete:
