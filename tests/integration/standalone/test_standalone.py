@@ -82,6 +82,8 @@ def test_the_form_is_offered(airflow):
     meta = airflow.http.get(f"{airflow.url}/ui/connections/hook_meta").raise_for_status().json()
     [form] = [entry for entry in meta if entry["connection_type"] == "ibm_quantum"]
     assert form["hook_name"] == "IBM Quantum"
+    if BEFORE_3_3 and form["extra_fields"] is None:
+        pytest.skip("this Airflow's form needs WTForms, which comes with the FAB provider")
     assert "crn" in form["extra_fields"]
 
 
