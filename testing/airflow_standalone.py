@@ -66,7 +66,9 @@ class Airflow:
     def parse_again(self, dag_id: str) -> None:
         """Let the Dag processor read a Dag's file at once, and not only when its turn comes."""
         token = self.get(f"/dags/{dag_id}")["file_token"]
-        self.http.put(f"{self.url}/api/v2/parseDagFile/{token}").raise_for_status()
+        response = self.http.put(f"{self.url}/api/v2/parseDagFile/{token}")
+        if response.status_code != 409:  # it was asked for already
+            response.raise_for_status()
 
     def asset_state(self, name: str) -> list[Any]:
         """Return what the watchers of an asset have stored with it."""

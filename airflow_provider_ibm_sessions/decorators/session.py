@@ -172,7 +172,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         else:
             by = _closed_by(context, session_id) or "somebody outside of this task"
             remedy, ended = "clear the task to run it again in a new one", f"was closed by {by}"
-        name, cause = self.python_callable.__name__, str(error).strip("'")
+        name, cause = self.python_callable.__name__, str(getattr(error, "message", error))[:300]
         return AirflowFailException(
             f"{name} has lost its session: {remedy}. Session {session_id} {ended}. {cause}"
         )

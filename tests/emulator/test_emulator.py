@@ -65,7 +65,8 @@ class TestSessions:
         active, inactive = (datetime.fromisoformat(stamps[at]["timestamp"]) for at in (1, 2))
         assert (inactive - active).total_seconds() >= 62  # 2 s of QPU time and the interactive TTL of 60 s
 
-    def test_max_ttl_closes_a_session(self, client):
+    def test_max_ttl_closes_a_session(self, client, settings):
+        settings.interactive_ttl = 10_000
         session = client.create_session(mode="dedicated", backend=BACKEND, max_ttl=200).id
         finished(client, submit(client, session))
         wait_for(lambda: client.get_session(session).state, "closed")
