@@ -79,11 +79,14 @@ env: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv $(VENV)
-	@# uv is several times as fast as pip; where it cannot be had, pip does the same.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
+	@echo "Installing Airflow, Qiskit and the tools into $(VENV), which takes 1 to 4 minutes the first time"
+	@# uv is several times as fast as pip; where it cannot be had, pip does the same. Both are silent in a pipe.
+	@(while sleep 8 > /dev/null && kill -0 $$$$; do echo "  ... still installing into $(VENV)"; done) 2> /dev/null & \
+	  trap "kill $$!" EXIT; \
+	  $(PYTHON) -m venv $(VENV) \
+	  && { $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
 	  && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,docs,local]' \
-	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,local]'
+	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,local]'; }
 	@touch $@
 
 clean:  ## Remove everything that make has created

@@ -2,10 +2,14 @@
 """
 Two Dags that events start: a QPU is back online, a job of the nightly calibration is final.
 
-No run of these Dags waits: the triggerer polls once a minute for all watchers of a connection.
+No run of these Dags waits: the triggerer polls once a minute for all watchers of a connection. Events that
+arrive close together start one run, so each task goes through all events of its run.
 """
 
 from __future__ import annotations
+
+import logging
+from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetWatcher, task
 
@@ -13,6 +17,8 @@ from airflow_provider_ibm_sessions.triggers.event import (
     IBMQuantumBackendEventTrigger,
     IBMQuantumJobEventTrigger,
 )
+
+log = logging.getLogger("airflow.task")
 
 # [START howto_trigger_events]
 qpu_ready = Asset(
@@ -40,9 +46,12 @@ with DAG(
 ):
 
     @task
-    def report_qpu(triggering_asset_events=None):
-        """Return the figures of the QPU, as the event holds them."""
-        return [event.extra["payload"] for event in triggering_asset_events[qpu_ready]]
+    def report_qpu(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
+        """Log and return the figures of the QPU, as each event holds them."""
+        found = [event.extra["payload"] for event in triggering_asset_events[qpu_ready]]
+        for qpu in found:
+            log.info("%s is %s, with %d jobs in its queue", qpu["name"], qpu["state"], qpu["queue_length"])
+        return found
 
     report_qpu()
 
@@ -56,10 +65,12 @@ with DAG(
 ):
     # [START howto_trigger_events_task]
     @task
-    def report_jobs(triggering_asset_events=None):
-        """Return id and state of the jobs: one event each, one or several of them for a run."""
-        payloads = [event.extra["payload"] for event in triggering_asset_events[job_final]]
-        return [{"id": job["id"], "state": job["state"]} for job in payloads]
+    def report_jobs(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
+        """Log and return id and state of each job: a run has one event for each, and may have several."""
+        jobs = [event.extra["payload"] for event in triggering_asset_events[job_final]]
+        for job in jobs:
+            log.info("Job %s on %s is %s", job["id"], job["backend"], job["state"])
+        return [{"id": job["id"], "state": job["state"]} for job in jobs]
 
     # [END howto_trigger_events_task]
 

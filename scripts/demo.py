@@ -17,14 +17,14 @@ import threading
 import time
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_ibm_sessions.cli.histogram import histogram
 from airflow_provider_ibm_sessions.emulator.emulator import DEFAULT_PORT, Emulator, connection
-from testing.airflow_standalone import FINAL_STATES, Airflow, running_airflow
+from testing.airflow_standalone import FINAL_STATES, Airflow, running_airflow, until
 
 if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.emulator.service.records import JobRecord, SessionRecord
@@ -33,8 +33,13 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".demo"
 SWEEP = "ibm_quantum_qiskit_sweep"
 LOOP = "ibm_quantum_variational_loop"
-ON_EVENT = "ibm_quantum_on_"
-"""What the ids of the Dags begin with that an event starts, and nobody by hand."""
+MONTH = "ibm_quantum_results_of_last_month"
+"""Shows the results of another Dag, so it comes last."""
+ON_QPU = "ibm_quantum_on_qpu_ready"
+ON_JOB = "ibm_quantum_on_job_final"
+EVENT_ASSETS = {ON_QPU: "ibm_fez_ready", ON_JOB: "nightly_job_final"}
+"""The Dags that an event starts, and the assets whose watchers send it."""
+EVENT_QPU = "ibm_fez"
 CONNECTION = "ibm_quantum_default"
 USD_PER_SECOND = 1.60  # Pay-As-You-Go: 96 USD a minute
 ENDED = {*FINAL_STATES, "skipped", "upstream_failed", "closed", "Completed", "Failed", "Cancelled"}
@@ -105,6 +110,9 @@ def is_free(port: int) -> bool:
 
 def run_all(emulator: Emulator, *, ui: bool) -> dict[str, str]:
     """Run the Dags in an Airflow of its own; return their states."""
+    if ui:
+        # Before a watcher looks, which Airflow may have kept from an earlier demo.
+        emulator.settings.backends[EVENT_QPU].status = "paused"
     with console.waiting_for("Airflow is stopping"), ExitStack() as stack:
         with console.waiting_for("Airflow is starting"):
             airflow = stack.enter_context(running_airflow(HOME, ROOT / "example_dags", {}))
@@ -114,15 +122,53 @@ def run_all(emulator: Emulator, *, ui: bool) -> dict[str, str]:
         airflow.put_connection({"connection_id": CONNECTION, **fields, "extra": extra})
         say(f"  The connection {CONNECTION} leads to the emulator")
         with console.waiting_for("Airflow is reading the example Dags"):
-            airflow.wait_for_dags({SWEEP, LOOP})
+            airflow.wait_for_dags({SWEEP, LOOP, *EVENT_ASSETS})
+        earlier = start_watchers(airflow, emulator) if ui else {}
         states = {SWEEP: run_sweep(airflow, emulator), LOOP: run_loop(airflow, emulator)}
         if ui:
-            others = {dag["dag_id"] for dag in airflow.get("/dags")["dags"]} - set(states)
-            for dag in sorted(others):
-                is_by_hand = not dag.startswith(ON_EVENT)
-                states[dag] = run_dag(airflow, emulator, dag)[1] if is_by_hand else "paused; events start it"
+            others = {dag["dag_id"] for dag in airflow.get("/dags")["dags"]} - {*states, *EVENT_ASSETS}
+            for dag in sorted(others, key=lambda name: (name == MONTH, name)):
+                states[dag] = run_dag(airflow, emulator, dag)[1]
+            for dag, runs in earlier.items():
+                states[dag] = follow_event_runs(airflow, emulator, dag, runs)
             stay(airflow, emulator, states)
         return states
+
+
+def start_watchers(airflow: Airflow, emulator: Emulator) -> dict[str, set[str]]:
+    """
+    Unpause the Dags that events start, and make the first event: a paused QPU comes back online.
+
+    :returns: The runs that each of these Dags has from an earlier demo.
+    """
+    earlier = {dag: runs_of(airflow, dag) for dag in EVENT_ASSETS}
+    say(f"\nStarting the watchers of two Dags that events start; {EVENT_QPU} is paused until one has seen it")
+    for dag in EVENT_ASSETS:
+        airflow.unpause(dag)
+        airflow.parse_again(dag)
+    with console.waiting_for("the watchers are starting"):
+        # What they store with their asset says what they have seen.
+        until(lambda: {"ready": False} in airflow.asset_state(EVENT_ASSETS[ON_QPU]), RUN_SECONDS)
+        until(lambda: airflow.asset_state(EVENT_ASSETS[ON_JOB]), RUN_SECONDS)
+    emulator.settings.backends[EVENT_QPU].status = "online"
+    say(f"  {EVENT_QPU} is back online: the watcher sees it within a minute or two, while other Dags run")
+    return earlier
+
+
+def runs_of(airflow: Airflow, dag: str) -> set[str]:
+    """Return the ids of a Dag's last runs."""
+    runs = airflow.get(f"/dags/{dag}/dagRuns", order_by="-run_after")["dag_runs"]
+    return {run["dag_run_id"] for run in runs}
+
+
+def follow_event_runs(airflow: Airflow, emulator: Emulator, dag: str, earlier: set[str]) -> str:
+    """Follow the runs of a Dag that events have started, until they have ended; return their state."""
+    say(f"\nAn event starts the Dag {dag} ...")
+    with console.waiting_for("the watcher polls once a minute"), suppress(TimeoutError):
+        until(lambda: runs_of(airflow, dag) - earlier, RUN_SECONDS)
+    runs = runs_of(airflow, dag) - earlier
+    states = {follow(airflow, emulator, dag, run_id) for run_id in sorted(runs)}
+    return ", ".join(sorted(states)) or f"no event within {RUN_SECONDS:.0f} s"
 
 
 def run_sweep(airflow: Airflow, emulator: Emulator) -> str:
@@ -156,10 +202,15 @@ def run_loop(airflow: Airflow, emulator: Emulator) -> str:
 
 
 def run_dag(airflow: Airflow, emulator: Emulator, dag: str) -> tuple[str, str]:
-    """Trigger a Dag and print what happens in Airflow and in the emulator, until its run has ended."""
+    """Trigger a Dag and follow its run."""
     say(f"\nRunning the Dag {dag} ...")
-    news = News(emulator)
     run_id = airflow.trigger(dag, {})
+    return run_id, follow(airflow, emulator, dag, run_id)
+
+
+def follow(airflow: Airflow, emulator: Emulator, dag: str, run_id: str) -> str:
+    """Print what happens in Airflow and in the emulator until a Dag run has ended; return its state."""
+    news = News(emulator)
     began = time.monotonic()
     with console.waiting_for(f"{dag} is running"):
         while time.monotonic() - began < RUN_SECONDS:
@@ -169,10 +220,10 @@ def run_dag(airflow: Airflow, emulator: Emulator, dag: str) -> tuple[str, str]:
                 say(f"  {time.monotonic() - began:5.1f} s  {line}")
             if state in FINAL_STATES:
                 say(f"  {time.monotonic() - began:5.1f} s  Dag run {run_id}: {state}")
-                return run_id, state
+                return state
             time.sleep(0.5)
     say(f"  The Dag run {run_id} has not ended after {RUN_SECONDS:.0f} s")
-    return run_id, "running"
+    return "running"
 
 
 class News:

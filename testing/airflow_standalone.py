@@ -63,6 +63,18 @@ class Airflow:
         """Let the scheduler start runs of a Dag."""
         self._json("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
+    def parse_again(self, dag_id: str) -> None:
+        """Let the Dag processor read a Dag's file at once, and not only when its turn comes."""
+        token = self.get(f"/dags/{dag_id}")["file_token"]
+        response = self.http.put(f"{self.url}/api/v2/parseDagFile/{token}")
+        if response.status_code != 409:  # it was asked for already
+            response.raise_for_status()
+
+    def asset_state(self, name: str) -> list[Any]:
+        """Return what the watchers of an asset have stored with it."""
+        [asset] = self.get("/assets", name_pattern=name)["assets"]
+        return [each["value"] for each in self.get(f"/assets/{asset['id']}/state-store")["asset_state_store"]]
+
     @contextmanager
     def without_triggerer(self) -> Iterator[None]:
         """Stop the triggerer as on an upgrade, and start another one when the block has ended."""

@@ -294,17 +294,17 @@ def test_draining_lets_queued_jobs_run_and_closes_with_the_last(ibm: Service, ca
 
 
 def test_a_session_drained_while_its_jobs_still_queue_runs_them(ibm: Service, call: Caller) -> None:
-    ibm.settings.queue_seconds = 3600
+    ibm.settings.queue_seconds, ibm.settings.one_job_at_a_time = 3600, True
     name = call.open()
     jobs = [call.submit(name) for _ in range(2)]
     call("PATCH", f"sessions/{name}", {"accepting_jobs": False})
     ibm.clock.advance(3599)
     session = call.session(name)
     assert (session["state"], session["accepting_jobs"]) == ("open", False)
-    ibm.clock.advance(2)
+    ibm.clock.advance(3)
     call.login()  # the queue outlived the token
     assert [call.job(job)["status"] for job in jobs] == ["Completed"] * 2
-    assert call.session(name)["state"] == "closed" and ibm.sessions[name].billed_seconds == pytest.approx(1)
+    assert call.session(name)["state"] == "closed" and ibm.sessions[name].billed_seconds == pytest.approx(2)
 
 
 def test_close_fails_queued_jobs_and_lets_running_ones_finish(ibm: Service, call: Caller) -> None:
@@ -396,6 +396,7 @@ def test_the_transient_states_show_when_asked_for(ibm: Service, call: Caller) ->
 
 
 def test_a_batch_is_billed_for_qpu_time_only(ibm: Service, call: Caller) -> None:
+    ibm.settings.one_job_at_a_time = True
     name = call.open(mode="batch")
     for _ in range(7):
         call.submit(name)
@@ -403,8 +404,47 @@ def test_a_batch_is_billed_for_qpu_time_only(ibm: Service, call: Caller) -> None
     session = ibm.sessions[name]
     assert session.jobs_run == 7 and session.state == "inactive"
     assert session.billed_seconds == pytest.approx(7)
-    assert session.started_at
-    assert session.last_job_completed == pytest.approx(session.started_at + 2)  # five lanes
+    assert session.started_at and session.last_job_completed
+    # One after the other.
+    assert session.last_job_completed - session.started_at == pytest.approx(7)
+
+
+@pytest.mark.parametrize("mode", ["dedicated", "batch"])
+def test_five_jobs_run_in_parallel_and_share_the_qpu(ibm: Service, call: Caller, mode: str) -> None:
+    """The others are being prepared: what they are charged adds up to no more than the time that passed."""
+    ibm.settings.job_seconds, ibm.settings.one_job_at_a_time = 10, True
+    name = call.open(mode=mode)
+    jobs = [call.submit(name) for _ in range(6)]
+    ibm.clock.advance(15)
+    assert [call.job(job)["status"] for job in jobs] == ["Completed", *["Running"] * 5]
+    used = [call.job(job)["usage"]["qpu_charge_time_seconds"] for job in jobs]
+    assert used == pytest.approx([10, 5, 0, 0, 0, 0])
+    ibm.clock.advance(60)
+    used = [call.job(job)["usage"]["qpu_charge_time_seconds"] for job in jobs]
+    assert used == pytest.approx([10] * 6)
+    call("DELETE", f"sessions/{name}/close")
+    assert ibm.sessions[name].billed_seconds == pytest.approx(75 if mode == "dedicated" else 60)
+
+
+def test_jobs_of_two_sessions_and_of_none_share_the_qpu(ibm: Service, call: Caller) -> None:
+    ibm.settings.job_seconds, ibm.settings.one_job_at_a_time = 10, True
+    jobs = [call.submit(call.open()), call.submit(call.open()), call.submit(None)]
+    ibm.clock.advance(25)
+    assert [call.job(job)["status"] for job in jobs] == ["Completed", "Completed", "Running"]
+    used = [call.job(job)["usage"]["qpu_charge_time_seconds"] for job in jobs]
+    assert used == pytest.approx([10, 10, 5])
+
+
+def test_a_cancelled_job_leaves_the_qpu_to_the_next(ibm: Service, call: Caller) -> None:
+    ibm.settings.job_seconds, ibm.settings.one_job_at_a_time = 10, True
+    name = call.open()
+    first, second, third = (call.submit(name) for _ in range(3))
+    ibm.clock.advance(4)
+    for job in (first, second):
+        assert call("POST", f"jobs/{job}/cancel").status_code == 204
+    ibm.clock.advance(6)
+    used = [call.job(job)["usage"]["qpu_charge_time_seconds"] for job in (first, second, third)]
+    assert used == pytest.approx([4, 0, 6])
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     NotFoundError,
 )
 from airflow_provider_ibm_sessions.client.results import decode_results
+from airflow_provider_ibm_sessions.client.usage import format_seconds
 from airflow_provider_ibm_sessions.client.validation import validate_id
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _row(job: Job) -> dict[str, Any]:
     """Return a job as people read it."""
     seconds = job.usage.qpu_charge_time_seconds if job.usage else None
     return job.to_json() | {
-        "qpu_seconds": None if seconds is None else f"{seconds:g}s",
+        "qpu_seconds": None if seconds is None else f"{format_seconds(seconds)}s",
         "tags": ", ".join(job.tags or []) or None,
     }
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from typing import Any, Final, TextIO
 
+from airflow_provider_ibm_sessions.client.usage import format_duration
+
 _DURATIONS: Final = frozenset(
     {"age", "max_ttl", "interactive_ttl", "active_ttl", "elapsed_time", "wait_time"}
 )
 """Fields in seconds."""
-_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
 def log_to_stderr(level: int = logging.WARNING) -> None:
@@ -55,15 +56,6 @@ def print_rows(values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration with its units: ``1h 30m`` for 5400."""
-    parts, rest = [], seconds
-    for unit, size in _UNITS:
-        count, rest = divmod(rest, size)
-        parts += [f"{count:.0f}{unit}"] if count else []
-    return " ".join([*parts, f"{rest:g}s"] if rest or not parts else parts)
 
 
 def printable(text: str) -> str:

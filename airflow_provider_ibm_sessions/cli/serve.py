@@ -14,6 +14,7 @@ from airflow_provider_ibm_sessions.cli import output
 from airflow_provider_ibm_sessions.cli.arguments import WIDTH, Commands, Parser, examples
 from airflow_provider_ibm_sessions.cli.connection import add_connection, credentials_for
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
+from airflow_provider_ibm_sessions.client.usage import format_duration
 from airflow_provider_ibm_sessions.client.validation import DEFAULT_MAX_TTL, to_seconds
 from airflow_provider_ibm_sessions.server.service import client_factory
 
@@ -64,9 +65,7 @@ def add_commands(commands: Commands) -> None:
         service.add_argument("--name", action="append", default=[], help="a further host name of the service")
         service.add_argument("--token-file", metavar="FILE", help="file with the clients' bearer token")
         service.add_argument("--no-token", action="store_true", help="loopback only: let in all local users")
-        longest = (
-            f"longest max_ttl that clients may ask for (default: {output.format_duration(DEFAULT_MAX_TTL)})"
-        )
+        longest = f"longest max_ttl that clients may ask for (default: {format_duration(DEFAULT_MAX_TTL)})"
         service.add_argument("--max-ttl", default=DEFAULT_MAX_TTL, metavar="DURATION", help=longest)
         add_connection(service, commands.conn_id)
         service.set_defaults(run=run, prints=False)

@@ -22,6 +22,7 @@ from airflow_provider_ibm_sessions.cli.connection import credentials_for
 from airflow_provider_ibm_sessions.client.enums import PENDING_CLOSED, SessionMode, SessionState
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, ServerError, SessionClosedError
 from airflow_provider_ibm_sessions.client.operations import CLOSE_SESSION, Operation
+from airflow_provider_ibm_sessions.client.usage import format_duration
 from airflow_provider_ibm_sessions.server.exposure import EXPOSED, GET_SESSION, UPDATE_SESSION, Exposure
 from airflow_provider_ibm_sessions.server.security import ClientConnection
 from airflow_provider_ibm_sessions.server.service import SessionService, as_json, client_factory
@@ -136,7 +137,7 @@ def _check_granted(operation: Operation[Any], asked: dict[str, Any], session: di
             print(f"IBM granted the {field} {granted}, not the {asked[field]} asked for", file=sys.stderr)
     asked_ttl, granted_ttl = asked.get("max_ttl"), session.get("max_ttl")
     if asked_ttl and granted_ttl and granted_ttl < asked_ttl:
-        durations = output.format_duration(granted_ttl), output.format_duration(asked_ttl)
+        durations = format_duration(granted_ttl), format_duration(asked_ttl)
         print("IBM granted a max_ttl of {}, less than the {} asked for".format(*durations), file=sys.stderr)
     if asked.get("accepting_jobs") and state == SessionState.CLOSED:
         raise SessionClosedError(f"Session {name} is closed and accepts no jobs; create a new one")

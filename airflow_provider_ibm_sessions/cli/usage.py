@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_ibm_sessions.cli import output
 from airflow_provider_ibm_sessions.cli.arguments import Commands, add_json
 from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
-from airflow_provider_ibm_sessions.client.usage import UsageReport, format_money
+from airflow_provider_ibm_sessions.client.usage import UsageReport, format_money, format_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.hooks.session_record import SessionRecord
@@ -132,7 +132,7 @@ def _for_people(row: dict[str, Any]) -> dict[str, Any]:
     shown = dict(row)
     for name in ("billed", "qpu_seconds"):
         if row.get(name) is not None:
-            shown[name] = f"{row[name]:g}s"
+            shown[name] = f"{format_seconds(row[name])}s"
     cost = row.get("cost")
     if isinstance(cost, dict):
         each = [format_money(Decimal(repr(value)), currency) for currency, value in cost.items()]

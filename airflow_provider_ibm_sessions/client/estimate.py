@@ -17,7 +17,7 @@ from typing import Any, Final
 from airflow_provider_ibm_sessions.client._results.arrays import Array, MemoryBudget
 from airflow_provider_ibm_sessions.client._results.encoding import type_of
 from airflow_provider_ibm_sessions.client.errors import BadResponseError
-from airflow_provider_ibm_sessions.client.usage import cost_of, format_money
+from airflow_provider_ibm_sessions.client.usage import cost_of, format_money, format_seconds
 
 OVERHEAD_SECONDS: Final = Decimal(2)
 """QPU time of a job whatever it runs."""
@@ -46,7 +46,7 @@ class UsageEstimate:
 
     def __str__(self) -> str:
         price = "" if self.cost is None else f", {format_money(self.cost, self.currency or '')}"
-        return f"{float(self.qpu_seconds):g} s of QPU time{price}"
+        return f"{format_seconds(self.qpu_seconds)} s of QPU time{price}"
 
 
 def estimate_usage(

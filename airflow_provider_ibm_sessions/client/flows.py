@@ -31,7 +31,13 @@ from airflow_provider_ibm_sessions.client.operations import (
     Flow,
     validate,
 )
-from airflow_provider_ibm_sessions.client.usage import UsageReport, cost_of, count_states, format_money
+from airflow_provider_ibm_sessions.client.usage import (
+    UsageReport,
+    cost_of,
+    count_states,
+    format_duration,
+    format_money,
+)
 from airflow_provider_ibm_sessions.client.validation import short_repr, validate_id
 
 
@@ -79,7 +85,8 @@ class Progress:
         if used is None and (seconds := self._active_seconds()) is not None:
             used = Decimal(round(seconds))
         cost = cost_of(used, price_per_second)
-        price = [] if cost is None else [f"{format_money(cost, currency)} so far"]
+        rest = "" if self._is_over() else " so far"
+        price = [] if cost is None else [f"{format_money(cost, currency)}{rest}"]
         return ", ".join([*self._counts(), *pending, *self._usage(), *price])
 
     def _counts(self) -> list[str]:
@@ -90,15 +97,24 @@ class Progress:
         return counts
 
     def _usage(self) -> list[str]:
-        """Say how long the session has been active."""
+        """Say how long the session has been active, and how long it may still live."""
         session = self.session
         if session is None:
             return []
-        used, state = self._active_seconds(), f"session {session.state}"
-        if used is None:
-            return [state]
-        bound = f" of at most {session.max_ttl} s" if session.max_ttl else ""
-        return [state, f"active {used:.0f} s{bound}"]
+        facts, used = [f"session {session.state}"], self._active_seconds()
+        if used is not None:
+            facts.append(f"active {format_duration(round(used))}")
+        started = session.started_at or session.activated_at
+        if session.max_ttl and started and not session.is_closed:
+            # Not max_ttl itself, which is a little less than what was asked for: see the fingerprint.
+            left = session.max_ttl - (datetime.now(UTC) - started).total_seconds()
+            facts.append(f"at most {format_duration(max(0, round(left)))} left")
+        return facts
+
+    def _is_over(self) -> bool:
+        """Return True if nothing is added to the bill any more."""
+        has_ended = self.session is None or self.session.is_closed
+        return has_ended and all(job.is_final for job in self.jobs)
 
     def _active_seconds(self) -> float | None:
         """Return how long the session has been active: as IBM reports it, or else since it became active."""

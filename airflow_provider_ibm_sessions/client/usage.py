@@ -24,6 +24,7 @@ USAGE_COMPLETE: Final = "complete"
 
 _CENT: Final = Decimal("0.01")
 _MICRO: Final = Decimal("0.000001")
+_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,28 @@ class UsageReport:
             return "IBM does not say yet what is billed"
         cost = self.cost(price_per_second)
         price = "" if cost is None else f", {format_money(cost, currency)}"
-        return f"{float(self.billed_seconds):g} s billed{price}{'' if self.billed_is_final else ' so far'}"
+        rest = "" if self.billed_is_final else ", not final yet"
+        return f"{format_seconds(self.billed_seconds)} s billed{price}{rest}"
 
 
 def cost_of(seconds: Decimal | None, price_per_second: Decimal | None) -> Decimal | None:
     """Return the price of some seconds, or None if either is unknown."""
     return None if seconds is None or price_per_second is None else seconds * price_per_second
+
+
+def format_seconds(seconds: Decimal | float) -> str:
+    """Return a number of seconds for people, with at most two decimals: ``7.36`` for 7.35931."""
+    return f"{seconds:.2f}".rstrip("0").rstrip(".")
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration with its units, for people: ``1h 30m`` for 5400."""
+    parts, rest = [], seconds
+    for unit, size in _UNITS:
+        count, rest = divmod(rest, size)
+        parts += [f"{count:.0f}{unit}"] if count else []
+    shown = format_seconds(rest)
+    return " ".join([*parts, f"{shown}s"] if shown != "0" or not parts else parts)
 
 
 def format_money(amount: Decimal, currency: str) -> str:

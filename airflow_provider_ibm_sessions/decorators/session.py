@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
     from airflow_provider_ibm_sessions.client.models.sessions import Session
+
+log = logging.getLogger(__name__)
 
 _ARGUMENT = "session"
 
@@ -109,9 +112,13 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
                 except XComValueError as error:
                     unfit, returned = error, None
                     self.log.error("XCom cannot hold what the function returned: %s", error)  # noqa: TRY400
-            except BaseException:  # a timeout as well: raised again
+            except BaseException as error:  # a timeout as well: raised again
+                loss = self._loss_of_session(context, session.id, error)
                 push_session_usage(context, self.hook, close_quietly(self.hook, session.id))
-                raise
+                if loss is None:
+                    raise
+                self.log.debug("The function's traceback", exc_info=True)
+                raise loss from None
         self._drain(context, session.id, returned)  # all jobs are paid for: those that are queued run
         state.mark_finished()
         if unfit:
@@ -137,6 +144,38 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         )
         refuse_awaitable(self.python_callable, returned)
         return returned
+
+    def _loss_of_session(
+        self, context: Context, session_id: str, error: BaseException
+    ) -> AirflowFailException | None:
+        """
+        Return the error to raise if Qiskit has failed because the session has ended; None otherwise.
+
+        The frames of the function and of Qiskit do not say that. A retry would pay again for what somebody
+        has ended on purpose, or what takes longer than ``max_ttl``.
+        """
+        is_of_qiskit = type(error).__module__.partition(".")[0] == "qiskit_ibm_runtime"
+        if not is_of_qiskit and not isinstance(error, IBMQuantumError):
+            return None
+        try:
+            # One attempt: a session that is open is billed until it is closed, which comes next.
+            with self.hook.short_lived_client(single_attempt=True) as client:
+                session = client.get_session(session_id)
+        except IBMQuantumError:
+            return None
+        if not session.is_closed:
+            return None
+        started, closed = session.started_at, session.closed_at
+        lived = (closed - started).total_seconds() if started and closed else 0
+        if session.max_ttl and lived >= session.max_ttl - 1:
+            remedy, ended = "raise max_ttl, which was reached", "has closed itself"
+        else:
+            by = _closed_by(context, session_id) or "somebody outside of this task"
+            remedy, ended = "clear the task to run it again in a new one", f"was closed by {by}"
+        name, cause = self.python_callable.__name__, str(getattr(error, "message", error))[:300]
+        return AirflowFailException(
+            f"{name} has lost its session: {remedy}. Session {session_id} {ended}. {cause}"
+        )
 
     def _refusal(self, session_id: str, error: Exception) -> AirflowFailException:
         """Say how to get the results of a session whose function has returned what XCom cannot hold."""
@@ -167,6 +206,19 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
             if self.do_xcom_push and returned is not None:
                 context["ti"].xcom_push(key="return_value", value=returned)
             raise AirflowFailException(f"{error}. Close it at {self.hook.console_url(session_id)}") from error
+
+
+def _closed_by(context: Context, session_id: str) -> str | None:
+    """Return who has closed a task's session, where this Airflow has a record of it."""
+    from airflow_provider_ibm_sessions.hooks.session_record import RECORD_PREFIX, SessionRecord
+
+    store: Any = context.get("task_state_store")
+    try:
+        kept = store.get(RECORD_PREFIX + session_id) if store is not None else None
+        return SessionRecord.parse(kept).closed_by if kept else None
+    except Exception:  # whatever it is: the error to raise is what matters
+        log.debug("The record of session %s was not read", session_id, exc_info=True)
+        return None
 
 
 def ibm_quantum_session_task(

@@ -69,6 +69,7 @@ class FakeIBM:
         **settings: Any,
     ) -> None:
         self.clock = Clock(frozen=frozen)
+        settings.setdefault("one_job_at_a_time", False)  # tests would wait for each
         self.settings = Settings(plan=plan, token_lifetime=token_lifetime, **settings)
         for device in self.settings.backends.values():
             device.calibrations = None  # tests name theirs as they like

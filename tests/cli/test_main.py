@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from airflow_provider_ibm_sessions.cli.main import FAILED, INTERRUPTED, REFUSED, UNKNOWN, WRONG, parser
-from airflow_provider_ibm_sessions.cli.output import format_duration
 from airflow_provider_ibm_sessions.client.credentials import ENV_API_KEY, ENV_CRN
+from airflow_provider_ibm_sessions.client.usage import format_duration
 from testing.connections import connection_to
 from testing.fake_ibm import Fault
 from tests.client.conftest import QUICK, assert_hidden
@@ -414,6 +414,7 @@ def test_a_shorter_max_ttl_than_was_asked_for_is_told(ibm, run):
         (5_400, "1h 30m"),
         (86_461, "1d 1m 1s"),
         (12.5, "12.5s"),
+        (67.35931, "1m 7.36s"),
         (28_800, "8h"),
     ],
 )

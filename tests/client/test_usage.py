@@ -101,6 +101,7 @@ def test_money_is_rounded_to_the_cent_for_people_only():
     usage = UsageReport.of_jobs([job(1077.803125)])
     assert usage.to_json(Decimal("1.6"), "USD")["cost"] == 1724.485
     assert usage.describe(Decimal("1.6"), "EUR") == "1077.8 s billed, 1,724.49 EUR"
+    assert UsageReport.of_jobs([job(7.35931)]).describe(None, "EUR") == "7.36 s billed"
     assert format_money(Decimal("0.005"), "USD") == "0.01 USD"
 
 

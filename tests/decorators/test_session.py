@@ -243,3 +243,67 @@ def test_bad_arguments_open_nothing(ibm, connection, dag, run, output, wrong, fi
     assert run(dag).state == "failed"
     assert f"{field} must be" in output()
     assert ibm.journal == []
+
+
+class TestASessionThatEndsBeforeTheFunction:
+    """One error says so, instead of Qiskit's in frames of the function."""
+
+    @pytest.fixture
+    def lose(self, qpu, dag, run, output):
+        """Return what runs a function that loses its session, and returns the error."""
+
+        def lose(end, **arguments):
+            with dag:
+
+                @task.ibm_quantum_session(backend="ibm_fez", **arguments)
+                def work(session):
+                    from qiskit import QuantumCircuit, transpile
+                    from qiskit_ibm_runtime.executor_sampler import Sampler
+
+                    circuit = QuantumCircuit(1)
+                    circuit.measure_all()
+                    compiled = transpile(circuit, session.service.backend("ibm_fez"))
+                    end(session.session_id)
+                    Sampler(mode=session).run([compiled]).result()
+
+                work()
+            result = run(dag)
+            assert result.state == "failed"
+            return output()
+
+        return lose
+
+    def test_by_another_hand(self, lose):
+        from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+        text = lose(lambda session_id: IBMQuantumHook().get_conn().close_session(session_id))
+        assert "work has lost its session: clear the task to run it again in a new one. Session " in text
+        assert " was closed by somebody outside of this task. " in text
+        assert "AirflowFailException" in text
+
+    def test_who_has_closed_it_is_named_where_airflow_has_a_record(self, lose):
+        from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+        text = lose(lambda session_id: IBMQuantumHook().close_session(session_id))
+        assert " was closed by " in text
+        assert "somebody outside" not in text
+
+    def test_by_its_max_ttl(self, lose, qpu):
+        def wait(session_id):
+            session = qpu.service.scheduler.sessions[session_id]
+            session.started_at = qpu.clock.now() - session.max_ttl
+            with qpu.service.lock:
+                qpu.service.scheduler._expire(session, qpu.clock.now())
+
+        assert "work has lost its session: raise max_ttl, which was reached. Session " in lose(wait)
+
+    def test_an_error_of_the_function_itself_stays_what_it_is(self, lose):
+        def fail(session_id):
+            from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+            IBMQuantumHook().get_conn().close_session(session_id)
+            raise ValueError("the optimiser went astray")
+
+        text = lose(fail)
+        assert "ValueError: the optimiser went astray" in text
+        assert "has lost its session" not in text

@@ -65,13 +65,14 @@ class TestSessions:
         active, inactive = (datetime.fromisoformat(stamps[at]["timestamp"]) for at in (1, 2))
         assert (inactive - active).total_seconds() >= 62  # 2 s of QPU time and the interactive TTL of 60 s
 
-    def test_max_ttl_closes_a_session(self, client):
-        session = client.create_session(mode="dedicated", backend=BACKEND, max_ttl=20).id
+    def test_max_ttl_closes_a_session(self, client, settings):
+        settings.interactive_ttl = 10_000
+        session = client.create_session(mode="dedicated", backend=BACKEND, max_ttl=200).id
         finished(client, submit(client, session))
         wait_for(lambda: client.get_session(session).state, "closed")
         details = client.get_session(session)
         assert details.state_reason == "session_closed_by_max_ttl"
-        assert details.elapsed_time == pytest.approx(20, abs=0.001)
+        assert details.elapsed_time == pytest.approx(200, abs=0.001)
 
     def test_a_batch_bills_the_qpu_time_of_its_jobs(self, client):
         session = client.create_session(mode="batch", backend=BACKEND, max_ttl=28_800).id

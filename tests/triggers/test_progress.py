@@ -82,6 +82,15 @@ def test_the_price_so_far_follows_from_the_seconds(ibm, polls):
     assert line.endswith("10.00 USD so far")
 
 
+def test_what_a_closed_session_has_cost_is_no_price_so_far(ibm, polls):
+    poll = polls([Outcome(seconds=5)], mode="batch")
+    IBMQuantumHook().drain_session(*ibm.sessions)
+    ibm.clock.advance(6)
+    [line] = poll()
+    assert line.startswith("1 of 1 jobs completed, session closed, active 5s")
+    assert line.endswith(", 10.00 USD")
+
+
 @pytest.mark.parametrize(
     ("has_wait_times", "wait"), [(True, ", which waited 420 s lately"), (False, "")], ids=str
 )

@@ -30,6 +30,7 @@ from airflow_provider_ibm_sessions.client.models.base import (
     Whole,
     validated_by,
 )
+from airflow_provider_ibm_sessions.client.usage import format_seconds
 from airflow_provider_ibm_sessions.client.validation import validate_string
 
 _MAX_CURSOR = 1000
@@ -293,12 +294,13 @@ class InstanceUsage(ResponseModel):
         """
         if self.remaining is None or self.remaining >= least:
             return None
-        limit = "unknown" if self.limit is None else f"{self.limit:g} s"
+        limit = "unknown" if self.limit is None else f"{format_seconds(self.limit)} s"
+        used, left = format_seconds(self.usage_consumed_seconds), format_seconds(self.remaining)
         end = self.period_end.isoformat(timespec="seconds") if self.period_end else "an unknown time"
         return (
-            f"The instance has {self.remaining:g} s of usage left, min_usage_remaining is {least:g} s: raise "
-            f"its limit, or set on_low_usage='wait'. Limit {limit}, used {self.usage_consumed_seconds:g} s, "
-            f"remaining {self.remaining:g} s; the period ends at {end}"
+            f"The instance has {left} s of usage left, min_usage_remaining is {format_seconds(least)} s: "
+            f"raise its limit, or set on_low_usage='wait'. Limit {limit}, used {used} s, "
+            f"remaining {left} s; the period ends at {end}"
         )
 
 

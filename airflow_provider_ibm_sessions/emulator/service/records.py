@@ -112,6 +112,9 @@ class JobRecord:
     ready_at: float = 0.0
     """When it may start, once a lane is free."""
     started: float | None = None
+    """When it became Running: it is prepared, and waits for the QPU."""
+    qpu_started: float | None = None
+    """When the QPU began with it."""
     finished: float | None = None
     results_read: int = 0
     deleted: bool = False
@@ -123,9 +126,10 @@ class JobRecord:
 
     def ran(self, now: float) -> float:
         """Return the seconds on the QPU so far."""
-        if self.started is None:
+        if self.qpu_started is None:
             return 0.0
-        return (now if self.finished is None else self.finished) - self.started
+        # To the microsecond, as far as instants in seconds since the epoch are exact.
+        return round((now if self.finished is None else self.finished) - self.qpu_started, 6)
 
     def charged(self, now: float) -> float:
         """Return the seconds that IBM bills so far: none for IBM's own errors."""

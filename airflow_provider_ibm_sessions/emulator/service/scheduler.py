@@ -46,6 +46,8 @@ class Scheduler:
         self.jobs: dict[str, JobRecord] = {}
         self._queued: dict[str, list[JobRecord]] = {}
         self._running: dict[str, list[JobRecord]] = {}
+        self._on_qpu: dict[str, JobRecord] = {}
+        self._next_on_qpu: dict[str, list[JobRecord]] = {}
         self._last_created = 0.0
 
     def _creation_time(self, now: float) -> float:
@@ -267,8 +269,8 @@ class Scheduler:
         job.status, job.started = "Running", now
         if job.session_id:
             self._activate(self.sessions[job.session_id], now)
-        self._schedule_end(job, now)
-        self.events.schedule(now + job.cost, lambda then: self._stop_overrun(job, then))
+        self._next_on_qpu.setdefault(job.backend, []).append(job)
+        self._use_qpu(job.backend, now)
 
     def _activate(self, session: SessionRecord, now: float) -> None:
         session.last_job_started = now
@@ -287,21 +289,32 @@ class Scheduler:
     def resolve(self, now: float, job: JobRecord, outcome: Outcome) -> None:
         """Say how a job ends whose outcome was not known when it was submitted."""
         job.outcome = outcome
-        if job.status == "Running":
-            self._schedule_end(job, now)
+        self._use_qpu(job.backend, now)
 
-    def _schedule_end(self, job: JobRecord, now: float) -> None:
-        outcome = job.outcome
-        if outcome is None or job.started is None:
-            return
-        seconds = self.settings.job_seconds if outcome.seconds is None else outcome.seconds
-        if seconds <= job.cost:
-            self.events.schedule(
-                max(now, job.started + seconds), lambda then: self.finish(job, then, outcome)
-            )
+    def _use_qpu(self, backend: str, now: float) -> None:
+        """
+        Give the QPU to the next job, if it is free: several jobs are prepared at a time, and one is executed.
 
-    def _stop_overrun(self, job: JobRecord, now: float) -> None:
-        self.finish(job, now, Outcome("Cancelled", reason_of(RAN_TOO_LONG), RAN_TOO_LONG))
+        A job whose outcome is still being computed is being prepared: those behind it go first.
+        """
+        for job in list(self._next_on_qpu.get(backend, [])):
+            if job.outcome is None:
+                continue
+            seconds = self.settings.job_seconds if job.outcome.seconds is None else job.outcome.seconds
+            if seconds > 0 and self.settings.one_job_at_a_time:
+                if backend in self._on_qpu:
+                    continue
+                self._on_qpu[backend] = job
+            self._next_on_qpu[backend].remove(job)
+            job.qpu_started = now
+            self._schedule_end(job, job.outcome, now + seconds)
+
+    def _schedule_end(self, job: JobRecord, outcome: Outcome, end: float) -> None:
+        """End a job as its outcome says, or when its time on the QPU has cost all that it may."""
+        last = (job.qpu_started or 0) + job.cost
+        if end > last:
+            end, outcome = last, Outcome("Cancelled", reason_of(RAN_TOO_LONG), RAN_TOO_LONG)
+        self.events.schedule(end, lambda then: self.finish(job, then, outcome))
 
     def finish(self, job: JobRecord, now: float, outcome: Outcome) -> None:
         """End a running job."""
@@ -325,12 +338,17 @@ class Scheduler:
         for place in (self._queued, self._running):
             if job in place.get(_lanes_of(job), []):
                 place[_lanes_of(job)].remove(job)
+        if job in self._next_on_qpu.get(job.backend, []):
+            self._next_on_qpu[job.backend].remove(job)
+        if self._on_qpu.get(job.backend) is job:
+            del self._on_qpu[job.backend]
         job.status, job.reason, job.reason_code, job.finished = status, reason, code, now
         if status != "Completed":
             self.runner.cancel(job)
 
     def _free_lane(self, job: JobRecord, now: float) -> None:
         """Start the next job, or settle a session that has none left."""
+        self._use_qpu(job.backend, now)
         self._start_ready(_lanes_of(job), now)
         if job.session_id:
             self._settle_idle(self.sessions[job.session_id], now)

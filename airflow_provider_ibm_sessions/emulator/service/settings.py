@@ -78,7 +78,9 @@ class Settings:
     queue_seconds: float = 0.0
     """Waiting time of a job whose session does not hold the QPU."""
     lanes: int = 5
-    """Jobs that run in parallel inside one session. IBM: 5 on most backends."""
+    """Jobs that are ``Running`` at a time in one session. IBM: 5 on most backends."""
+    one_job_at_a_time: bool = True
+    """A QPU executes one job at a time, whatever is ``Running``; False, in tests: all at the same time."""
     interactive_ttl: float = 60.0
     """Idle time after which a session goes inactive. IBM: 60 s for Premium; users cannot choose it."""
     pending_seconds: float = 0.0

@@ -67,8 +67,7 @@ class Simulator:
             if job in self._jobs:
                 self._jobs.remove(job)
         for worker in self._workers:
-            if worker.job is job:
-                worker.stop()
+            worker.stop(job)
 
     def results(self, job: JobRecord) -> Any:
         """Return the body of GET results."""
@@ -94,7 +93,7 @@ class Simulator:
                 if self._closed:
                     return
                 job = self._jobs.popleft()
-            overdue = threading.Timer(self._max_seconds, worker.stop)
+            overdue = threading.Timer(self._max_seconds, worker.stop, [job])
             overdue.daemon = True
             overdue.start()
             outcome = worker.compute(job, self._seed)
@@ -109,9 +108,11 @@ class _Worker:
     def __init__(self) -> None:
         self.job: JobRecord | None = None
         """The job being computed."""
+        self._lock = threading.Lock()
         self._start()
 
     def _start(self) -> None:
+        self._is_stopped = False
         self._process = subprocess.Popen(  # noqa: S603  # a module of our own
             [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -127,16 +128,20 @@ class _Worker:
             while outcome == READY:
                 outcome = pickle.load(self._output)  # noqa: S301  # from a process of our own
         except (EOFError, OSError, pickle.UnpicklingError):
+            outcome = None
+        with self._lock:
+            self.job = None
+        if outcome is None or self._is_stopped:  # maybe stopped as it had just sent the outcome
             self.close()
             self._start()
-            return Outcome.failed(INTERNAL_ERROR, STOPPED)
-        finally:
-            self.job = None
-        return cast("Outcome", outcome)
+        return Outcome.failed(INTERNAL_ERROR, STOPPED) if outcome is None else cast("Outcome", outcome)
 
-    def stop(self) -> None:
-        """Kill the process, whatever it does; ``compute`` starts another."""
-        self._process.kill()
+    def stop(self, job: JobRecord | None = None) -> None:
+        """Kill the process: whatever it does, or if it computes this job. ``compute`` starts another."""
+        with self._lock:
+            if job is None or self.job is job:
+                self._is_stopped = True
+                self._process.kill()
 
     def close(self) -> None:
         """Kill the process and close its pipes."""
