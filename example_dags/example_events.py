@@ -66,8 +66,9 @@ with DAG(
     # [START howto_trigger_events_task]
     @task
     def report_jobs(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
-        """Log and return id and state of each job: a run has one event for each, and may have several."""
-        jobs = [event.extra["payload"] for event in triggering_asset_events[job_final]]
+        """Log and return id and state of each job: an event has one or several, and so has a run events."""
+        events = triggering_asset_events[job_final]
+        jobs = [job for event in events for job in event.extra["payload"]["jobs"]]
         for job in jobs:
             log.info("Job %s on %s is %s", job["id"], job["backend"], job["state"])
         return [{"id": job["id"], "state": job["state"]} for job in jobs]

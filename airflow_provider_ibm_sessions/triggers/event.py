@@ -86,11 +86,14 @@ class IBMQuantumEventTrigger(BaseEventTrigger):
         """
 
     @abstractmethod
-    async def find_events(
+    async def find_event(
         self, found: Any, state: dict[str, Any]
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """
-        Return the events to send, and the state to store before.
+        Return the event to send, if there is one, and the state to store before.
+
+        One event of a poll holds all that it has found: Airflow may leave an event that follows another at
+        once without a Dag run until the next event.
 
         :param found: What :meth:`read` has returned.
         :param state: The state that was stored last; empty at first.
@@ -139,14 +142,14 @@ class IBMQuantumEventTrigger(BaseEventTrigger):
         state = await self._load_state()
         async for found in shared_stream:
             try:
-                events, kept = await self.find_events(found, state)
+                event, kept = await self.find_event(found, state)
             except IBMQuantumError as error:
                 self.log.warning("%s. Looking again after the next poll", error)
                 continue
             if kept != state:
                 await self._save_state(kept)
                 state = kept
-            for event in events:
+            if event is not None:
                 yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -197,9 +200,10 @@ class IBMQuantumEventTrigger(BaseEventTrigger):
 
 class IBMQuantumJobEventTrigger(IBMQuantumEventTrigger):
     """
-    Send an event for each job with these tags that becomes final, well or not.
+    Send an event when jobs with these tags become final, well or not: each of them is in one event.
 
-    The event holds the job's details. There is none for a job that was final before the trigger first ran.
+    The event's payload is ``{"jobs": [...]}``, with the details of all jobs that one poll has found final.
+    There is none for a job that was final before the trigger first ran.
 
     :param tags: Tags that the job must have, all of them.
     :param base: ``ibm_quantum_conn_id`` and ``poll_interval``.
@@ -223,9 +227,9 @@ class IBMQuantumJobEventTrigger(IBMQuantumEventTrigger):
         found.update({job.id: job async for job in client.list_jobs(created_after=since)})
         return found
 
-    async def find_events(
+    async def find_event(
         self, found: dict[str, Job], state: dict[str, Any]
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """Return the jobs that have become final; store those that are pending, and those sent lately."""
         own = {job.id: job for job in found.values() if set(self.tags) <= set(job.tags or ())}
         if state:
@@ -235,7 +239,7 @@ class IBMQuantumJobEventTrigger(IBMQuantumEventTrigger):
         final = [job for job in own.values() if job.is_final and job.id not in sent]
         pending = sorted(job.id for job in own.values() if not job.is_final and job.id not in sent)
         if state and not final and pending == state["pending"]:
-            return [], state
+            return None, state
         now = datetime.now(UTC)
         lately = (now - _KEPT).isoformat()
         kept = {
@@ -244,7 +248,7 @@ class IBMQuantumJobEventTrigger(IBMQuantumEventTrigger):
             "sent": {name: at for name, at in sent.items() if at >= lately}
             | {job.id: now.isoformat() for job in final},
         }
-        return ([job.to_json() for job in final] if state else []), kept
+        return ({"jobs": [job.to_json() for job in final]} if state and final else None), kept
 
     async def _read_others(self, own: dict[str, Job], state: dict[str, Any]) -> dict[str, Job]:
         """Read jobs that the shared poll no longer lists: after a restart, also those of the time between."""
@@ -312,14 +316,14 @@ class IBMQuantumBackendEventTrigger(IBMQuantumEventTrigger):
 
         return await instance_reader(client.credentials).abackends(client)
 
-    async def find_events(
+    async def find_event(
         self, found: list[Backend], state: dict[str, Any]
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """Return the QPU if it has become ready since the last poll."""
         try:
             selection = self.requirements.select(found)
         except NoBackendError as error:
             if state.get("ready") is not False:
                 self.log.info("%s. Waiting", error)
-            return [], {"ready": False}
-        return ([selection.backend.summary()] if state.get("ready") is False else []), {"ready": True}
+            return None, {"ready": False}
+        return selection.backend.summary() if state.get("ready") is False else None, {"ready": True}

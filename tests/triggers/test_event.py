@@ -79,7 +79,7 @@ class Polls:
 
 
 def ids(payloads):
-    return sorted(payload["id"] for payload in payloads)
+    return sorted(job["id"] for payload in payloads for job in payload["jobs"])
 
 
 def run(watchers, done):
@@ -95,15 +95,17 @@ def test_each_job_with_the_tags_is_told_once_over_restarts_of_the_triggerer(ibm,
     when(lambda: started(None), lambda: [end(ibm, other), end(ibm, first)])
     told = run([(job_trigger("a", "b"), asset)], lambda payloads: len(payloads) > 0)
     assert ids(told) == [first]
-    assert (told[0]["state"], told[0]["tags"]) == ("Cancelled", ["a", "b"])
+    [job] = told[0]["jobs"]
+    assert (job["state"], job["tags"]) == ("Cancelled", ["a", "b"])
 
     # The triggerer is down; one job ends, another begins and ends.
     end(ibm, second)
     third = submit("b", "a")
     end(ibm, third)
     fourth = submit("a", "b")
-    told = run([(job_trigger("a", "b"), asset)], lambda payloads: len(payloads) > 1)
+    told = run([(job_trigger("a", "b"), asset)], lambda payloads: len(payloads) > 0)
     assert ids(told) == sorted([second, third])
+    assert len(told) == 1, "Airflow may leave a second event at the same time without a run"
 
     assert run([(job_trigger("a", "b"), asset)], polls.more(6)) == []
     when(lambda: True, lambda: end(ibm, fourth))
