@@ -48,7 +48,7 @@ ROUTE_SECONDS = 6.0
 """Seconds after which a route answers with what it has; what is on its way is kept for the next request."""
 LANES = 4
 FRESH_SECONDS = 10.0
-CLICKED_SECONDS = 5.0
+CLICKED_SECONDS = 3.0
 """What a person has unfolded or is about to end is fresh for less long."""
 SECONDS_PER_SESSION = 2.4
 """With many sessions, each is read less often: at most one request in so many seconds for all of them."""

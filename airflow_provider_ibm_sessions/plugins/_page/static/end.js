@@ -7,7 +7,7 @@ import { Button, Dialog, Note, Out, Small, clock, h } from "./parts.js";
 
 const { useState } = globalThis.React;
 
-const COUNT_SECONDS = 30;
+const COUNT_SECONDS = 15;
 
 /** Asks how to end a session, ends it, and says what is confirmed. target: {id, route, who} */
 export function EndDialog({ target, onClose }) {
