@@ -61,6 +61,35 @@ def index_error_codes(_app: Any, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("| code |", f"```{{index}} {', '.join(codes)}\n```\n\n| code |", 1)
 
 
+def pair_pictures(app: Any, docname: str, source: list[str]) -> None:
+    """Show the dark one of two pictures in the dark mode: of ``page.png``, ``page-dark.png`` beside it."""
+
+    def pair(match: re.Match[str]) -> str:
+        text, path = match.groups()
+        dark = path.replace(".png", "-dark.png")
+        if not (Path(app.srcdir) / docname).parent.joinpath(dark).exists():
+            return match[0]
+        pictures = ((path, "only-light"), (dark, "only-dark"))
+        return "\n\n".join(
+            f"```{{image}} {name}\n:alt: {text}\n:class: {theme}\n```" for name, theme in pictures
+        )
+
+    source[0] = re.sub(r"^!\[(.*)\]\((\S+\.png)\)$", pair, source[0], flags=re.MULTILINE)
+
+
+def break_identifiers(_app: Any, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+    """Let long names in texts and tables break between their words, and nowhere else."""
+    word_end = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[_./:=,(@])(?=\w)")
+
+    def split(match: re.Match[str]) -> str:
+        return match[1] + word_end.sub("<wbr>", match[2]) + match[3]
+
+    for pattern in (r'(<span class="pre">)([^<]+)(</span>)', r"(<h1>)([^<]+)(<)"):
+        context["body"] = re.sub(pattern, split, context.get("body", ""))
+
+
 def setup(app: Any) -> None:
     """Register the steps of this file. Called by Sphinx."""
     app.connect("source-read", index_error_codes)
+    app.connect("source-read", pair_pictures)
+    app.connect("html-page-context", break_identifiers)

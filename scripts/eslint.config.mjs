@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // For the scripts of the page in Airflow's UI: they run in a browser as they are, without a build.
 
-const browser = ["AbortController", "Event", "URL", "URLSearchParams", "clearInterval", "clearTimeout", "document", "fetch", "globalThis", "setInterval", "setTimeout"];
+const browser = ["AbortController", "ResizeObserver", "URL", "URLSearchParams", "clearInterval", "clearTimeout", "document", "fetch", "globalThis", "localStorage", "setInterval", "setTimeout"];
 
 export default [
   {

@@ -81,11 +81,19 @@ class Browser:
         answer = self._airflow.http.post(f"{self._airflow.url}/auth/token", json=credentials)
         return str(answer.raise_for_status().json()["access_token"])
 
-    def shoot(self, page: Any, name: str, height: int = 900) -> None:
-        """Take a picture of the upper part of the window."""
+    def shoot(self, page: Any, name: str, height: int = 900, *, dark: bool = False) -> None:
+        """
+        Take a picture of the upper part of the window.
+
+        :param dark: Take another one in the dark mode, ``<name>-dark.png``.
+        """
         self._shots.mkdir(parents=True, exist_ok=True)
         clip = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height}
         page.screenshot(path=self._shots / f"{name}.png", animations="disabled", clip=clip)
+        if dark:
+            page.evaluate(_SET_THEME, "dark")
+            page.screenshot(path=self._shots / f"{name}-dark.png", animations="disabled", clip=clip)
+            page.evaluate(_SET_THEME, "light")
 
     def close(self) -> None:
         """Close all pages."""
@@ -97,6 +105,11 @@ def contrast(page: Any, selector: str) -> float:
     """Return the contrast of an element's text to what is behind it, as WCAG 2 defines it."""
     return float(page.eval_on_selector(selector, _CONTRAST))
 
+
+_SET_THEME = """(theme) => {
+  document.documentElement.className = theme;
+  document.documentElement.style.colorScheme = theme;
+}"""
 
 _CONTRAST = """(element) => {
   const canvas = document.createElement("canvas");

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -32,6 +32,8 @@ class Scene:
     service: FakeIBM
     names: dict[str, str] = field(default_factory=dict)
     """Ids of sessions, by what they are for."""
+    first: dict[str, Any] = field(default_factory=dict)
+    """The newest record."""
 
     def connect(self) -> None:
         """Store the connection, with a price."""
@@ -143,6 +145,16 @@ class Scene:
         self.register({session_id: self.owner(dag_id, run_id)})
         return session_id
 
+    def submit(self, session_id: str, seconds: float | None = None) -> None:
+        """
+        Submit a job to a session.
+
+        :param seconds: How long it runs.
+        """
+        self.service.next_jobs([{"seconds": seconds}] if seconds else [])
+        with self.client() as client:
+            client.submit_job("sampler", backend="ibm_fez", session_id=session_id, params=_PARAMS)
+
     def remove(self, session_id: str) -> None:
         """Close a session, and take it out of the registry."""
         with self.client() as client:
@@ -185,9 +197,8 @@ class Scene:
         active = self.use_session(
             "ibm_fez", [(40, 45), (38, 70), (52, 53), (35, 50), (44, 95), (30, 40), (41, 42), (600, 0.1)]
         )
-        with self.client() as client:
-            for _ in range(3):
-                client.submit_job("sampler", backend="ibm_fez", session_id=active, params=_PARAMS)
+        for _ in range(3):
+            self.submit(active)
         batch = self.use_session("ibm_kingston", [(25, 60), (20, 30)], mode="batch", max_ttl=3600)
         idle = self.use_session("ibm_marrakesh", [(20, 30), (15, 22)])
         clock._offset = 0.0
@@ -200,15 +211,21 @@ class Scene:
             "orphan": orphan,
             "stranger": stranger,
         }
+        owners = {
+            active: self.owner("vqe_h2", "weekly_43"),
+            idle: self.owner("bell_pairs", "nightly_1126"),
+            batch: self.owner("bell_pairs", "nightly_1126", "analyse"),
+            orphan: self.owner("bell_pairs", "nightly_1125"),
+        }
         self.register(
             {
-                active: self.owner("vqe_h2", "weekly_43", opened=now - 900),
-                idle: self.owner("bell_pairs", "nightly_1126", opened=now - 110),
-                batch: self.owner("bell_pairs", "nightly_1126", "analyse", opened=now - 200),
-                orphan: self.owner("bell_pairs", "nightly_1125", opened=now - 2400),
+                each: replace(owner, opened=self.service.sessions[each].created)
+                for each, owner in owners.items()
             }
         )
-        self.record("cx443-first", vqe, opened=now - 2000, billed=188.4, jobs={"Completed": 4, "Failed": 1})
+        self.first = self.record(
+            "cx443-first", vqe, opened=now - 2000, billed=188.4, jobs={"Completed": 4, "Failed": 1}
+        )
         self.returned(vqe, vqe_reports(dice))
         self.returned(bell, bell_reports(dice))
         self.returned(lost, bell_reports(dice))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -35,15 +34,31 @@ def test_what_many_ask_is_asked_once(conn, ibm):
     assert len(ibm.requests("GET", "/v1/sessions/*")) == 1
 
 
-def test_a_closed_session_is_read_once_for_good(conn, ibm, monkeypatch):
-    monkeypatch.setattr(policy, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(policy, "SECONDS_PER_SESSION", 0.0)
+def submit(ibm, session_id):
+    return ibm.service.scheduler.submit(
+        ibm.clock.now(),
+        session_id=session_id,
+        backend="ibm_fez",
+        program_id="sampler",
+        params={},
+        user_id=ibm.user_id,
+        cost=10_000,
+    )
+
+
+def pass_time(ibm, seconds):
+    ibm.clock.advance(seconds)
+    ibm.service.catch_up()
+
+
+def test_a_closed_session_is_read_once_for_good(conn, ibm):
     closed, active = ibm.add_session(state="closed").id, ibm.add_session(state="active").id
 
     async def look():
-        live = LiveSessions()
+        live = LiveSessions(ibm.clock.now)
         for _ in range(3):
             await live.sessions([(conn, closed), (conn, active)])
+            pass_time(ibm, policy.FRESH_SECONDS)
 
     asyncio.run(look())
     assert len(ibm.requests("GET", f"/v1/sessions/{closed}")) == 1
@@ -51,15 +66,7 @@ def test_a_closed_session_is_read_once_for_good(conn, ibm, monkeypatch):
 
 
 def test_a_job_without_a_session_is_read_by_its_own_id(conn, ibm):
-    job = ibm.service.scheduler.submit(
-        ibm.clock.now(),
-        session_id=None,
-        backend="ibm_fez",
-        program_id="sampler",
-        params={},
-        user_id=ibm.user_id,
-        cost=0,
-    )
+    job = submit(ibm, None)
     found = asyncio.run(LiveSessions().jobs(conn, job.id, is_job=True))
     assert ([each["id"] for each in found["jobs"]], found["jobs_error"]) == ([job.id], None)
     assert ibm.requests("GET", "/v1/sessions/*") == []
@@ -102,21 +109,20 @@ def test_a_connection_that_does_not_answer_is_left_alone(conn, ibm, monkeypatch)
     assert len(ibm.requests("GET", "/v1/sessions/*")) == asked
 
 
-def test_the_last_answer_stays_beside_the_error(conn, ibm, monkeypatch):
-    monkeypatch.setattr(policy, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(policy, "SECONDS_PER_SESSION", 0.0)
+def test_the_last_answer_stays_beside_the_error(conn, ibm):
     session_id = ibm.add_session(state="active").id
 
     async def look():
-        live = LiveSessions()
+        live = LiveSessions(ibm.clock.now)
         await live.session(conn, session_id)
+        pass_time(ibm, policy.CLICKED_SECONDS)
         ibm.script(Fault("GET", "/v1/sessions/*", status=400, times=None))
         return await live.session(conn, session_id)
 
     answer = asyncio.run(look())
     assert answer["state"] == "active"
     assert answer["error"]
-    assert answer["at"] <= time.time()
+    assert answer["at"] <= ibm.clock.now() - policy.CLICKED_SECONDS
 
 
 def test_a_connection_that_does_not_exist_is_an_error_of_its_sessions_only(conn, ibm):
@@ -133,3 +139,88 @@ def test_a_connection_that_does_not_exist_is_an_error_of_its_sessions_only(conn,
     assert sessions[session_id]["state"] == "active"
     assert "no_such_connection" in sessions["s1"]["error"]
     assert "no_such_connection" in about["error"]
+
+
+def test_jobs_are_counted_again_for_who_is_about_to_end_their_session(conn, ibm):
+    """The list of 25 sessions counts them every two minutes only."""
+    ids = [ibm.add_session(state="active").id for _ in range(25)]
+    pairs = [(conn, session_id) for session_id in ids]
+
+    async def look():
+        live = LiveSessions(ibm.clock.now)
+        await live.job_counts(pairs)
+        pass_time(ibm, 20)
+        submit(ibm, ids[0])
+        listed = await live.job_counts(pairs)
+        now = await asyncio.gather(*(live.job_counts_now(conn, ids[0]) for _ in range(9)))
+        return listed, now, await live.job_counts(pairs)
+
+    listed, now, again = asyncio.run(look())
+    assert (listed[ids[0]]["running"], listed[ids[0]]["queued"]) == (0, 0)
+    assert {each["running"] + each["queued"] for each in now} == {1}
+    assert now[0]["at"] >= listed[ids[0]]["at"] + 20
+    assert again[ids[0]] == now[0]
+    assert len(ibm.requests("GET", "/v1/jobs")) == 25 + 1
+
+
+def test_what_could_not_be_counted_again_says_when_it_was_counted(conn, ibm):
+    session_id = ibm.add_session(state="active").id
+
+    async def look():
+        live = LiveSessions(ibm.clock.now)
+        before = await live.job_counts_now(conn, session_id)
+        pass_time(ibm, 60)
+        ibm.script(Fault("GET", "/v1/jobs", status=403, times=None))
+        return before, await live.job_counts_now(conn, session_id)
+
+    before, now = asyncio.run(look())
+    assert now["at"] == before["at"]
+    assert now["error"]
+
+
+def test_metrics_of_a_job_are_read_again_until_they_are_final(conn, ibm):
+    ibm.settings.usage_settle_seconds = 60.0
+    ibm.next_jobs([{"seconds": 100}])
+    session_id = ibm.add_session(state="active").id
+    job = submit(ibm, session_id)
+    seen = []
+
+    async def look():
+        live = LiveSessions(ibm.clock.now)
+        for _ in range(40):
+            [shown] = (await live.jobs(conn, session_id))["jobs"]
+            requests = len(ibm.requests("GET", f"/v1/jobs/{job.id}/metrics"))
+            seen.append((shown["state"], shown["ended"] is not None, shown["qpu_seconds"], requests))
+            pass_time(ibm, 10)
+
+    asyncio.run(look())
+    running = [each for each in seen if each[0] == "Running"]
+    assert len({seconds for _, _, seconds, _ in running}) > 5, seen
+    final = [each for each in seen if each[0] == "Completed"]
+    assert all(has_ended for _, has_ended, *_ in final)
+    assert final[-1][2] > final[0][2], "the usage is provisional for a minute"
+    assert final[-1][3] == final[12][3], "what is final is read no more"
+
+
+def test_25_sessions_one_unfolded_and_the_dialog_make_sixty_requests_a_minute(conn, ibm):
+    ids = [ibm.add_session(state="active").id for _ in range(25)]
+    ibm.next_jobs([{"seconds": 4_000}] * 8)
+    for _ in range(8):
+        submit(ibm, ids[3])
+    pairs = [(conn, session_id) for session_id in ids]
+    asked = []
+
+    async def look():
+        live = LiveSessions(ibm.clock.now)
+        for tick in range(6 * 10):  # the page asks every ten seconds, for ten minutes
+            before = len(ibm.requests())
+            await asyncio.gather(live.sessions(pairs), live.job_counts(pairs), live.connection(conn))
+            await asyncio.gather(live.jobs(conn, ids[3]), live.session(conn, ids[3]))
+            if tick % 3:  # the dialog every fifteen
+                await live.job_counts_now(conn, ids[7])
+            asked.append(len(ibm.requests()) - before)
+            pass_time(ibm, 10)
+
+    asyncio.run(look())
+    print(f"{sum(asked)} requests in 10 minutes")
+    assert sum(asked) <= 60 * 10, asked

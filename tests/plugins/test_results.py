@@ -51,6 +51,37 @@ def test_expectation_values_of_any_shape_come_in_one_row():
     assert (single["evs"], single["stds"]) == ([0.5], [0.1])
 
 
+def angle(theta, ev, **fields):
+    tags = ["run-7", f"theta={theta}"]
+    return report(format="estimator", tags=tags, results=[{"evs": ev, "stds": 0.1}], **fields)
+
+
+def test_one_value_for_each_job_is_a_curve_over_the_parameter_in_the_tags():
+    found = shown_reports([angle(0.5, -1), angle("1e-1", -0.2)])["curve"]
+    assert found["name"] == "theta"
+    assert found["points"] == [{"x": 0.1, "y": -0.2, "error": 0.1}, {"x": 0.5, "y": -1, "error": 0.1}]
+    same = shown_reports([angle(1, 1), angle(1, 2)])["curve"]
+    assert (same["name"], [point["x"] for point in same["points"]]) == ("job", [1, 2])
+    bare = report(format="estimator", results=[{"evs": 0.5}])
+    assert [each["error"] for each in shown_reports([bare, bare])["curve"]["points"]] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [],
+        [report(results=[sampler({"0": 3})])],
+        [report(format="estimator", results=[{"evs": [1, 2]}])],
+        [report(format="estimator", results=[{"evs": 1}, {"evs": 2}])],
+        [report(format="estimator", results=[{"error": "of this pub"}])],
+        [report(format="estimator", results=[])],
+        [report(format="estimator")],
+    ],
+)
+def test_what_is_no_curve_is_drawn_job_by_job(other):
+    assert shown_reports([angle(0.1, 1), *other])["curve"] is None
+
+
 def test_reports_pubs_and_bytes_are_bounded():
     many = shown_reports([report(results=[]) for _ in range(MAX_REPORTS + 7)])
     assert (len(many["reports"]), many["left_out"]) == (MAX_REPORTS, 7)

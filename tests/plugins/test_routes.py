@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_ibm_sessions.plugins._page.live import LiveSessions
 from testing.airflow_runs import create_dag_run
 from testing.connections import connection_to
 from testing.fake_ibm import Fault
@@ -21,6 +22,7 @@ def paths(page):
         "sessions",
         f"live?id={page.session_id}",
         page.path,
+        f"{page.path}/jobs",
         place,
         place.partition("/tasks/")[0],
         "records",
@@ -34,7 +36,7 @@ def paths(page):
 def test_nobody_sees_anything_without_signing_in(page):
     for path in [*paths(page), "nothing", "../openapi.json", "../docs", "../redoc"]:
         assert page.ask("GET", path, role=None).status_code in (401, 404), path
-    assert [page.ask("GET", path, role=None).status_code for path in paths(page)] == [401] * 10
+    assert [page.ask("GET", path, role=None).status_code for path in paths(page)] == [401] * 11
     assert page.end(role=None).status_code == 401
     assert (
         page.end(role=None, path=f"connections/ibm_quantum_default/sessions/{page.session_id}").status_code
@@ -76,6 +78,7 @@ def test_live_details_come_from_ibm(page):
     assert list(found["sessions"]) == [page.session_id]
     session = found["sessions"][page.session_id]
     assert session["state"] == "active"
+    assert session["jobs"].pop("at") > 0
     assert session["jobs"] == {"done": 0, "failed": 0, "queued": 0, "running": 0, "qpu_seconds": 0}
     assert list(found["connections"]) == ["ibm_quantum_default"]
 
@@ -91,8 +94,48 @@ def test_a_session_of_an_emulator_leads_to_the_emulator(page, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(page.ibm, emulator=True))
     found = page.ask("GET", page.path).json()["console"]
     assert found == f"{page.ibm.url.removesuffix('/api')}/workloads?search={page.session_id}"
-    [row] = [row for row in page.ask("GET", "sessions").json()["sessions"] if row["id"] == page.session_id]
-    assert row["console"] == found
+    # Another process of the API server has not read the connection yet.
+    page.client.app.routes[-1].app.state.live = LiveSessions()
+    assert page.end().json()["console"] == found
+
+
+def test_jobs_are_counted_for_the_dialog(page):
+    found = page.ask("GET", f"{page.path}/jobs", "viewer").json()["jobs"]
+    assert (found["queued"], found["running"]) == (0, 0)
+    assert found["at"] > 0
+    assert page.ask("GET", f"{page.path.replace('/tasks/opens/', '/tasks/another/')}/jobs").status_code == 404
+
+
+def test_jobs_of_what_nobody_owns_are_counted_for_who_sees_the_connection(page):
+    stranger = page.ibm.add_session(state="active").id
+    route = f"connections/ibm_quantum_default/sessions/{stranger}/jobs"
+    assert page.ask("GET", route).json()["jobs"]["queued"] == 0
+    assert page.ask("GET", route, "user").status_code == 403
+    assert page.ask("GET", route, role=None).status_code == 401
+    assert page.ask("GET", route.replace(stranger, page.session_id)).status_code == 409
+    assert page.ask("GET", route.replace(stranger, "a%20b")).status_code in (404, 422)
+
+
+def test_a_session_that_ibm_no_longer_knows_is_shown_from_its_record(page):
+    owner = {"dag_id": page.dag_id, "run_id": page.run_id, "task_id": "opens", "map_index": -1}
+    record = {"session_id": "gone", "conn_id": "ibm_quantum_default", "owner": owner, "billed": 12.5}
+    record |= {"spans": [["active", 100.0], ["closed", 160.0]], "price_per_second": 2.0, "currency": "EUR"}
+    page.keep({**record, "jobs": {"Completed": 2}, "closed_by": "a test"})
+    found = page.ask("GET", page.path.replace(page.session_id, "gone"), "viewer").json()
+    session = found["session"]
+    assert (session["state"], session["closed"], session["billed"]) == ("closed", 160.0, 12.5)
+    assert session["error"]
+    assert (found["price"], found["currency"], found["ended_by"]) == (2.0, "EUR", "a test")
+    assert (found["is_recorded"], found["jobs_are_known"]) == (True, False)
+
+
+@pytest.mark.parametrize("spans", [None, 5, "text", [1], [[]], [["active"]], [["active", "soon"]], {"a": 1}])
+def test_a_malformed_record_is_shown_without_its_states(page, spans):
+    owner = {"dag_id": page.dag_id, "run_id": page.run_id, "task_id": "opens", "map_index": -1}
+    page.keep({"session_id": "odd", "conn_id": "ibm_quantum_default", "owner": owner, "spans": spans})
+    found = page.ask("GET", page.path.replace(page.session_id, "odd"))
+    assert found.status_code == 200
+    assert all(isinstance(each, list) for each in found.json()["session"]["spans"])
 
 
 def test_a_session_of_another_task_is_not_found(page):

@@ -26,6 +26,7 @@ from airflow_provider_ibm_sessions.client.validation import validate_id
 from airflow_provider_ibm_sessions.lifecycle.sweep_decision import SweepScope, decide
 from airflow_provider_ibm_sessions.plugins._page import access, records, results
 from airflow_provider_ibm_sessions.plugins._page.access import Editable, User
+from airflow_provider_ibm_sessions.plugins._page.details import session_details
 from airflow_provider_ibm_sessions.plugins._page.live import LiveSessions
 
 STATIC = Path(__file__).parent / "static"
@@ -100,7 +101,6 @@ def list_sessions(
     request: Request,
     user: User,
     session: SessionDep,
-    live: Live,
     limit: Annotated[int, Query(ge=1, le=MAX_ROWS)] = MAX_ROWS,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     q: Text = "",
@@ -115,7 +115,7 @@ def list_sessions(
     page = found[offset : offset + limit]
     states = records.owner_states(session, page)
     may_edit = Editable(request, user)
-    rows = [_row(live, entry, states.get(entry.place, {}), may_edit(entry.owner.dag_id)) for entry in page]
+    rows = [_row(entry, states.get(entry.place, {}), may_edit(entry.owner.dag_id)) for entry in page]
     return _json({"sessions": rows, "total": len(found), "live": LiveSessions.is_enabled()})
 
 
@@ -156,16 +156,22 @@ async def read_session(
     is_job = record is not None and record.get("mode") == "job"
     reads = [live.jobs(conn_id, session_id, is_job=is_job), live.connection(conn_id)]
     jobs, about, *now = await asyncio.gather(*reads, *([] if is_job else [live.session(conn_id, session_id)]))
-    return _json(
-        {
-            "session_id": session_id,
-            "record": record,
-            "session": now[0] if now else {},
-            "connection": about,
-            "console": live.console_url(conn_id, session_id),
-            **jobs,
-        }
-    )
+    content = {
+        "session_id": session_id,
+        "conn_id": conn_id,
+        **session_details(now[0] if now else {}, record, jobs, about),
+        "console": await live.console_url(conn_id, session_id),
+    }
+    return _json(content)
+
+
+@router.get(_TASK + "/sessions/{session_id}/jobs", dependencies=[access.read_task])
+async def count_jobs(
+    dag_id: Name, run_id: Name, task_id: Name, map_index: MapIndex, session_id: SessionId, live: Live
+) -> Response:
+    """Return how many jobs of this task's session would run, or never run, if it were ended now."""
+    conn_id, _ = await asyncio.to_thread(_find, (dag_id, run_id, task_id, map_index), session_id)
+    return await _counts(live, conn_id, session_id)
 
 
 @router.post(
@@ -194,13 +200,13 @@ async def end_session(
 
 
 @router.get("/dags/{dag_id}/runs/{run_id}", dependencies=[access.read_dag_run])
-def read_run(dag_id: Name, run_id: Name, session: SessionDep, user: User, live: Live) -> Response:
+def read_run(dag_id: Name, run_id: Name, session: SessionDep) -> Response:
     """Return the records of a run's sessions, its open sessions, and the last runs of the Dag."""
     entries = [entry for entry in records.entries(session) if entry.place[:2] == (dag_id, run_id)]
     return _json(
         {
             "records": records.run_records(session, dag_id, run_id),
-            "open": [_row(live, entry, {}, False) for entry in entries],
+            "open": [_row(entry, {}, False) for entry in entries],
             "trend": records.trend(session, dag_id, run_id),
         }
     )
@@ -208,7 +214,7 @@ def read_run(dag_id: Name, run_id: Name, session: SessionDep, user: User, live: 
 
 @router.get(_TASK, dependencies=[access.read_dag_run])
 def read_task(
-    dag_id: Name, run_id: Name, task_id: Name, map_index: MapIndex, session: SessionDep, live: Live
+    dag_id: Name, run_id: Name, task_id: Name, map_index: MapIndex, session: SessionDep
 ) -> Response:
     """Return a task's sessions and results, and those of the run before."""
     place = (dag_id, run_id, task_id, map_index)
@@ -217,7 +223,7 @@ def read_task(
     return _json(
         {
             "records": records.run_records(session, *place),
-            "open": [_row(live, entry, {}, False) for entry in entries],
+            "open": [_row(entry, {}, False) for entry in entries],
             "results": _results(session, *place),
             "previous": previous
             and {"run_id": previous, **_results(session, dag_id, previous, task_id, map_index)},
@@ -245,6 +251,7 @@ def list_connections(user: User, session: SessionDep) -> Response:
 async def list_workloads(connection_id: Name, user: User, live: Live) -> Response:
     """Return the open sessions of a connection's API key, with the sweep's verdict on each."""
     workloads, error = await live.workloads(connection_id)
+    consoles = {each.id: await live.console_url(connection_id, each.id) for each in workloads}
 
     def judge() -> list[dict[str, Any]]:
         with create_session() as session:
@@ -274,12 +281,19 @@ async def list_workloads(connection_id: Name, user: User, live: Live) -> Respons
                     "owner": str(entry.owner) if entry and entry.owner.dag_id in readable else None,
                     "is_owned": entry is not None,
                     "verdict": str(verdict),
-                    "console": live.console_url(connection_id, workload.id),
+                    "console": consoles[workload.id],
                 }
             )
         return rows
 
     return _json({"workloads": await asyncio.to_thread(judge), "error": error})
+
+
+@router.get("/connections/{connection_id}/sessions/{session_id}/jobs", dependencies=[access.read_connection])
+async def count_unowned_jobs(connection_id: Name, session_id: SessionId, live: Live) -> Response:
+    """Return the same for a session that no task of this Airflow owns."""
+    await asyncio.to_thread(_refuse_owned, session_id)
+    return await _counts(live, connection_id, session_id)
 
 
 @router.post(
@@ -294,22 +308,23 @@ async def end_unowned_session(
     connection_id: Name, session_id: SessionId, body: EndSession, live: Live
 ) -> Response:
     """Drain or close a session that no task of this Airflow owns; answers 202 while not confirmed."""
-    if await asyncio.to_thread(_entries, [session_id]):
-        raise HTTPException(409, "This session belongs to a task: end it among the open sessions")
+    await asyncio.to_thread(_refuse_owned, session_id)
     return await _end(live, connection_id, session_id, body)
 
 
+async def _counts(live: LiveSessions, conn_id: str, session_id: str) -> Response:
+    _refuse_invalid(session_id)
+    return _json({"jobs": await live.job_counts_now(conn_id, session_id)})
+
+
 async def _end(live: LiveSessions, conn_id: str, session_id: str, body: EndSession) -> Response:
-    try:
-        validate_id(session_id)
-    except ConfigurationError as error:
-        raise HTTPException(422, error.message) from error
+    _refuse_invalid(session_id)
     if body.session_id != session_id:
         raise HTTPException(422, "session_id in the body is another one than in the path")
     if not live.is_enabled():
         raise HTTPException(403, "Airflow's configuration says [ibm_quantum] ui_live = False")
     outcome = await live.end(conn_id, session_id, body.action)
-    outcome["console"] = live.console_url(conn_id, session_id)
+    outcome["console"] = await live.console_url(conn_id, session_id)
     status = 200 if outcome["confirmed"] else 502 if outcome["error"] else 202
     return _json(outcome, status)
 
@@ -318,6 +333,18 @@ def _entries(session_ids: list[str]) -> list[records.Entry]:
     # In a session of its own, which is closed before IBM is asked: connections to the database are few.
     with create_session() as session:
         return records.entries(session, session_ids)
+
+
+def _refuse_owned(session_id: str) -> None:
+    if _entries([session_id]):
+        raise HTTPException(409, "This session belongs to a task: end it among the open sessions")
+
+
+def _refuse_invalid(session_id: str) -> None:
+    try:
+        validate_id(session_id)
+    except ConfigurationError as error:
+        raise HTTPException(422, error.message) from error
 
 
 def _find(place: tuple[str, str, str, int], session_id: str) -> tuple[str, dict[str, Any] | None]:
@@ -336,7 +363,7 @@ def _find(place: tuple[str, str, str, int], session_id: str) -> tuple[str, dict[
     raise HTTPException(404, "No session of this task has this id")
 
 
-def _row(live: LiveSessions, entry: records.Entry, states: dict[str, Any], may_end: bool) -> dict[str, Any]:
+def _row(entry: records.Entry, states: dict[str, Any], may_end: bool) -> dict[str, Any]:
     owner = entry.owner
     return {
         "id": entry.session_id,
@@ -347,7 +374,6 @@ def _row(live: LiveSessions, entry: records.Entry, states: dict[str, Any], may_e
         "map_index": owner.map_index,
         "opened": owner.opened,
         "may_end": may_end,
-        "console": live.console_url(owner.conn_id, entry.session_id),
         **states,
     }
 
@@ -356,7 +382,7 @@ def _results(session: Any, dag_id: str, run_id: str, task_id: str, map_index: in
     try:
         return results.shown_reports(records.returned_value(session, dag_id, run_id, task_id, map_index))
     except ValueError as error:
-        return {"reports": [], "left_out": 0, "error": str(error)}
+        return {"reports": [], "left_out": 0, "curve": None, "error": str(error)}
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -4,7 +4,8 @@ IBM as the page asks it, and all policy of that: the API server also serves the 
 
 Requests are async, time out after five seconds, and at most four are made at once for a connection. What
 several people ask is asked once. Responses are kept as long as they are fresh; a connection that does not
-answer is left alone for a while.
+answer is left alone for a while. A page with 25 sessions makes at most 60 requests a minute, one of them
+unfolded and the dialog open.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,9 @@ from airflow_provider_ibm_sessions.client.errors import (
     PermissionDeniedError,
 )
 from airflow_provider_ibm_sessions.client.flows import list_session_jobs
+from airflow_provider_ibm_sessions.client.usage import USAGE_COMPLETE
 from airflow_provider_ibm_sessions.links import console_url
+from airflow_provider_ibm_sessions.plugins._page.details import counts_json, job_json, session_json
 
 if TYPE_CHECKING:
     from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
@@ -45,12 +48,15 @@ ROUTE_SECONDS = 6.0
 """Seconds after which a route answers with what it has; what is on its way is kept for the next request."""
 LANES = 4
 FRESH_SECONDS = 10.0
+CLICKED_SECONDS = 3.0
+"""What a person has unfolded or is about to end is fresh for less long."""
 SECONDS_PER_SESSION = 2.4
 """With many sessions, each is read less often: at most one request in so many seconds for all of them."""
 COUNTED = 25
-COUNT_SECONDS = 60.0
 SECONDS_PER_COUNT = 4.8
 """Jobs of folded sessions are counted for the first 25, and less often."""
+SECONDS_PER_METRICS = 8.0
+"""Times and usage of jobs are read again until they are final: one request in so many seconds for all."""
 INSTANCE_SECONDS = 300.0
 BREAKER_SECONDS = 15.0
 CREDENTIALS_SECONDS = 60.0
@@ -80,7 +86,13 @@ class Answer:
 class LiveSessions:
     """Sessions, jobs and workloads as IBM describes them now, for all who look at the page."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """
+        Create an empty one.
+
+        :param clock: Returns the seconds since the epoch.
+        """
+        self._clock = clock
         self._kept: OrderedDict[tuple[str, ...], Answer] = OrderedDict()
         self._flights: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._lanes: dict[str, asyncio.Semaphore] = {}
@@ -98,7 +110,13 @@ class LiveSessions:
     async def sessions(self, wanted: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
         """Return sessions by id, each with when it was read and what went wrong since."""
         pairs = list(wanted)
-        fresh = max(FRESH_SECONDS, SECONDS_PER_SESSION * len(pairs))
+        return await self._sessions(pairs, max(FRESH_SECONDS, SECONDS_PER_SESSION * len(pairs)))
+
+    async def session(self, conn_id: str, session_id: str) -> dict[str, Any]:
+        """Return the session that a person has unfolded."""
+        return (await self._sessions([(conn_id, session_id)], CLICKED_SECONDS))[session_id]
+
+    async def _sessions(self, pairs: list[tuple[str, str]], fresh: float) -> dict[str, dict[str, Any]]:
         answers = await self._get_all(
             [(conn_id, _session_key(conn_id, session_id), fresh) for conn_id, session_id in pairs],
             [_read_session(session_id) for _, session_id in pairs],
@@ -108,31 +126,25 @@ class LiveSessions:
             for (_, session_id), answer in zip(pairs, answers, strict=True)
         }
 
-    async def session(self, conn_id: str, session_id: str) -> dict[str, Any]:
-        """Return one session."""
-        return (await self.sessions([(conn_id, session_id)]))[session_id]
-
-    async def job_counts(self, wanted: Iterable[tuple[str, str]]) -> dict[str, dict[str, float]]:
+    async def job_counts(self, wanted: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
         """Return how many jobs of each session are done, failed, queued and running, and their QPU time."""
         pairs = list(wanted)[:COUNTED]
-        fresh = max(COUNT_SECONDS, SECONDS_PER_COUNT * len(pairs))
+        fresh = max(FRESH_SECONDS, SECONDS_PER_COUNT * len(pairs))
         answers = await self._get_all(
-            [(conn_id, (conn_id, "jobs", session_id), fresh) for conn_id, session_id in pairs],
+            [(conn_id, _jobs_key(conn_id, session_id), fresh) for conn_id, session_id in pairs],
             [_read_jobs(session_id) for _, session_id in pairs],
         )
         return {
-            session_id: {
-                "done": sum(job.is_completed for job in answer.value),
-                "failed": sum(job.is_final and not job.is_completed for job in answer.value),
-                "queued": sum(job.final_status == JobState.QUEUED for job in answer.value),
-                "running": sum(job.final_status == JobState.RUNNING for job in answer.value),
-                "qpu_seconds": sum(
-                    (job.usage and job.usage.qpu_charge_time_seconds) or 0.0 for job in answer.value
-                ),
-            }
+            session_id: _shown(answer, counts_json)
             for (_, session_id), answer in zip(pairs, answers, strict=True)
             if answer.value is not None
         }
+
+    async def job_counts_now(self, conn_id: str, session_id: str) -> dict[str, Any]:
+        """Return the same of the one session that a person is about to end, and what went wrong since."""
+        key = _jobs_key(conn_id, session_id)
+        [answer] = await self._get_all([(conn_id, key, CLICKED_SECONDS)], [_read_jobs(session_id)])
+        return _shown(answer, counts_json)
 
     async def jobs(self, conn_id: str, session_id: str, *, is_job: bool = False) -> dict[str, Any]:
         """
@@ -140,18 +152,28 @@ class LiveSessions:
 
         :param is_job: True if it is a single job, and the id its own.
         """
-        key, read = (conn_id, "jobs", session_id), _read_job if is_job else _read_jobs
-        [listed] = await self._get_all([(conn_id, key, FRESH_SECONDS)], [read(session_id)])
+        key, read = _jobs_key(conn_id, session_id), _read_job if is_job else _read_jobs
+        [listed] = await self._get_all([(conn_id, key, CLICKED_SECONDS)], [read(session_id)])
         jobs: list[Job] = (listed.value or [])[-MAX_JOBS:]
         started = [job for job in jobs if job.final_status != JobState.QUEUED][-MAX_METRICS:]
+        keys = [(conn_id, "metrics", job.id, str(job.final_status)) for job in started]
+        # By its state: what was read before the job was final does not have its end.
+        final = [
+            job.is_final and _is_final(self._kept.get(key, Answer()).value)
+            for job, key in zip(started, keys, strict=True)
+        ]
+        soon = max(FRESH_SECONDS, SECONDS_PER_METRICS * final.count(False))
         metrics = await self._get_all(
-            # The times of a job change with its state only.
-            [(conn_id, (conn_id, "metrics", job.id, str(job.final_status)), _FOREVER) for job in started],
+            [
+                (conn_id, key, _FOREVER if is_final else soon)
+                for key, is_final in zip(keys, final, strict=True)
+            ],
             [_read_metrics(job.id) for job in started],
         )
         times = {job.id: answer.value for job, answer in zip(started, metrics, strict=True)}
         return {
-            "jobs": [_job_json(job, times.get(job.id)) for job in jobs],
+            "jobs": [job_json(job, times.get(job.id)) for job in jobs],
+            "counts": counts_json(listed.value or []),
             "jobs_left_out": len(listed.value or []) - len(jobs),
             "jobs_error": listed.error,
         }
@@ -208,9 +230,9 @@ class LiveSessions:
             log.exception("Session %s could not be ended (%s). End it in IBM's console", session_id, action)
             self._keep(key, Answer(error=type(error).__name__))
         else:
-            self._keep(key, Answer(session, time.time()))
-            self._keep(_session_key(conn_id, session_id), Answer(session, time.time()))
-            self._kept.pop((conn_id, "jobs", session_id), None)
+            self._keep(key, Answer(session, self._clock()))
+            self._keep(_session_key(conn_id, session_id), Answer(session, self._clock()))
+            self._kept.pop(_jobs_key(conn_id, session_id), None)
             self._kept.pop((conn_id, "workloads"), None)
 
     async def _get_all(
@@ -232,7 +254,7 @@ class LiveSessions:
         if answer is None or answer.error:
             return False
         is_final = getattr(answer.value, "is_closed", False)
-        return is_final or time.time() - answer.at < seconds
+        return is_final or self._clock() - answer.at < seconds
 
     def _start(self, key: tuple[str, ...], work: Any) -> None:
         self._flights[key] = task = asyncio.create_task(work)
@@ -252,7 +274,7 @@ class LiveSessions:
                     async with asyncio.timeout(REQUEST_SECONDS):
                         hook = await self._hook(conn_id)
                         async with hook.async_client() as client:
-                            self._keep(key, Answer(await read(client), time.time()))
+                            self._keep(key, Answer(await read(client), self._clock()))
                             return
                 except (NotFoundError, PermissionDeniedError, ConflictError) as refusal:
                     error = _text(refusal)
@@ -271,10 +293,13 @@ class LiveSessions:
             self._hooks[conn_id] = time.monotonic(), hook
         return hook
 
-    def console_url(self, conn_id: str, workload_id: str) -> str:
-        """Return the page of a session at IBM, or at the emulator once the connection is known to be one."""
-        _, hook = self._hooks.get(conn_id, (0.0, None))
-        return hook.console_url(workload_id) if hook else console_url(workload_id)
+    async def console_url(self, conn_id: str, workload_id: str) -> str:
+        """Return the page of a session at IBM, or at the emulator if the connection leads to one."""
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return (await self._hook(conn_id)).console_url(workload_id)
+        except (IBMQuantumError, TimeoutError):
+            return console_url(workload_id)
 
     def _keep(self, key: tuple[str, ...], answer: Answer) -> None:
         self._kept[key] = answer
@@ -283,57 +308,21 @@ class LiveSessions:
             self._kept.popitem(last=False)
 
 
-def session_json(session: Session) -> dict[str, Any]:
-    """Return what the page draws of a session; times are seconds since the epoch."""
-    spans = [
-        [change.status, change.timestamp.timestamp()]
-        for change in session.timestamps or []
-        if change.timestamp and change.status
-    ]
-    return {
-        "state": session.state,
-        "reason": session.state_reason,
-        "backend": session.backend_name,
-        "mode": session.mode,
-        "accepts_jobs": session.accepts_jobs,
-        "max_ttl": session.max_ttl,
-        "interactive_ttl": session.interactive_ttl,
-        "billed": session.elapsed_time,
-        "started": session.started_at.timestamp() if session.started_at else None,
-        "closed": session.closed_at.timestamp() if session.closed_at else None,
-        "last_job_completed": session.last_job_completed.timestamp() if session.last_job_completed else None,
-        "spans": spans[-100:],
-    }
+def _is_final(metrics: JobMetrics | None) -> bool:
+    return bool(metrics and metrics.usage and metrics.usage.status == USAGE_COMPLETE)
 
 
-def _job_json(job: Job, metrics: JobMetrics | None) -> dict[str, Any]:
-    times = metrics.timestamps if metrics else None
-    usage = (metrics.usage if metrics else None) or job.usage
-
-    def at(name: str) -> float | None:
-        moment = getattr(times, name, None)
-        return moment.timestamp() if moment else None
-
-    return {
-        "id": job.id,
-        "state": job.final_status,
-        "reason": job.detail.reason,
-        "program_id": job.program.id if job.program else None,
-        "created": at("created") or (job.created.timestamp() if job.created else None),
-        "started": at("running"),
-        # The times are read after the list, and may be newer.
-        "ended": at("finished") if job.is_final else None,
-        "qpu_seconds": usage.qpu_charge_time_seconds if usage else None,
-    }
-
-
-def _shown(answer: Answer, to_json: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def _shown(answer: Answer, to_json: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     shown = {} if answer.value is None else {**to_json(answer.value), "at": answer.at}
     return {**shown, "error": answer.error} if answer.error else shown
 
 
 def _session_key(conn_id: str, session_id: str) -> tuple[str, ...]:
     return conn_id, "session", session_id
+
+
+def _jobs_key(conn_id: str, session_id: str) -> tuple[str, ...]:
+    return conn_id, "jobs", session_id
 
 
 def _read_session(session_id: str) -> Callable[[AsyncIBMQuantumClient], Awaitable[Any]]:

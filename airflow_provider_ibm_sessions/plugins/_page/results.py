@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from heapq import nlargest
 from typing import Any
@@ -14,6 +15,7 @@ MAX_OUTCOMES = 32
 MAX_POINTS = 200
 MAX_BYTES = 100_000
 
+_PARAMETER = re.compile(r"([A-Za-z_][\w.-]*)[=:]\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
 _JOB_FIELDS = ("id", "state", "program_id", "backend", "session_id", "created", "format", "error")
 
 
@@ -34,7 +36,30 @@ def shown_reports(value: Any) -> dict[str, Any]:
         if size > MAX_BYTES:
             break
         shown.append(job)
-    return {"reports": shown, "left_out": len(reports) - len(shown)}
+    return {"reports": shown, "left_out": len(reports) - len(shown), "curve": _curve(shown)}
+
+
+def _curve(reports: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """
+    Return the points of a curve over estimator jobs with one value each; None if these are no such jobs.
+
+    Its parameter is the one number in the tags that differs from job to job, such as ``theta=0.3``.
+    """
+    jobs = [each for each in reports if each.get("format") == "estimator"]
+    pubs = [pub for job in jobs for pub in job.get("pubs", [])]
+    if len(jobs) < 2 or any([len(pub.get("evs", [])) for pub in job.get("pubs", [])] != [1] for job in jobs):
+        return None
+    numbers: dict[str, list[float]] = {}
+    for match in (_PARAMETER.fullmatch(tag) for job in jobs for tag in job.get("tags", [])):
+        if match:
+            numbers.setdefault(match[1], []).append(float(match[2]))
+    found = [each for each in numbers.items() if len(each[1]) == len(jobs) and len(set(each[1])) > 1]
+    name, values = found[0] if len(found) == 1 else ("job", [float(index + 1) for index in range(len(jobs))])
+    points = [
+        {"x": x, "y": pub["evs"][0], "error": (pub["stds"] or [None])[0] or 0}
+        for x, pub in zip(values, pubs, strict=True)
+    ]
+    return {"name": name, "points": sorted(points, key=lambda point: point["x"])}
 
 
 def _is_report(value: Any) -> bool:

@@ -36,7 +36,7 @@ test("what IBM has billed goes on while the session is active", () => {
 test("without a bill, active time is an estimate, and ends at the idle limit", () => {
   const idle = { ...active, billed: null, last_job_completed: 750, interactive_ttl: 60 };
   assert.deepEqual(n.billed(idle, 2000), { seconds: 110, isEstimate: true });
-  assert.equal(n.billed({ ...idle, has_running_jobs: true }, 2000).seconds, 1300);
+  assert.equal(n.billed({ ...idle, jobs: { running: 1 } }, 2000).seconds, 1300);
   assert.equal(n.billed({ ...idle, mode: "batch" }, 2000).seconds, null);
 });
 
@@ -82,16 +82,6 @@ test("bit strings come in groups, and other texts as they are", () => {
   assert.equal(n.bits("<b>"), "<b>");
 });
 
-test("a curve needs one value for each job, and takes its parameter from the tags", () => {
-  const job = (theta, ev) => ({ format: "estimator", tags: ["run-7", `theta=${theta}`], pubs: [{ evs: [ev], stds: [0.1] }] });
-  const found = n.curve([job(0.5, -1), job(0.1, -0.2)]);
-  assert.equal(found.name, "theta");
-  assert.deepEqual(found.points, [{ x: 0.1, y: -0.2, error: 0.1 }, { x: 0.5, y: -1, error: 0.1 }]);
-  assert.equal(n.curve([job(0.5, -1)]), null);
-  assert.equal(n.curve([job(1, 1), { ...job(2, 2), pubs: [{ evs: [1, 2] }] }]), null);
-  assert.equal(n.curve([job(1, 1), job(1, 2)]).name, "job");
-});
-
 test("sums say what is not final, and what has no price", () => {
   const record = { billed: 10, billed_is_final: true, qpu_seconds: 4, price_per_second: 1.6, currency: "USD" };
   assert.deepEqual(n.sum([record, record]), { billed: 20, qpu: 8, cost: 32, currency: "USD", isFinal: true, unpriced: 0 });
@@ -116,4 +106,15 @@ test("places in Airflow are encoded", () => {
 test("axes have round values", () => {
   assert.deepEqual(n.ticks(100, 400, 6), [100, 160, 220, 280, 340, 400]);
   assert.deepEqual(n.niceTicks(-1, 1, 4), [-1, -0.5, 0, 0.5, 1]);
+});
+
+test("one is singular", () => {
+  assert.deepEqual([n.plural(0, "job"), n.plural(1, "job"), n.plural(1200, "job")], ["0 jobs", "1 job", "1,200 jobs"]);
+  const counts = { top: [["1", 5]], rest: 1, rest_outcomes: 1, total: 6 };
+  assert.equal(n.bars(counts)[1].label, "1 other");
+});
+
+test("money stands beside seconds where there is a price", () => {
+  assert.equal(n.secondsAndMoney(120, 1.6, "EUR"), "2 min, 192.00 EUR");
+  assert.equal(n.secondsAndMoney(120, null, null), "2 min");
 });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Requests to the page's own routes, and asking again while somebody looks.
 
+import { path } from "./numbers.js";
+
 const { useCallback, useEffect, useRef, useState } = globalThis.React;
 
 const ROOT = new URL("../api/", import.meta.url);
@@ -10,14 +12,14 @@ let offset = 0;
 export const now = () => Date.now() / 1000 + offset;
 
 /** Sends a request; returns {status, body}. Throws an Error with a sentence for a person. */
-export async function request(path, { method = "GET", body, signal } = {}) {
+export async function request(route, { method = "GET", body, signal } = {}) {
   const init = { method, signal, headers: { Accept: "application/json" } };
   if (body) {
     init.headers["Content-Type"] = "application/json";
     init.headers["X-IBM-Quantum-Page"] = "1";
     init.body = JSON.stringify(body);
   }
-  const response = await fetch(new URL(path, ROOT), init);
+  const response = await fetch(new URL(route, ROOT), init);
   let answer = {};
   try {
     answer = await response.json();
@@ -33,8 +35,6 @@ export async function request(path, { method = "GET", body, signal } = {}) {
   }
   return { status: response.status, body: answer };
 }
-
-export const path = (...parts) => parts.map((part) => encodeURIComponent(part)).join("/");
 
 export const taskPath = ({ dag_id, run_id, task_id, map_index }) =>
   path("dags", dag_id, "runs", run_id, "tasks", task_id, map_index);
@@ -68,14 +68,13 @@ export function useRoute(route, seconds = 0) {
       }
       if (seconds && !controller.signal.aborted) timer = setTimeout(ask, seconds * 1000);
     };
-    const look = () => !document.hidden && ask();
     run.current = ask;
-    document.addEventListener("visibilitychange", look);
+    document.addEventListener("visibilitychange", ask);
     ask();
     return () => {
       controller.abort();
       clearTimeout(timer);
-      document.removeEventListener("visibilitychange", look);
+      document.removeEventListener("visibilitychange", ask);
     };
   }, [route, seconds]);
   return { ...state, reload };

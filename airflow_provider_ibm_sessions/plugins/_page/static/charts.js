@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Results of jobs: histograms of counts, expectation values, and the cost of the last runs.
 
-import { amount, bars, bits, count, curve, duration, niceTicks, shareError } from "./numbers.js";
-import { COLORS, Badge, Facts, Legend, Note, Quiet, Small, h, jobColor } from "./parts.js";
+import { amount, bars, bits, count, duration, niceTicks, place, plural, shareError, sum } from "./numbers.js";
+import { COLORS, Facts, JobBadge, Legend, Note, Quiet, Select, Sized, Small, To, h } from "./parts.js";
 
-const { useState } = globalThis.React;
+const { Fragment, useState } = globalThis.React;
 
-const BEFORE = h(Legend, { items: [["this run", COLORS.running], ["the run before", COLORS.queued]] });
+const BEFORE = h(Legend, { items: [["this run", COLORS.running], ["the run before", COLORS.before]] });
 
 /** The counts of one pub, joint over all registers unless one is chosen; the run before beside it. */
 export function Histogram({ pub, before, title }) {
@@ -23,60 +23,60 @@ export function Histogram({ pub, before, title }) {
   return h("div.panel", null,
     h("div.bar.apart", null,
       h("h3", null, title),
-      names.length > 1 && h("select", { value: register, "aria-label": "Register", onChange: (event) => setRegister(event.target.value) },
-        h("option", { value: "" }, "all registers (joint)"), names.map((name) => h("option", { key: name, value: name }, `register ${name}`)))),
+      names.length > 1 && h(Select, {
+        label: "Register", value: register, onChange: setRegister,
+        options: [["", "all registers (joint)"], ...names.map((name) => [name, `register ${name}`])],
+      })),
     h(Small, null,
-      `${count(counts.total)} shots, ${count(counts.top.length + counts.rest_outcomes)} outcomes`,
+      `${plural(counts.total, "shot")}, ${plural(counts.top.length + counts.rest_outcomes, "outcome")}`,
       !register && names.length > 1 ? `; bits of ${[...names].reverse().join(" ")} from left to right` : "",
       pub.register ? `; register ${pub.register}` : "",
       counts.first_of_array ? "; the first point of the parameters" : ""),
     h("div", { className: `ibmq-hist${isLong ? " ibmq-long" : ""}`, "data-shots": counts.total },
       rows.map((row) => {
-        const spread = shareError(row.share, counts.total);
-        const text = `${row.label}: ${count(row.count)} of ${count(counts.total)} shots, ${row.share.toFixed(4)} ± ${spread.toFixed(4)}${row.before === null ? "" : `, before ${row.before.toFixed(4)}`}`;
-        return [
-          h("span", { key: `l${row.label}`, className: `ibmq-bits${row.isRest ? " ibmq-muted" : " ibmq-mono"}`, title: row.label },
-            row.isRest ? row.label : bits(row.label)),
-          h("span", { key: `b${row.label}`, className: "ibmq-track", title: text, role: "img", "aria-label": text },
+        const share = `${row.share.toFixed(3)} ± ${shareError(row.share, counts.total).toFixed(3)}`;
+        const text = `${row.label}: ${share}${row.before === null ? "" : `, before ${row.before.toFixed(3)}`}`;
+        return h(Fragment, { key: row.label },
+          row.isRest ? h("span.bits.muted", null, row.label) : h("span.bits.mono", { title: row.label }, bits(row.label)),
+          h("span.track", { title: text, role: "img", "aria-label": text },
             h("i", { className: row.isRest ? "ibmq-rest" : "", style: width(row.share) }),
             row.before !== null && h("i.before", { style: width(row.before) })),
-          h("span", { key: `n${row.label}`, className: "ibmq-count", "data-count": row.count },
-            `${row.share.toFixed(3)} ± ${spread.toFixed(3)}`, h("span.muted", null, ` · ${count(row.count)}`)),
-        ];
+          h("span.count", { "data-count": row.count }, share, h("span.muted", null, ` · ${count(row.count)}`)));
       })),
-    earlier ? BEFORE : null);
+    earlier && BEFORE);
 }
 
 /** Points with error bars: {points: [{x, y, error}], before}, joined if they are a curve. */
 export function Points({ title, points, before, xName, joined }) {
-  const all = [...points, ...(before || [])].filter((each) => each.y !== null);
+  const [current, earlier] = [points, before || []].map((list) => list.filter((each) => each.y !== null));
+  const all = [...current, ...earlier];
   if (!all.length) return null;
-  const [W, H, L, B] = [640, 240, 52, 34];
+  const [H, L, B] = [240, 52, 34];
   const low = Math.min(...all.map((each) => each.y - each.error));
   const high = Math.max(...all.map((each) => each.y + each.error));
   const yTicks = niceTicks(low === high ? low - 0.5 : low, low === high ? high + 0.5 : high);
   const [y0, y1] = [yTicks[0], yTicks[yTicks.length - 1]];
   const xs = all.map((each) => each.x);
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
-  const x = (value) => L + 14 + ((value - x0) / Math.max(x1 - x0, 1e-12)) * (W - L - 28);
   const y = (value) => H - B - ((value - y0) / Math.max(y1 - y0, 1e-12)) * (H - B - 10);
-  const draw = (list, fill, key, opacity) => h("g", { key, opacity },
-    joined && h("polyline", { points: list.filter((each) => each.y !== null).map((each) => `${x(each.x)},${y(each.y)}`).join(" "), fill: "none", stroke: fill, strokeWidth: 1.5 }),
-    list.filter((each) => each.y !== null).map((each, index) => h("g", { key: index },
-      h("line", { x1: x(each.x), x2: x(each.x), y1: y(each.y - each.error), y2: y(each.y + each.error), stroke: fill, strokeWidth: 1.5 }),
-      h("circle.point", { cx: x(each.x), cy: y(each.y), r: 3.5, fill },
-        h("title", null, `${xName} ${each.x}: ${each.y.toPrecision(5)} ± ${each.error.toPrecision(2)}`)))));
   const xTicks = joined ? niceTicks(x0, x1).filter((each) => each >= x0 && each <= x1) : [...new Set(xs)].filter((_, index, list) => index % Math.ceil(list.length / 12) === 0);
-  return h("div.panel", null,
-    h("h3", null, title),
-    h("svg", { viewBox: `0 0 ${W} ${H}`, width: "100%", style: { maxWidth: W }, role: "img", "aria-label": title },
+  const draw = (W) => {
+    const x = (value) => L + 14 + ((value - x0) / Math.max(x1 - x0, 1e-12)) * (W - L - 28);
+    const series = (list, fill) => h("g", { fill, stroke: fill, strokeWidth: 1.5 },
+      joined && h("polyline", { points: list.map((each) => `${x(each.x)},${y(each.y)}`).join(" "), fill: "none" }),
+      list.map((each, index) => h("g", { key: index },
+        h("line", { x1: x(each.x), x2: x(each.x), y1: y(each.y - each.error), y2: y(each.y + each.error) }),
+        h("circle.point", { cx: x(each.x), cy: y(each.y), r: 3 },
+          h("title", null, `${xName} ${each.x}: ${each.y.toPrecision(5)} ± ${each.error.toPrecision(2)}`)))));
+    return h("svg", { width: W, height: H, role: "img", "aria-label": title },
       yTicks.map((value) => h("g", { key: `y${value}` },
         h("line", { x1: L, x2: W - 4, y1: y(value), y2: y(value), stroke: "currentColor", opacity: 0.13 }),
         h("text", { x: L - 6, y: y(value) + 4, textAnchor: "end" }, String(value)))),
       xTicks.map((value) => h("text", { key: `x${value}`, x: x(value), y: H - B + 16, textAnchor: "middle" }, String(value))),
       h("text", { x: W / 2, y: H - 4, textAnchor: "middle" }, xName),
-      before && draw(before, COLORS.queued, "before", 0.75), draw(points, COLORS.running, "now", 1)),
-    before ? BEFORE : null);
+      series(earlier, COLORS.before), series(current, COLORS.running));
+  };
+  return h("div.panel", null, h("h3", null, title), h(Sized, { most: 640, draw }), before && BEFORE);
 }
 
 const evPoints = (pub) => pub && pub.evs ? pub.evs.map((y, index) => ({ x: index, y, error: (pub.stds || [])[index] || 0 })) : null;
@@ -84,7 +84,7 @@ const evPoints = (pub) => pub && pub.evs ? pub.evs.map((y, index) => ({ x: index
 export function Job({ report, before }) {
   return h("article", null,
     h("div.bar.job", null,
-      h(Badge, { text: report.state || "?", fill: jobColor(report.state) }),
+      h(JobBadge, { state: report.state }),
       h("h3.mono", null, report.id),
       h("span.muted", null, [report.program_id, report.backend,
         typeof report.qpu_seconds === "number" ? `QPU ${duration(report.qpu_seconds)}${report.usage_is_final ? "" : " so far"}` : null,
@@ -100,37 +100,44 @@ export function Job({ report, before }) {
       }
       return h(Histogram, { key: index, pub, before: other, title });
     })),
-    report.pubs_left_out ? h(Quiet, null, `${report.pubs_left_out} more pubs are in the XCom.`) : null);
+    report.pubs_left_out > 0 && h(Quiet, null, `In the XCom: ${plural(report.pubs_left_out, "more pub")}.`));
 }
 
 export function Results({ results, previous }) {
-  const line = curve(results.reports);
-  const lineBefore = line && previous ? curve(previous.reports) : null;
+  const line = results.curve;
+  const lineBefore = previous && previous.curve;
   return h("div", null,
     results.error && h(Note, null, `The results are not shown: ${results.error}`),
     line && h(Points, {
       title: `Expectation value over ${line.name}`, points: line.points, xName: line.name, joined: true,
-      before: lineBefore && lineBefore.name === line.name ? lineBefore.points : null,
+      before: lineBefore && lineBefore.name === line.name && lineBefore.points,
     }),
     results.reports.map((report, index) => line && report.format === "estimator" ? null
       : h(Job, { key: report.id, report, before: previous ? previous.reports[index] : null })),
-    results.left_out ? h(Quiet, null, `${results.left_out} more jobs are in the XCom.`) : null);
+    results.left_out > 0 && h(Quiet, null, `In the XCom: ${plural(results.left_out, "more job")}.`));
 }
 
-export function Trend({ runs, unit, currency }) {
-  const most = Math.max(...runs.map((run) => run.value), 1e-9);
-  const [W, H] = [Math.max(runs.length * 30, 240), 110];
+/** What the last runs of a Dag have cost: in money, or in billed seconds if no run has a price. */
+export function Trend({ runs, dagId, runId }) {
+  const sums = runs.map((run) => sum(run.records));
+  const { currency } = sum(runs.flatMap((run) => run.records));
+  const values = sums.map(({ cost, billed }) => (currency ? cost || 0 : billed));
+  const most = Math.max(...values, 1e-9);
+  const show = (value) => (currency ? amount(value, currency) : duration(value));
+  const [W, H] = [Math.max(runs.length * 36, 288), 130];
   return h("div.panel", null,
     h("h3", null, `The last ${runs.length} runs`),
-    h("svg", { viewBox: `0 0 ${W} ${H}`, width: Math.min(W * 1.2, 1000), role: "img", "aria-label": "Cost of the last runs" },
+    h("div.scroll", null, h("svg.wide", { width: W, height: H, "aria-label": "Cost of the last runs" },
       runs.map((run, index) => {
-        const tall = (run.value / most) * (H - 30);
-        return h("g.trend", { key: run.key, style: { cursor: "pointer" }, onClick: run.onOpen },
-          h("rect", { x: index * 30 + 3, y: 0, width: 24, height: H, fill: "transparent" }),
-          h("rect", { x: index * 30 + 5, y: H - 12 - tall, width: 20, height: Math.max(tall, 1), rx: 2, fill: run.isFailed ? COLORS.failed : COLORS.running, opacity: run.isThis ? 1 : 0.55 }),
-          run.isThis && h("text", { x: index * 30 + 15, y: H - 1, textAnchor: "middle" }, "this"),
-          h("title", null, run.text));
-      })),
-    h(Small, null, `Highest: ${unit === "money" ? amount(most, currency) : duration(most)}`),
+        const tall = Math.max((values[index] / most) * (H - 30), 1);
+        const label = `${run.run_id}, ${run.state}: ${show(values[index])}, billed ${duration(sums[index].billed)}, QPU ${duration(sums[index].qpu)}`;
+        const isThis = run.run_id === runId;
+        return h(To, { key: run.run_id, to: place({ dag_id: dagId, run_id: run.run_id }), label },
+          h("title", null, label),
+          h("rect.trend", { x: index * 36 + 3, y: 0, width: 30, height: H, fill: "transparent" }),
+          h("rect", { x: index * 36 + 6, y: H - 14 - tall, width: 24, height: tall, rx: 2, fill: run.state === "failed" ? COLORS.failed : COLORS.running, opacity: isThis ? 1 : 0.55 }),
+          isThis && h("text", { x: index * 36 + 18, y: H - 2, textAnchor: "middle" }, "this"));
+      }))),
+    h(Small, null, `Highest: ${show(most)}`),
     h(Legend, { items: [["run succeeded, or goes on", COLORS.running], ["run failed", COLORS.failed]] }));
 }

@@ -33,6 +33,13 @@ export function amount(value, currency) {
 
 export const count = (value) => value.toLocaleString("en-US");
 
+/** "1 job", "2 jobs". */
+export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+
+/** Seconds, and money if there is a price: "2 min, 192.00 USD". */
+export const secondsAndMoney = (seconds, price, currency) =>
+  [duration(seconds), money(seconds, price, currency)].filter(Boolean).join(", ");
+
 /** What is billed of a session now: {seconds, isEstimate}; seconds is null where nobody says. */
 export function billed(session, now) {
   if (!session || !session.at) return { seconds: null, isEstimate: false };
@@ -63,7 +70,7 @@ export function segments(session, now) {
     let end = next ? next[1] : session.closed || now;
     // IBM may stamp "inactive" late: an active session without a job ends at its idle limit.
     if (!next && state === "active" && session.last_job_completed && session.interactive_ttl
-        && !session.has_running_jobs && !(session.jobs && session.jobs.running)) {
+        && !(session.jobs && session.jobs.running)) {
       end = Math.min(end, Math.max(session.last_job_completed + session.interactive_ttl, start));
     }
     if (end > start) found.push({ state, start, end });
@@ -139,7 +146,7 @@ export function bars(counts, before) {
   }));
   if (counts.rest) {
     found.push({
-      label: `${count(counts.rest_outcomes)} others`, count: counts.rest, share: counts.rest / counts.total,
+      label: plural(counts.rest_outcomes, "other"), count: counts.rest, share: counts.rest / counts.total,
       before: null, isRest: true,
     });
   }
@@ -151,33 +158,6 @@ export const bits = (label) => (/^[01]+$/.test(label) ? label.replace(/(?=(.{4})
 
 /** The statistical error. */
 export const shareError = (share, shots) => (shots > 0 ? Math.sqrt((share * (1 - share)) / shots) : 0);
-
-/** The one number in the jobs' tags that differs from job to job, such as "theta=0.3": {name, values}. */
-export function parameterOf(reports) {
-  const found = new Map();
-  for (const report of reports) {
-    for (const tag of report.tags || []) {
-      const match = /^([A-Za-z_][\w.-]*)[=:]\s*(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)$/i.exec(tag);
-      if (match) found.set(match[1], [...(found.get(match[1]) || []), Number(match[2])]);
-    }
-  }
-  const full = [...found].filter(([, values]) => values.length === reports.length && new Set(values).size > 1);
-  return full.length === 1 ? { name: full[0][0], values: full[0][1] } : null;
-}
-
-/** The points of a curve over jobs with one expectation value each: [{x, y, error}]; null if they are none. */
-export function curve(reports) {
-  const single = reports.filter((each) => each.pubs && each.pubs.length === 1 && (each.pubs[0].evs || []).length === 1);
-  if (single.length < 2 || single.length !== reports.filter((each) => each.format === "estimator").length) return null;
-  const parameter = parameterOf(single);
-  const points = single.map((report, index) => ({
-    x: parameter ? parameter.values[index] : index + 1,
-    y: report.pubs[0].evs[0],
-    error: (report.pubs[0].stds || [])[0] || 0,
-  }));
-  if (parameter) points.sort((a, b) => a.x - b.x);
-  return { name: parameter ? parameter.name : "job", points: points.filter((each) => each.y !== null) };
-}
 
 /** Seconds and money of records: {billed, qpu, cost, currency, isFinal}; cost is null if a price is missing. */
 export function sum(records) {
@@ -202,20 +182,24 @@ export function sum(records) {
 export function byTaskAndTry(records) {
   const groups = new Map();
   for (const record of records) {
-    const { task_id: task, map_index: index } = record.owner;
-    const name = index >= 0 ? `${task} [${index}]` : task;
-    const key = JSON.stringify([name, record.try_number || 0]);
-    if (!groups.has(key)) {
-      groups.set(key, { name, task, index, tryNumber: record.try_number || 0, records: [] });
-    }
+    const name = taskName(record.owner);
+    const tryNumber = record.try_number || 0;
+    const key = JSON.stringify([name, tryNumber]);
+    if (!groups.has(key)) groups.set(key, { name, owner: record.owner, tryNumber, records: [] });
     groups.get(key).records.push(record);
   }
   return [...groups.values()].sort((a, b) => a.name.localeCompare(b.name) || a.tryNumber - b.tryNumber);
 }
 
+/** A task's name with its map index: "train [3]". */
+export const taskName = ({ task_id, map_index }) => (map_index >= 0 ? `${task_id} [${map_index}]` : task_id);
+
+export const path = (...parts) => parts.map((part) => encodeURIComponent(part)).join("/");
+
 /** The path in Airflow of a Dag, a run or a task. */
-export function place({ dag_id: dag, run_id: run, task_id: task, map_index: index }) {
-  const mapped = index >= 0 ? `/mapped/${index}` : "";
-  const ofTask = task ? `/tasks/${encodeURIComponent(task)}${mapped}` : "";
-  return `/dags/${encodeURIComponent(dag)}${run ? `/runs/${encodeURIComponent(run)}${ofTask}` : ""}`;
+export function place({ dag_id, run_id, task_id, map_index }) {
+  const run = run_id ? ["runs", run_id] : [];
+  const task = task_id ? ["tasks", task_id] : [];
+  const mapped = map_index >= 0 ? ["mapped", map_index] : [];
+  return `/${path("dags", dag_id, ...run, ...task, ...mapped)}`;
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Airflow loads: the page, the card on the home page, and the tabs of a Dag run and of a task.
 
-import { taskPath, path, useRoute } from "./api.js";
+import { taskPath, useRoute } from "./api.js";
 import { Results, Trend } from "./charts.js";
-import { amount, byTaskAndTry, duration, place, sum } from "./numbers.js";
-import { Card, Frame, Note, Num, Quiet, Small, Table, Tabs, To, Waiting, h } from "./parts.js";
+import { amount, byTaskAndTry, duration, path, place, plural, sum } from "./numbers.js";
+import { Card, Frame, Note, Num, Quiet, Select, Small, Table, Tabs, To, Waiting, h } from "./parts.js";
 import { Cards, Details, OpenSessions, PastSessions, RecordTable, Unowned, totals, useOpenSessions } from "./sessions.js";
 
-const { useEffect, useState } = globalThis.React;
-const { useNavigate, useParams, useSearchParams } = globalThis.ReactRouterDOM;
+const { Fragment, useEffect, useState } = globalThis.React;
+const { useParams, useSearchParams } = globalThis.ReactRouterDOM;
 
 function useDelayed(value, delay = 300) {
   const [kept, setKept] = useState(value);
@@ -33,7 +33,7 @@ function Page() {
   const { data } = open.list;
   // A link leads to its session, also once that has ended.
   useEffect(() => { if (linked && data && !data.total) setTab("past"); }, [!data]);
-  return h(Frame, null,
+  return h(Fragment, null,
     h("h1", null, "IBM Quantum"),
     h(Note, { kind: "bad" }, open.error),
     data && !data.live && h(Note, null, "Airflow's configuration says [ibm_quantum] ui_live = False: IBM is not asked, and sessions cannot be ended here."),
@@ -41,8 +41,10 @@ function Page() {
     h("div.bar.line", null,
       h(Tabs, { tabs: [["open", "Open"], ["past", "Past"], ["unowned", "Unowned"]], chosen: tab, onChoose: setTab }),
       h("span.fill", null),
-      tab === "open" && h("select", { value: state, "aria-label": "State", onChange: (event) => setState(event.target.value) },
-        h("option", { value: "" }, "all states"), ["open", "active", "inactive"].map((each) => h("option", { key: each }, each))),
+      tab === "open" && h(Select, {
+        label: "State", value: state, onChange: setState,
+        options: [["", "all states"], "open", "active", "inactive"],
+      }),
       h("input", { type: "search", value: typed, placeholder: "Search id, Dag, task, run", "aria-label": "Search", onChange: (event) => setTyped(event.target.value) })),
     tab === "open" && h(OpenSessions, { open, search, offset, onOffset: setOffset, chosen, onChoose: setChosen, state }),
     tab === "past" && h(PastSessions, { search }),
@@ -53,31 +55,29 @@ function HomeCard() {
   const open = useOpenSessions("", 0);
   const sums = totals(open.rows, open.live, open.time);
   const total = open.list.data ? open.list.data.total : 0;
-  const burning = sums.currency ? `${amount(sums.perMinute, sums.currency)} per minute` : `${sums.burning} sessions hold a QPU`;
+  const burning = sums.currency ? `${amount(sums.perMinute, sums.currency)} per minute` : plural(sums.burning, "session");
   return h(Frame, { label: "IBM Quantum sessions" },
     h("div.home", null,
       h(Card, {
         title: "IBM Quantum: burning now", burning: sums.burning > 0,
         value: open.error ? "–" : open.list.data ? burning : "…",
-        note: open.error || h(To, { to: "/plugin/ibm-quantum" }, `${total} open sessions`),
+        note: open.error || h(To, { to: "/plugin/ibm-quantum" }, plural(total, "open session")),
       })));
 }
 
 function RunTab({ dagId, runId }) {
   const { data, error } = useRoute(path("dags", dagId, "runs", runId));
-  const navigate = useNavigate();
-  if (!data) return h(Frame, null, h(Waiting, { error, text: "Reading the records …" }));
+  if (!data) return h(Waiting, { error, text: "Reading the records …" });
+  if (!data.records.length && !data.open.length && !data.trend.some((run) => run.records.length)) {
+    return h(Quiet, null, "No IBM Quantum session: neither this run nor those before have opened one.");
+  }
   const total = sum(data.records);
-  total.isFinal = total.isFinal && !data.open.length;
-  const costs = data.trend.map((run) => ({ run, sums: sum(run.records) }));
-  const hasMoney = costs.some(({ sums }) => sums.cost !== null);
-  const isNothing = !data.records.length && !data.open.length && !costs.some(({ run }) => run.records.length);
-  if (isNothing) return h(Frame, null, h(Quiet, null, "No IBM Quantum session: neither this run nor those before have opened one."));
-  const bound = total.isFinal ? "" : "≥ ";
-  return h(Frame, null,
+  const isFinal = total.isFinal && !data.open.length;
+  const bound = isFinal ? "" : "≥ ";
+  return h(Fragment, null,
     h("div.cards", null,
       h(Card, { title: "Cost of this run", value: total.cost === null ? "–" : `${bound}${amount(total.cost, total.currency)}`, note: total.unpriced ? `without a price or a bill: ${total.unpriced}` : "failures included" }),
-      h(Card, { title: "Billed", value: `${bound}${duration(total.billed)}`, note: total.isFinal ? "final" : "not final yet" }),
+      h(Card, { title: "Billed", value: `${bound}${duration(total.billed)}`, note: isFinal ? "final" : "not final yet" }),
       h(Card, { title: "QPU time of the jobs", value: duration(total.qpu), note: total.billed ? `${Math.round((total.qpu / total.billed) * 100)} % of what is billed` : "" }),
       h(Card, { title: "Sessions", value: String(data.records.length + data.open.length), note: `${data.open.length} open` })),
     data.open.length > 0 && h(Note, null, "Still open: ", data.open.map((row) => h(To, { key: row.id, to: `/plugin/ibm-quantum?session=${encodeURIComponent(row.id)}` }, `${row.id} (${row.task_id}) `))),
@@ -85,8 +85,8 @@ function RunTab({ dagId, runId }) {
       h(Table, { names: ["Task", "Try", "Sessions", "QPU time", "Billed", "Cost"], right: ["Sessions", "QPU time", "Billed", "Cost"] },
         byTaskAndTry(data.records).map((group) => {
           const part = sum(group.records);
-          return h("tr", { key: `${group.name}-${group.tryNumber}`, className: "ibmq-row" },
-            h("td", null, h(To, { to: place({ dag_id: dagId, run_id: runId, task_id: group.task, map_index: group.index }) }, group.name)),
+          return h("tr.row", { key: `${group.name}-${group.tryNumber}` },
+            h("td", null, h(To, { to: place(group.owner) }, group.name)),
             h("td", null, group.tryNumber || "–"),
             h(Num, null, group.records.length),
             h(Num, null, duration(part.qpu)),
@@ -94,29 +94,21 @@ function RunTab({ dagId, runId }) {
             h(Num, null, part.cost === null ? "–" : amount(part.cost, part.currency)));
         })),
       h("h2", null, "Sessions"), h(RecordTable, { records: data.records })),
-    costs.length > 1 && h(Trend, {
-      unit: hasMoney ? "money" : "seconds", currency: sum(data.trend.flatMap((run) => run.records)).currency,
-      runs: costs.map(({ run, sums }) => ({
-        key: run.run_id, value: hasMoney ? sums.cost || 0 : sums.billed, isFailed: run.state === "failed", isThis: run.run_id === runId,
-        text: `${run.run_id}, ${run.state}: ${sums.cost === null ? "" : `${amount(sums.cost, sums.currency)}, `}billed ${duration(sums.billed)}, QPU ${duration(sums.qpu)}`,
-        onOpen: () => navigate(place({ dag_id: dagId, run_id: run.run_id })),
-      })),
-    }));
+    data.trend.length > 1 && h(Trend, { runs: data.trend, dagId, runId }));
 }
 
 function TaskTab({ owner }) {
   const { data, error } = useRoute(taskPath(owner));
-  if (!data) return h(Frame, null, h(Waiting, { error, text: "Reading the task …" }));
-  const sessions = [...data.open.map((row) => ({ id: row.id, record: null })), ...data.records.map((record) => ({ id: record.session_id, record })).reverse()];
+  if (!data) return h(Waiting, { error, text: "Reading the task …" });
   const { results, previous } = data;
-  if (!sessions.length && !results.reports.length && !results.error) {
-    return h(Frame, null, h(Quiet, null, "No IBM Quantum session: this task has neither opened one nor returned reports of jobs."));
+  if (!data.open.length && !data.records.length && !results.reports.length && !results.error) {
+    return h(Quiet, null, "No IBM Quantum session: this task has neither opened one nor returned reports of jobs.");
   }
+  const session = (id, title, polling) => h("div.panel", { key: id }, h("h3", null, title), h(Details, { owner, id, polling }));
   const hasBefore = previous && previous.reports.length > 0;
-  return h(Frame, null,
-    sessions.map(({ id, record }) => h("div.panel", { key: id },
-      h("h3", null, record ? `Session of try ${record.try_number || "–"}` : "Open session"),
-      h(Details, { owner: { ...owner, conn_id: record ? record.conn_id : (data.open.find((row) => row.id === id) || {}).conn_id }, id, record, polling: !record }))),
+  return h(Fragment, null,
+    data.open.map((row) => session(row.id, "Open session", true)),
+    data.records.map((record) => session(record.session_id, record.try_number ? `Session of try ${record.try_number}` : "Ended session", false)).reverse(),
     (results.reports.length > 0 || results.error) && h("div", null, h("h2", null, "Results"),
       hasBefore && h(Small, null, "Compared with the run before: ",
         h(To, { to: place({ ...owner, run_id: previous.run_id }) }, previous.run_id)),
@@ -127,8 +119,7 @@ function Anywhere() {
   const { dagId, runId, taskId, mapIndex = "-1" } = useParams();
   const owner = { dag_id: dagId, run_id: runId, task_id: taskId, map_index: Number(mapIndex) };
   const key = JSON.stringify(owner);
-  if (taskId) return h(TaskTab, { key, owner });
-  return runId ? h(RunTab, { key, dagId, runId }) : h(Page);
+  return h(Frame, null, taskId ? h(TaskTab, { key, owner }) : runId ? h(RunTab, { key, dagId, runId }) : h(Page));
 }
 
 // Airflow finds a component by the name of its app, and evaluates a module once.

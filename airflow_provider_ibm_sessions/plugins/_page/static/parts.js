@@ -3,7 +3,7 @@
 
 import { jobKind } from "./numbers.js";
 
-const { createElement, useEffect, useRef } = globalThis.React;
+const { createElement, useEffect, useRef, useState } = globalThis.React;
 const { Link } = globalThis.ReactRouterDOM;
 
 /** React's createElement, with the page's classes behind the name: h("span.small.muted"). */
@@ -26,10 +26,23 @@ export const COLORS = {
   failed: color("failed-solid", "#dc2626"),
   queued: color("queued-solid", "#78716c"),
   running: color("running-solid", "#06b6d4"),
+  before: color("fg-muted", "#666"),
 };
 
 export const stateColor = (state) => COLORS[state] || COLORS.queued;
 export const jobColor = (state) => COLORS[jobKind(state)];
+
+/** A time as "2026-11-27 14:54:32", in the time zone that is chosen in Airflow's UI, or else the browser's. */
+export function date(at) {
+  const format = (timeZone) => new Date(at * 1000).toLocaleString("sv", { dateStyle: "short", timeStyle: "medium", timeZone });
+  try {
+    return format(JSON.parse(localStorage.getItem("timezone")) || undefined);
+  } catch {
+    return format();
+  }
+}
+
+export const clock = (at) => date(at).slice(11);
 
 export const Frame = ({ children, label }) =>
   h("section", { className: "ibmq", "aria-label": label || "IBM Quantum" },
@@ -42,6 +55,8 @@ export const Card = ({ title, value, note, burning }) =>
 export const Badge = ({ text, fill }) =>
   h("span.badge", null, h("i", { style: { background: fill }, "aria-hidden": true }), text);
 
+export const JobBadge = ({ state }) => h(Badge, { text: state || "?", fill: jobColor(state) });
+
 export const Note = ({ kind, children }) =>
   children ? h("div", { className: `ibmq-note ${kind ? `ibmq-${kind}` : ""}`, role: "status" }, children) : null;
 
@@ -51,13 +66,18 @@ export const Small = ({ children }) => h("div.small.muted", null, children);
 
 export const Waiting = ({ error, text }) => (error ? h(Note, { kind: "bad" }, error) : h(Quiet, null, text));
 
-export const To = ({ to, children, title }) => h(Link, { to, className: "ibmq-link", title }, children);
+export const To = ({ to, label, children }) => h(Link, { to, className: "ibmq-link", "aria-label": label }, children);
 
 export const Out = ({ href, children }) =>
   h("a", { href, className: "ibmq-link", target: "_blank", rel: "noopener noreferrer" }, children);
 
 export const Button = ({ kind, ...props }) =>
   h("button", { type: "button", className: `ibmq-button${kind ? ` ibmq-${kind}` : ""}`, ...props });
+
+/** A menu; options are values, or [value, text]. */
+export const Select = ({ label, value, options, onChange }) =>
+  h("select", { value, "aria-label": label, onChange: (event) => onChange(event.target.value) },
+    options.map((option) => [option].flat()).map(([key, text]) => h("option", { key, value: key }, text || key)));
 
 export const Facts = ({ rows }) =>
   h("dl.facts", null,
@@ -77,9 +97,31 @@ export const Legend = ({ items }) =>
   h("div.legend", null,
     items.map(([name, fill]) => h("span", { key: name }, h("i", { style: { background: fill } }), name)));
 
-export const Tabs = ({ tabs, chosen, onChoose }) =>
-  h("div.tabs", { role: "tablist" }, tabs.map(([key, text]) =>
-    h("button", { key, type: "button", role: "tab", "aria-selected": key === chosen, onClick: () => onChoose(key) }, text)));
+/** Tabs, of which the arrow keys choose the one beside. */
+export function Tabs({ tabs, chosen, onChoose }) {
+  const move = (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key] || 0;
+    const next = tabs.findIndex(([key]) => key === chosen) + step;
+    if (!step || !tabs[next]) return;
+    onChoose(tabs[next][0]);
+    event.currentTarget.children[next].focus();
+  };
+  return h("div.tabs", { role: "tablist", onKeyDown: move }, tabs.map(([key, text]) => h("button", {
+    key, type: "button", role: "tab", "aria-selected": key === chosen, tabIndex: key === chosen ? 0 : -1, onClick: () => onChoose(key),
+  }, text)));
+}
+
+/** What is drawn for its width in pixels, at most so many, and again when that changes: texts keep their size. */
+export function Sized({ most, draw }) {
+  const element = useRef(null);
+  const [width, setWidth] = useState(0);
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setWidth(Math.round(entry.contentRect.width)));
+    observer.observe(element.current);
+    return () => observer.disconnect();
+  }, []);
+  return h("div", { ref: element }, width > 0 && draw(Math.min(width, most)));
+}
 
 /** A table; the names in right are those of columns of numbers. */
 export const Table = ({ names, right = [], children }) =>
@@ -90,10 +132,17 @@ export const Table = ({ names, right = [], children }) =>
 
 export const Num = (props) => h("td.num", { ...props });
 
-/** A modal dialog of the browser's own: it keeps the focus, and Escape closes it. */
-export function Dialog({ title, onClose, children }) {
+/** A modal dialog of the browser's own: it keeps the focus, gives it back, and Escape closes it. */
+export function Dialog({ title, onClose, isOver, children }) {
   const element = useRef(null);
-  useEffect(() => element.current.showModal(), []);
+  const over = useRef();
+  over.current = isOver;
+  useEffect(() => {
+    const opener = document.activeElement;
+    element.current.showModal();
+    // The button of what is over disappears, with its row.
+    return () => (over.current ? document.querySelector(".ibmq [aria-selected=true]") : opener).focus();
+  }, []);
   return h("dialog", { ref: element, className: "ibmq-dialog", "aria-label": title, onClose },
     h("h2", null, title), children);
 }
