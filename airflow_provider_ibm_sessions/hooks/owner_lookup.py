@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 ACTIVE_RUN_STATES: Final = ["queued", "running"]
 FINISHED_TASK_STATES: Final = ["success", "failed", "skipped", "upstream_failed", "removed"]
 
-_MAX_QUERY: Final = 4000
-"""Characters of run ids in one request: they stand in its URL, of which proxies take 8 kB."""
+_MAX_QUERY: Final = 3500
+"""Characters of ids of a kind in one request: runs and tasks stand in its URL, of which proxies take 8 kB."""
 
 
 class ActiveOwners(NamedTuple):
@@ -65,23 +65,27 @@ def find_active(ti: Any, owners: Iterable[SessionOwner]) -> ActiveOwners:
 
 
 def read_task_states(
-    ti: Any, dag_id: str, task_id: str, run_ids: Collection[str], map_index: int | None = None
-) -> dict[tuple[str, int], str | None]:
+    ti: Any, dag_id: str, task_ids: Collection[str], run_ids: Collection[str], map_index: int | None = None
+) -> dict[tuple[str, str], str | None]:
     """
-    Return the states of a task by run id and map index: -1 if it is not mapped. None says it was cleared.
+    Return the states of tasks, by run id and :func:`instance_name`. None says that a task was cleared.
 
     :param ti: A task instance, or its class, whose method asks Airflow.
-    :param map_index: Ask for this instance of a mapped task only.
+    :param task_ids: One task; or several with ``map_index`` -1, as names of mapped tasks may be alike.
+    :param map_index: Ask for this instance of each task only; -1 is that of a task which is not mapped.
     """
-    states = {}
-    for chunk in _chunks(run_ids):
-        # One task in each request: Airflow names the mapped task 3 of "a" like a task "a_3".
-        found = ti.get_task_states(dag_id=dag_id, task_ids=[task_id], run_ids=chunk, map_index=map_index)
-        for run_id, tasks in found.items():
-            for name, state in tasks.items():
-                index = -1 if name == task_id else int(name.removeprefix(f"{task_id}_"))
-                states[run_id, index] = state
+    states: dict[tuple[str, str], str | None] = {}
+    for tasks in _chunks(task_ids):
+        for runs in _chunks(run_ids):
+            found = ti.get_task_states(dag_id=dag_id, task_ids=tasks, run_ids=runs, map_index=map_index)
+            for run_id, named in found.items():
+                states |= {(run_id, name): state for name, state in named.items()}
     return states
+
+
+def instance_name(task_id: str, map_index: int) -> str:
+    """Return what Airflow calls a task in its answer: the mapped task 3 of "a" is named like a task "a_3"."""
+    return task_id if map_index < 0 else f"{task_id}_{map_index}"
 
 
 def _active_runs(ti: Any, dag_id: str, run_ids: Collection[str]) -> set[str]:
@@ -105,22 +109,23 @@ def _finished_tasks(ti: Any, dag_id: str, owners: Iterable[SessionOwner]) -> set
         by_task[owner.task_id].add(owner)
     finished = set()
     for task_id, of_task in by_task.items():
-        states = read_task_states(ti, dag_id, task_id, {owner.run_id for owner in of_task})
-        finished |= {
-            owner for owner in of_task if states.get((owner.run_id, owner.map_index)) in FINISHED_TASK_STATES
-        }
+        states = read_task_states(ti, dag_id, [task_id], {owner.run_id for owner in of_task})
+        for owner in of_task:
+            if states.get((owner.run_id, instance_name(task_id, owner.map_index))) in FINISHED_TASK_STATES:
+                finished.add(owner)
     return finished
 
 
-def _chunks(run_ids: Collection[str]) -> Iterator[list[str]]:
+def _chunks(ids: Collection[str]) -> Iterator[list[str]]:
     chunk: list[str] = []
     size = 0
-    for run_id in sorted(run_ids):
-        length = len(quote_plus(run_id)) + len("&run_ids=")
+    for each in sorted(ids):
+        length = len(quote_plus(each)) + len("&task_ids=")
         if chunk and size + length > _MAX_QUERY:
             yield chunk
-            chunk, size = [], 0
-        chunk.append(run_id)
+            chunk = []
+            size = 0
+        chunk.append(each)
         size += length
     if chunk:
         yield chunk

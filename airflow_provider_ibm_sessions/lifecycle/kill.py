@@ -168,7 +168,7 @@ def _states_of(ti: Any) -> set[str]:
     """Return the state of the task as Airflow has it now; nothing if its run was deleted."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    states = read_task_states(RuntimeTaskInstance, ti.dag_id, ti.task_id, [ti.run_id], ti.map_index)
+    states = read_task_states(RuntimeTaskInstance, ti.dag_id, [ti.task_id], [ti.run_id], ti.map_index)
     return {str(state or "cleared") for state in states.values()}
 
 

@@ -2,8 +2,8 @@
 """
 The states of tasks whose triggers are killed.
 
-A user may mark hundreds of mapped tasks failed at once, and Airflow gives their triggers 30 s. So those that
-ask while a request is on its way share the next one.
+A user may mark hundreds of tasks failed at once, and Airflow gives their triggers 30 s. So those that ask
+while a request is on its way share the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
-from airflow_provider_ibm_sessions.hooks.owner_lookup import FINISHED_TASK_STATES, read_task_states
+from airflow_provider_ibm_sessions.hooks.owner_lookup import (
+    FINISHED_TASK_STATES,
+    instance_name,
+    read_task_states,
+)
 
 _THREADS: Final = ThreadPoolExecutor(2, "ibm-quantum-task-state")
 """
@@ -29,8 +33,11 @@ class _Question(NamedTuple):
 
 
 _lock: Final = Lock()
-_waiting: Final[dict[tuple[str, str], list[_Question]]] = {}
-"""Questions that no request has taken up, by Dag and task: one request tells the states of one task."""
+_waiting: Final[dict[tuple[str, str | None], list[_Question]]] = {}
+"""
+Questions that no request has taken up, by Dag and task. All tasks of a Dag that are not mapped share the key
+None, and a request; the names of mapped ones may be those of others.
+"""
 
 
 async def task_has_finished(task_instance: Any) -> bool:
@@ -40,29 +47,35 @@ async def task_has_finished(task_instance: Any) -> bool:
     What Airflow raises is raised, for all that have shared a request.
     """
     question = _Question(task_instance, Future())
-    task = task_instance.dag_id, task_instance.task_id
+    is_mapped = task_instance.map_index >= 0
+    key = (task_instance.dag_id, task_instance.task_id if is_mapped else None)
     with _lock:
-        is_first = task not in _waiting
-        _waiting.setdefault(task, []).append(question)
+        is_first = key not in _waiting
+        _waiting.setdefault(key, []).append(question)
     if is_first:
-        _THREADS.submit(_answer, task)
+        _THREADS.submit(_answer, key)
     return await asyncio.wrap_future(question.answer)
 
 
-def _answer(task: tuple[str, str]) -> None:
+def _answer(key: tuple[str, str | None]) -> None:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     with _lock:
-        questions = [each for each in _waiting.pop(task) if each.answer.set_running_or_notify_cancel()]
+        questions = [each for each in _waiting.pop(key) if each.answer.set_running_or_notify_cancel()]
     instances = [each.task_instance for each in questions]
     indexes = {ti.map_index for ti in instances}
-    one = indexes.pop() if len(indexes) == 1 else None
     try:
-        states = read_task_states(RuntimeTaskInstance, *task, {ti.run_id for ti in instances}, one)
+        states = read_task_states(
+            RuntimeTaskInstance,
+            key[0],
+            {ti.task_id for ti in instances},
+            {ti.run_id for ti in instances},
+            indexes.pop() if len(indexes) == 1 else None,
+        )
     except BaseException as error:  # noqa: BLE001  each that waits is to hear of it
         for question in questions:
             question.answer.set_exception(error)
         return
-    for question in questions:
-        known = (question.task_instance.run_id, question.task_instance.map_index)
+    for question, ti in zip(questions, instances, strict=True):
+        known = (ti.run_id, instance_name(ti.task_id, ti.map_index))
         question.answer.set_result(known not in states or states[known] in FINISHED_TASK_STATES)

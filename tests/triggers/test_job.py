@@ -85,26 +85,32 @@ def begun(ibm):
 
 @pytest.fixture
 def task_instance(dag, airflow_db):
-    """A task instance in Airflow's database, in a state: ``task_instance(state)``."""
+    """
+    A task instance in Airflow's database, in a state: ``task_instance(state)``.
 
-    def put(state, mapped=None):
+    With several states, there are as many tasks, or instances of a mapped one.
+    """
+
+    def put(*states, mapped=False):
         task = {"program_id": "sampler", "backend": "ibm_fez"}
-        if mapped is None:
-            IBMQuantumSubmitJobOperator(task_id="wait", program_params=JOB["params"], **task)
-        else:
+        if mapped:
             each = IBMQuantumSubmitJobOperator.partial(task_id="wait", **task)
-            each.expand(program_params=[JOB["params"]] * len(mapped))
+            each.expand(program_params=[JOB["params"]] * len(states))
+        else:
+            for number, _ in enumerate(states):
+                IBMQuantumSubmitJobOperator(task_id=f"wait_{number}", program_params=JOB["params"], **task)
         serialize(dag)
         create_dag_run(dag, "run")
         found = [
-            _put(dag, index, each) for index, each in ([(-1, state)] if mapped is None else enumerate(mapped))
+            _put(dag, "wait" if mapped else f"wait_{number}", number if mapped else -1, state)
+            for number, state in enumerate(states)
         ]
-        return found[0] if mapped is None else found
+        return found if len(states) > 1 else found[0]
 
     return put
 
 
-def _put(dag, map_index, state):
+def _put(dag, task_id, map_index, state):
     """Set the state; returns the task instance as a triggerer gets it."""
     from airflow.executors.workloads import TaskInstanceDTO
     from airflow.models.taskinstance import TaskInstance
@@ -113,7 +119,9 @@ def _put(dag, map_index, state):
 
     with create_session() as session:
         query = select(TaskInstance).where(
-            TaskInstance.dag_id == dag.dag_id, TaskInstance.map_index == map_index
+            TaskInstance.dag_id == dag.dag_id,
+            TaskInstance.task_id == task_id,
+            TaskInstance.map_index == map_index,
         )
         ti = session.scalars(query).one()
         ti.state = state
@@ -171,7 +179,7 @@ def test_when_the_task_is_over_all_is_ended(begun, task_instance, state):
 
 
 def test_the_state_of_another_mapped_task_does_not_matter(begun, task_instance):
-    deferred, failed = task_instance(None, mapped=["deferred", "failed"])
+    deferred, failed = task_instance("deferred", "failed", mapped=True)
     asyncio.run(begun.trigger(deferred).on_kill())
     begun.assert_untouched()
     asyncio.run(begun.trigger(failed).on_kill())
@@ -257,7 +265,8 @@ def test_hundreds_that_are_killed_leave_the_event_loops_threads_to_airflow(begun
     begun.assert_untouched()
 
 
-def test_hundreds_that_are_killed_ask_for_their_states_together(begun, task_instance, monkeypatch):
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "not mapped"])
+def test_hundreds_that_are_killed_ask_for_their_states_together(begun, task_instance, monkeypatch, mapped):
     """Airflow gives all of them the same 30 s, and its triggerer asks one question after the other."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -268,7 +277,7 @@ def test_hundreds_that_are_killed_ask_for_their_states_together(begun, task_inst
         return ask(**query)
 
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", count)
-    *deferred, failed = task_instance(None, mapped=["deferred"] * 100 + ["failed"])
+    *deferred, failed = task_instance(*["deferred"] * 100, "failed", mapped=mapped)
 
     async def kill():
         await asyncio.gather(*(begun.trigger(each).on_kill() for each in deferred))
