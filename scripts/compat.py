@@ -23,7 +23,7 @@ from testing.virtual_environment import virtual_environment
 
 TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "playwright>=1.50")
 AIRFLOW_312_NEEDS = ("pyjwt<2.12",)
-"""What Airflow 3.1.2 does not say, and its constraints do: nobody could sign in with a newer release."""
+"""The constraints of Airflow 3.1.2 hold PyJWT below this; with a newer one, nobody can sign in."""
 COMMON_COMPAT = "apache-airflow-providers-common-compat"
 COMMON_COMPAT_DAY = "2026-03-20"
 """Day by which the oldest release that is allowed, 1.14.1, was published: shortly after Airflow 3.1.8."""
@@ -95,7 +95,7 @@ def main() -> int:
     )
     print(f"Airflow {cell.airflow or 'pre-release'} on Python {cell.python}", flush=True)
     variables = {"COMPAT_AIRFLOW": cell.airflow} if cell.airflow else {}
-    has_3_3 = cell.airflow is None or cell.airflow.startswith("3.3")
+    has_3_3 = cell.airflow is None or [int(part) for part in cell.airflow.split(".")] >= [3, 3]
     commands = [
         ["pytest", "-n", "2", *TESTS, *arguments],
         ["tests.integration.process_kills", "--only", *KILLS, *(KILLS_FROM_3_3 if has_3_3 else ())],

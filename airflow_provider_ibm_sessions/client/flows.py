@@ -85,7 +85,7 @@ class Progress:
         if used is None and (seconds := self._active_seconds()) is not None:
             used = Decimal(round(seconds))
         cost = cost_of(used, price_per_second)
-        rest = "" if self._is_over() else " so far"
+        rest = "" if self.usage.billed_is_final else " so far"
         price = [] if cost is None else [f"{format_money(cost, currency)}{rest}"]
         return ", ".join([*self._counts(), *pending, *self._usage(), *price])
 
@@ -110,11 +110,6 @@ class Progress:
             left = session.max_ttl - (datetime.now(UTC) - started).total_seconds()
             facts.append(f"at most {format_duration(max(0, round(left)))} left")
         return facts
-
-    def _is_over(self) -> bool:
-        """Return True if nothing is added to the bill any more."""
-        has_ended = self.session is None or self.session.is_closed
-        return has_ended and all(job.is_final for job in self.jobs)
 
     def _active_seconds(self) -> float | None:
         """Return how long the session has been active: as IBM reports it, or else since it became active."""

@@ -125,7 +125,7 @@ def format_seconds(seconds: Decimal | float) -> str:
 
 def format_duration(seconds: float) -> str:
     """Return a duration with its units, for people: ``1h 30m`` for 5400."""
-    parts, rest = [], seconds
+    parts, rest = [], round(seconds, 2)
     for unit, size in _UNITS:
         count, rest = divmod(rest, size)
         parts += [f"{count:.0f}{unit}"] if count else []

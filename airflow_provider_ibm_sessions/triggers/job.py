@@ -18,8 +18,11 @@ from airflow_provider_ibm_sessions.triggers.base import MAX_UNREAD_SECONDS, IBMQ
 from airflow_provider_ibm_sessions.triggers.progress import ProgressLog
 from airflow_provider_ibm_sessions.triggers.task_states import task_has_finished
 
+_STATE_TIMEOUT = 10.0
+"""Seconds to wait for the task's state: Airflow itself waits without a limit."""
+
 _STATE_DELAYS = (2.0, 4.0, 8.0, 0.0)
-"""Seconds to wait after each question for the task's state without an answer, well within Airflow's 30."""
+"""Seconds to wait after each question for the task's state without an answer."""
 
 _OLDEST_EVERY = 6
 """Polls in which the oldest job is read once, beside the list of its session's jobs."""
@@ -194,7 +197,8 @@ class IBMQuantumJobTrigger(IBMQuantumTrigger):
             return True
         for delay in _STATE_DELAYS:
             try:
-                return await task_has_finished(self.task_instance)
+                async with asyncio.timeout(_STATE_TIMEOUT):
+                    return await task_has_finished(self.task_instance)
             except Exception:  # whatever failed, the question is asked again
                 self.log.exception(
                     "Airflow does not answer whether the task of jobs %s is active", self.job_ids

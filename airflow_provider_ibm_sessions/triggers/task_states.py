@@ -19,7 +19,7 @@ from airflow_provider_ibm_sessions.hooks.owner_lookup import (
     read_task_states,
 )
 
-_THREADS: Final = ThreadPoolExecutor(2, "ibm-quantum-task-state")
+_THREADS: Final = ThreadPoolExecutor(4, "ibm-quantum-task-state")
 """
 Threads that ask Airflow. In those of the event loop, Airflow writes the logs of its triggers: when hundreds
 are killed and the threads are busy, Airflow cancels a trigger again before its first line is written, and
@@ -35,8 +35,10 @@ class _Question(NamedTuple):
 _lock: Final = Lock()
 _waiting: Final[dict[tuple[str, str | None], list[_Question]]] = {}
 """
-Questions that no request has taken up, by Dag and task. All tasks of a Dag that are not mapped share the key
-None, and a request; the names of mapped ones may be those of others.
+Questions for the next request, by Dag and task; no entry where no request is on its way.
+
+All tasks of a Dag that are not mapped share the key None, and a request. The names of mapped ones may be
+those of others.
 """
 
 
@@ -53,29 +55,42 @@ async def task_has_finished(task_instance: Any) -> bool:
         is_first = key not in _waiting
         _waiting.setdefault(key, []).append(question)
     if is_first:
-        _THREADS.submit(_answer, key)
+        try:
+            _THREADS.submit(_answer, key)
+        except RuntimeError as error:  # no thread can be started: the next question tries again
+            with _lock:
+                refused = _waiting.pop(key)
+            for each in refused:
+                each.answer.set_exception(error)
     return await asyncio.wrap_future(question.answer)
 
 
 def _answer(key: tuple[str, str | None]) -> None:
+    """Answer the questions, and those that come meanwhile, until there are none."""
+    while True:
+        with _lock:
+            if not _waiting[key]:
+                del _waiting[key]
+                return
+            questions = [each for each in _waiting[key] if each.answer.set_running_or_notify_cancel()]
+            _waiting[key] = []
+        try:
+            answers = _ask(key[0], [each.task_instance for each in questions])
+        except BaseException as error:  # noqa: BLE001  each that waits is to hear of it
+            for question in questions:
+                question.answer.set_exception(error)
+        else:
+            for question, answer in zip(questions, answers, strict=True):
+                question.answer.set_result(answer)
+
+
+def _ask(dag_id: str, instances: list[Any]) -> list[bool]:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    with _lock:
-        questions = [each for each in _waiting.pop(key) if each.answer.set_running_or_notify_cancel()]
-    instances = [each.task_instance for each in questions]
+    tasks = {ti.task_id for ti in instances}
+    runs = {ti.run_id for ti in instances}
     indexes = {ti.map_index for ti in instances}
-    try:
-        states = read_task_states(
-            RuntimeTaskInstance,
-            key[0],
-            {ti.task_id for ti in instances},
-            {ti.run_id for ti in instances},
-            indexes.pop() if len(indexes) == 1 else None,
-        )
-    except BaseException as error:  # noqa: BLE001  each that waits is to hear of it
-        for question in questions:
-            question.answer.set_exception(error)
-        return
-    for question, ti in zip(questions, instances, strict=True):
-        known = (ti.run_id, instance_name(ti.task_id, ti.map_index))
-        question.answer.set_result(known not in states or states[known] in FINISHED_TASK_STATES)
+    index = indexes.pop() if len(indexes) == 1 else None
+    states = read_task_states(RuntimeTaskInstance, dag_id, tasks, runs, index)
+    known = [(ti.run_id, instance_name(ti.task_id, ti.map_index)) for ti in instances]
+    return [each not in states or states[each] in FINISHED_TASK_STATES for each in known]

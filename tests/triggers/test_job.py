@@ -271,22 +271,60 @@ def test_hundreds_that_are_killed_ask_for_their_states_together(begun, task_inst
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     asked, ask = [], RuntimeTaskInstance.get_task_states
+    is_asked, all_wait = threading.Event(), threading.Event()
 
-    def count(**query):
+    def hold(**query):
         asked.append(query)
+        is_asked.set()
+        all_wait.wait(SECONDS)
         return ask(**query)
 
-    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", count)
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", hold)
     *deferred, failed = task_instance(*["deferred"] * 100, "failed", mapped=mapped)
 
     async def kill():
-        await asyncio.gather(*(begun.trigger(each).on_kill() for each in deferred))
+        first = asyncio.create_task(begun.trigger(deferred[0]).on_kill())
+        await asyncio.to_thread(is_asked.wait, SECONDS)
+        others = [asyncio.create_task(begun.trigger(each).on_kill()) for each in deferred[1:]]
+        for _ in range(5):  # each on_kill starts a task of its own
+            await asyncio.sleep(0)
+        all_wait.set()
+        await asyncio.gather(first, *others)
         begun.assert_untouched()
-        await asyncio.gather(*(begun.trigger(each).on_kill() for each in [*deferred, failed]))
+        assert len(asked) == 2, "the first, and one for all that came meanwhile"
+        await begun.trigger(failed).on_kill()
 
     asyncio.run(kill())
     begun.assert_ended()
-    assert len(asked) < 50
+
+
+def test_an_airflow_that_never_answers_is_not_waited_for(begun, task_instance, monkeypatch):
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    answered = threading.Event()
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **_: answered.wait(SECONDS))
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._STATE_TIMEOUT", 0.2)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._STATE_DELAYS", (0.0, 0.0))
+    asyncio.run(begun.trigger(task_instance("deferred")).on_kill())
+    answered.set()
+    begun.assert_untouched()
+    assert not begun.ibm.sessions[begun.session_id].accepting_jobs
+
+
+def test_a_triggerer_without_a_free_thread_asks_again(begun, task_instance, monkeypatch):
+    from airflow_provider_ibm_sessions.triggers import task_states
+
+    refusals, submit = [RuntimeError("can't start new thread")], task_states._THREADS.submit
+
+    def refuse_once(*call):
+        if refusals:
+            raise refusals.pop()
+        return submit(*call)
+
+    monkeypatch.setattr(task_states._THREADS, "submit", refuse_once)
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.job._STATE_DELAYS", (0.0, 0.0))
+    asyncio.run(begun.trigger(task_instance("failed")).on_kill())
+    begun.assert_ended()
 
 
 def test_a_triggerer_that_is_shut_down_ends_nothing(begun, task_instance):

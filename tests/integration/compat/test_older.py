@@ -8,10 +8,12 @@ from importlib.util import find_spec
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import task
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_ibm_sessions.cli.metastore import records_of_run
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.lifecycle.kill import another_try_is_active
 from testing.airflow_runs import cleared, next_try
 from testing.dag_tasks import dies, run_jobs, sampler_job, submit
 from testing.jobs_seen import only, statuses
@@ -97,3 +99,23 @@ def test_the_state_of_a_task_is_not_kept(ibm, dag, run):
 
         look()
     assert run(dag).xcom("look") is False
+
+
+@before_3_3
+def test_a_killed_task_does_not_know_of_another_try(dag, run):
+    """So it ends its session and jobs, and a try that follows submits them again."""
+    with dag:
+
+        @task
+        def look():
+            from airflow.sdk import get_current_context
+
+            return another_try_is_active(get_current_context())
+
+        look()
+    assert run(dag).xcom("look") is False
+
+
+@before_3_3
+def test_airflow_does_not_tell_a_trigger_of_the_end_of_its_task():
+    assert not hasattr(BaseTrigger, "on_kill")

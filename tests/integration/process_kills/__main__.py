@@ -28,7 +28,10 @@ AT_ONCE = 20
 
 def main() -> int:
     """Run the scenarios that the command line names; return the exit code."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if unknown := [text for text in options.only if not any(text in str(each) for each in ALL)]:
+        parser.error(f"no scenario's row contains {unknown[0]!r}; --list shows them")
     chosen = [each for each in ALL if any(text in str(each) for text in options.only)]
     if options.list:
         table(
