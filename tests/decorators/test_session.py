@@ -429,3 +429,4 @@ class TestAnErrorThatIsNotOfALostSession:
 
         time_out(lambda: started and not ibm.faults.left)
         assert "AirflowTaskTimeout" in fail(work, execution_timeout=timedelta(minutes=10))
+        assert started[0].session_id not in registered_sessions(), "the close was confirmed"
