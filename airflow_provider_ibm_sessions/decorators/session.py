@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.errors import IBMQuantumError, JobFailedError
 from airflow_provider_ibm_sessions.client.validation import (
     validate_calibration_id,
     validate_conn_id,
@@ -23,6 +23,7 @@ from airflow_provider_ibm_sessions.client.validation import (
 from airflow_provider_ibm_sessions.decorators._function import refuse_awaitable, reserve_argument
 from airflow_provider_ibm_sessions.exceptions import raise_as_airflow_errors
 from airflow_provider_ibm_sessions.hooks import DEFAULT_CONN_ID
+from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.lifecycle.session import (
     close_quietly,
     discard_previous_run,
@@ -113,11 +114,14 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
                     unfit, returned = error, None
                     self.log.error("XCom cannot hold what the function returned: %s", error)  # noqa: TRY400
             except BaseException as error:  # a timeout as well: raised again
-                loss = self._loss_of_session(context, session.id, error)
-                push_session_usage(context, self.hook, close_quietly(self.hook, session.id))
+                loss = None
+                try:
+                    loss = self._loss_of_session(context, session.id, error)
+                finally:  # whatever ends the task while it asks IBM: the session is billed until it is closed
+                    push_session_usage(context, self.hook, close_quietly(self.hook, session.id))
                 if loss is None:
                     raise
-                self.log.debug("The function's traceback", exc_info=True)
+                self.log.info("Session %s had ended when the function failed", session.id, exc_info=error)
                 raise loss from None
         self._drain(context, session.id, returned)  # all jobs are paid for: those that are queued run
         state.mark_finished()
@@ -149,29 +153,41 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         self, context: Context, session_id: str, error: BaseException
     ) -> AirflowFailException | None:
         """
-        Return the error to raise if Qiskit has failed because the session has ended; None otherwise.
+        Return the error to raise if the session has ended under the function; None otherwise.
 
         The frames of the function and of Qiskit do not say that. A retry would pay again for what somebody
-        has ended on purpose, or what takes longer than ``max_ttl``.
+        has ended on purpose, or what takes longer than ``max_ttl``. A job's own failure is none, nor is the
+        end of a session that the function itself has ended, as ``with session:`` does.
         """
         is_of_qiskit = type(error).__module__.partition(".")[0] == "qiskit_ibm_runtime"
         if not is_of_qiskit and not isinstance(error, IBMQuantumError):
+            return None
+        from airflow_provider_ibm_sessions.hooks import qiskit
+
+        says_closed = qiskit.says_session_closed(error)
+        if not says_closed and (qiskit.is_job_failure(error) or isinstance(error, JobFailedError)):
+            return None
+        if qiskit.has_ended_session(session_id, by_close=says_closed):
             return None
         try:
             # One attempt: a session that is open is billed until it is closed, which comes next.
             with self.hook.short_lived_client(single_attempt=True) as client:
                 session = client.get_session(session_id)
-        except IBMQuantumError:
+        except Exception:  # whatever it is: the function's own error is raised
+            self.log.debug("Session %s was not read", session_id, exc_info=True)
             return None
         if not session.is_closed:
             return None
+        closed_by = _closed_by(context, session_id)
+        if closed_by == str(SessionOwner.of(context, self.ibm_quantum_conn_id)):
+            return None  # the function has closed it by a hook of its own
         started, closed = session.started_at, session.closed_at
         lived = (closed - started).total_seconds() if started and closed else 0
         if session.max_ttl and lived >= session.max_ttl - 1:
             remedy, ended = "raise max_ttl, which was reached", "has closed itself"
         else:
-            by = _closed_by(context, session_id) or "somebody outside of this task"
-            remedy, ended = "clear the task to run it again in a new one", f"was closed by {by}"
+            by = f"by {closed_by}" if closed_by else "outside of this task"
+            remedy, ended = "clear the task to run it again in a new one", f"was closed {by}"
         name, cause = self.python_callable.__name__, str(getattr(error, "message", error))[:300]
         return AirflowFailException(
             f"{name} has lost its session: {remedy}. Session {session_id} {ended}. {cause}"
@@ -209,7 +225,12 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
 
 
 def _closed_by(context: Context, session_id: str) -> str | None:
-    """Return who has closed a task's session, where this Airflow has a record of it."""
+    """
+    Return who has closed a task's session, where the task's own store has the record of it.
+
+    There the page, the command and the task itself keep it. A task that sweeps or closes keeps it in its own
+    store, which no other can read; before Airflow 3.3 there is none.
+    """
     from airflow_provider_ibm_sessions.hooks.session_record import RECORD_PREFIX, SessionRecord
 
     store: Any = context.get("task_state_store")

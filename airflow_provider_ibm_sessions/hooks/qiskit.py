@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import secrets
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from airflow_provider_ibm_sessions.client import IBMQuantumClient, SessionMode, 
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import (
     ConfigurationError,
+    IBMQuantumError,
     RateLimitedError,
     RequestRejectedError,
 )
@@ -51,7 +53,9 @@ log = logging.getLogger(__name__)
 
 quiet_chatty_loggers()
 try:
+    from qiskit.providers import JobError
     from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
+    from qiskit_ibm_runtime.exceptions import RuntimeInvalidStateError, RuntimeJobMaxTimeoutError
     from requests.adapters import BaseAdapter, HTTPAdapter
     from urllib3 import HTTPResponse
 except ImportError as error:
@@ -62,6 +66,9 @@ except ImportError as error:
 PLACEHOLDER_API_KEY: Final = "the-api-key-stays-with-airflow"
 """Given to Qiskit in place of the key. Should its internals change, this is all it can send."""
 
+_SESSION_CLOSED: Final = "1217"
+"""IBM's code of a job that found its session closed."""
+
 _SAFETY: Final = {
     "GET": Safety.SAFE,
     "HEAD": Safety.SAFE,
@@ -71,6 +78,9 @@ _SAFETY: Final = {
 }
 # The client sets these itself; the authorization is Qiskit's placeholder, should there be one.
 _OWN_HEADERS: Final = ("authorization", "service-crn", "accept-encoding", "connection", "content-length")
+
+_ended_sessions: dict[str, set[str]] = {}
+"""By the ids of sessions, the methods by which Qiskit was asked to end them: PATCH drains, DELETE closes."""
 
 
 def route_logs() -> None:
@@ -141,6 +151,8 @@ class ClientAdapter(BaseAdapter):
                 field="url",
             )
         path = url.removeprefix(self._base_url).partition("?")[0]
+        if method in ("PATCH", "DELETE") and path.startswith("/v1/sessions/"):
+            _ended_sessions.setdefault(path.split("/")[3], set()).add(method)
         operation = Operation[httpx.Response](
             name="qiskit",
             method=method,
@@ -312,6 +324,30 @@ def session(runtime: QiskitRuntimeService, details: IBMSession, backend: str | N
     bound._session_id = details.id
     bound._active = not details.is_closed
     return bound
+
+
+def has_ended_session(session_id: str, *, by_close: bool) -> bool:
+    """
+    Return True if the program itself has ended a session through Qiskit, in this process.
+
+    :param by_close: Count ``Session.cancel()`` only. After ``close()``, which ``with session:`` calls,
+        queued jobs run: it is no cause of IBM's code 1217.
+    """
+    methods = _ended_sessions.get(session_id, set())
+    return "DELETE" in methods if by_close else bool(methods)
+
+
+def is_job_failure(error: BaseException) -> bool:
+    """Return True if an error is Qiskit's of a job that failed, was cancelled, or took too long."""
+    return isinstance(error, JobError | RuntimeJobMaxTimeoutError | RuntimeInvalidStateError)
+
+
+def says_session_closed(error: BaseException) -> bool:
+    """Return True if an error of Qiskit or of this package has IBM's code of a closed session."""
+    if isinstance(error, IBMQuantumError):
+        return error.code == _SESSION_CLOSED
+    # Qiskit has the code of a job in the text alone, and of a submission IBM's response.
+    return re.search(rf"code[ \"':]+{_SESSION_CLOSED}\b", str(error)) is not None
 
 
 def _read(response: httpx.Response, action: str) -> httpx.Response:

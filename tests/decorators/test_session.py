@@ -13,6 +13,7 @@ from airflow_provider_ibm_sessions import hooks
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError
 from testing.airflow_runs import with_rendered
 from testing.dag_tasks import registered_sessions
+from testing.fake_ibm import Fault
 from testing.session_requests import submit_job
 
 
@@ -250,43 +251,47 @@ class TestASessionThatEndsBeforeTheFunction:
 
     @pytest.fixture
     def lose(self, qpu, dag, run, output):
-        """Return what runs a function that loses its session, and returns the error."""
+        """Return what runs a function that loses its session, and returns the output."""
 
-        def lose(end, **arguments):
+        def lose(end):
             with dag:
 
-                @task.ibm_quantum_session(backend="ibm_fez", **arguments)
+                @task.ibm_quantum_session(backend="ibm_fez", retries=1, retry_delay=timedelta(0))
                 def work(session):
-                    from qiskit import QuantumCircuit, transpile
                     from qiskit_ibm_runtime.executor_sampler import Sampler
 
-                    circuit = QuantumCircuit(1)
-                    circuit.measure_all()
-                    compiled = transpile(circuit, session.service.backend("ibm_fez"))
-                    end(session.session_id)
-                    Sampler(mode=session).run([compiled]).result()
+                    compiled = compiled_for(session)
+                    with session:  # closes it again when the error arises
+                        end(session.session_id)
+                        Sampler(mode=session).run([compiled]).result()
 
                 work()
             result = run(dag)
             assert result.state == "failed"
-            return output()
+            assert result.tasks["work"].try_number == 1, "a retry would pay again"
+            text = output()
+            assert text.count("AirflowFailException: work has lost its session: ") == 1
+            assert "IBMRuntimeError" in text, "the function's own traceback"
+            return text
 
         return lose
 
-    def test_by_another_hand(self, lose):
+    def test_by_another_client(self, lose):
         from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
         text = lose(lambda session_id: IBMQuantumHook().get_conn().close_session(session_id))
         assert "work has lost its session: clear the task to run it again in a new one. Session " in text
-        assert " was closed by somebody outside of this task. " in text
-        assert "AirflowFailException" in text
+        assert " was closed outside of this task. " in text
+        [line] = [line for line in text.splitlines() if "had ended when the function failed" in line]
+        assert "[info" in line
 
-    def test_who_has_closed_it_is_named_where_airflow_has_a_record(self, lose):
-        from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+    def test_by_the_page_which_is_named(self, lose):
+        from airflow_provider_ibm_sessions.cli.metastore import hook_from_database
 
-        text = lose(lambda session_id: IBMQuantumHook().close_session(session_id))
-        assert " was closed by " in text
-        assert "somebody outside" not in text
+        def end(session_id):
+            hook_from_database("ibm_quantum_default", "the page in Airflow").close_session(session_id)
+
+        assert " was closed by the page in Airflow. " in lose(end)
 
     def test_by_its_max_ttl(self, lose, qpu):
         def wait(session_id):
@@ -297,13 +302,131 @@ class TestASessionThatEndsBeforeTheFunction:
 
         assert "work has lost its session: raise max_ttl, which was reached. Session " in lose(wait)
 
-    def test_an_error_of_the_function_itself_stays_what_it_is(self, lose):
-        def fail(session_id):
+
+def compiled_for(session):
+    from qiskit import QuantumCircuit, transpile
+
+    circuit = QuantumCircuit(1)
+    circuit.measure_all()
+    return transpile(circuit, session.service.backend("ibm_fez"))
+
+
+def test_a_job_that_fails_in_a_with_statement_fails_and_is_retried_as_any_other(qpu, dag, run, output):
+    """Leaving ``with session:`` closes the session, which is no loss of it."""
+    calls = []
+    qpu.service.settings.failures += [9999, 9999]
+    with dag:
+
+        @task.ibm_quantum_session(backend="ibm_fez", retries=1, retry_delay=timedelta(0))
+        def work(session):
+            from qiskit_ibm_runtime.executor_sampler import Sampler
+
+            calls.append(session.session_id)
+            with session:
+                Sampler(mode=session).run([compiled_for(session)]).result()
+
+        work()
+    assert run(dag).state == "failed"
+    assert len(set(calls)) == 2
+    text = output()
+    assert "RuntimeJobFailureError" in text
+    assert "Error code 9999" in text
+    assert "has lost its session" not in text
+
+
+class TestAnErrorThatIsNotOfALostSession:
+    @pytest.fixture
+    def fail(self, ibm, connection, dag, run, output):
+        """Return what runs a function that must fail, and returns the output; the session is closed."""
+
+        def fail(function, **arguments):
+            with dag:
+
+                @task.ibm_quantum_session(backend="ibm_fez", max_ttl="1h", **arguments)
+                def work(session):
+                    function(session)
+
+                work()
+            assert run(dag).state == "failed"
+            assert ibm.state()["sessions"] == {"closed": 1}
+            text = output()
+            assert "has lost its session" not in text
+            return text
+
+        return fail
+
+    def close_elsewhere(self, session):
+        from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+
+        IBMQuantumHook().get_conn().close_session(session.session_id)
+
+    def test_of_a_session_that_the_function_has_drained(self, fail):
+        def work(session):
+            session.close()
+            session._run("sampler", {})
+
+        assert "IBMRuntimeError: 'The session is closed.'" in fail(work)
+
+    def test_of_a_session_that_the_function_has_closed(self, fail):
+        from qiskit_ibm_runtime.exceptions import RuntimeJobFailureError
+
+        def work(session):
+            session.cancel()
+            raise RuntimeJobFailureError("Error code 1217; Session has been closed")
+
+        assert "Error code 1217; Session has been closed" in fail(work)
+
+    def test_of_a_session_that_the_function_has_closed_by_a_hook(self, fail):
+        from qiskit_ibm_runtime.exceptions import IBMRuntimeError
+
+        def work(session):
             from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 
-            IBMQuantumHook().get_conn().close_session(session_id)
+            IBMQuantumHook().close_session(session.session_id)
+            raise IBMRuntimeError("Failed to run program")
+
+        assert "Failed to run program" in fail(work)
+
+    @pytest.mark.parametrize("kind", ["RuntimeJobFailureError", "RuntimeJobMaxTimeoutError"])
+    def test_of_a_job(self, fail, kind):
+        from qiskit_ibm_runtime import exceptions
+
+        def work(session):
+            self.close_elsewhere(session)
+            raise getattr(exceptions, kind)("Error code 1305; Ran too long")
+
+        assert f"{kind}: 'Error code 1305; Ran too long'" in fail(work)
+
+    def test_of_the_function_itself(self, fail):
+        def work(session):
+            self.close_elsewhere(session)
             raise ValueError("the optimiser went astray")
 
-        text = lose(fail)
-        assert "ValueError: the optimiser went astray" in text
-        assert "has lost its session" not in text
+        assert "ValueError: the optimiser went astray" in fail(work)
+
+    def test_the_session_is_closed_if_it_cannot_be_read(self, fail, ibm, quick):
+        from qiskit_ibm_runtime.exceptions import IBMRuntimeError
+
+        def work(session):
+            ibm.script(Fault("GET", "/v1/sessions/*", status=500))
+            raise IBMRuntimeError("Failed to run program")
+
+        assert "Failed to run program" in fail(work)
+        assert not ibm.faults.left
+
+    def test_the_session_is_closed_if_the_time_is_over_while_it_is_read(
+        self, fail, ibm, time_out, monkeypatch
+    ):
+        from qiskit_ibm_runtime.exceptions import IBMRuntimeError
+
+        monkeypatch.setattr("airflow_provider_ibm_sessions.hooks.ibm_quantum._WORKER_KILL_TIMEOUT", 60.0)
+        started = []
+
+        def work(session):
+            ibm.script(Fault("GET", "/v1/sessions/*", delay=60))
+            started.append(session)
+            raise IBMRuntimeError("Failed to run program")
+
+        time_out(lambda: started and not ibm.faults.left)
+        assert "AirflowTaskTimeout" in fail(work, execution_timeout=timedelta(minutes=10))
+        assert started[0].session_id not in registered_sessions(), "the close was confirmed"
