@@ -2,9 +2,9 @@
 """
 Two Dags that events start: a QPU is back online, a job of the nightly calibration is final.
 
-No run of these Dags waits: the triggerer polls once a minute for all watchers of a connection. One event lists
-all jobs that one poll has found final. Events that arrive close together start one run. So each task goes
-through all events of its run.
+No run of these Dags waits: the triggerer polls once a minute for all watchers of a connection. One event
+lists all jobs that one poll has found final. Events that arrive close together start one run. So each task
+goes through all events of its run.
 """
 
 from __future__ import annotations
