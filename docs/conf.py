@@ -77,19 +77,22 @@ def pair_pictures(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"^!\[(.*)\]\((\S+\.png)\)$", pair, source[0], flags=re.MULTILINE)
 
 
-def break_identifiers(_app: Any, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
-    """Let long names in texts and tables break between their words, and nowhere else."""
+def adapt_page(_app: Any, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+    """Let long names in texts break between their words, and nowhere else; name the README by its subject."""
     word_end = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[_./:=,(@])(?=\w)")
 
     def split(match: re.Match[str]) -> str:
         return match[1] + word_end.sub("<wbr>", match[2]) + match[3]
 
-    for pattern in (r'(<span class="pre">)([^<]+)(</span>)', r"(<h1>)([^<]+)(<)"):
-        context["body"] = re.sub(pattern, split, context.get("body", ""))
+    context["body"] = re.sub(r'(<span class="pre">)([^<]+)(</span>)', split, context.get("body", ""))
+    # The README's title is the package's name, which says little as a link to the next page.
+    for name in ("next", "prev"):
+        if (other := context.get(name)) and other["link"].endswith("README.html"):
+            other["title"] = "Overview and install"
 
 
 def setup(app: Any) -> None:
     """Register the steps of this file. Called by Sphinx."""
     app.connect("source-read", index_error_codes)
     app.connect("source-read", pair_pictures)
-    app.connect("html-page-context", break_identifiers)
+    app.connect("html-page-context", adapt_page)

@@ -2,8 +2,9 @@
 """
 Two Dags that events start: a QPU is back online, a job of the nightly calibration is final.
 
-No run of these Dags waits: the triggerer polls once a minute for all watchers of a connection. Events that
-arrive close together start one run, so each task goes through all events of its run.
+No run of these Dags waits: the triggerer polls once a minute for all watchers of a connection. One event
+lists all jobs that one poll has found final. Events that arrive close together start one run. So each task
+goes through all events of its run.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ with DAG(
         """Log and return the figures of the QPU, as each event holds them."""
         found = [event.extra["payload"] for event in triggering_asset_events[qpu_ready]]
         for qpu in found:
-            log.info("%s is %s, with %d jobs in its queue", qpu["name"], qpu["state"], qpu["queue_length"])
+            log.info("%s is %s, jobs in its queue: %s", qpu["name"], qpu["state"], qpu["queue_length"])
         return found
 
     report_qpu()
@@ -66,7 +67,7 @@ with DAG(
     # [START howto_trigger_events_task]
     @task
     def report_jobs(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
-        """Log and return id and state of each job: an event has one or several, and so has a run events."""
+        """Log and return id and state of each job, of all events of this run."""
         events = triggering_asset_events[job_final]
         jobs = [job for event in events for job in event.extra["payload"]["jobs"]]
         for job in jobs:

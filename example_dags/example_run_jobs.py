@@ -18,7 +18,7 @@ from airflow.sdk import DAG, Param, task
 @task.ibm_quantum_jobs(
     backend="{{ params.backend }}",
     mode="{{ params.mode }}",
-    max_ttl="10m",  # the bill's bound, even if Airflow itself dies
+    max_ttl="10m",  # limits the bill, even if Airflow dies
     deferrable=True,
     poll_interval=5,
     retries=2,

@@ -37,7 +37,7 @@ with DAG(
         task_id="create_session",
         backend="{{ params.backend }}",
         mode="{{ params.mode }}",
-        max_ttl="30m",  # the bill's bound, even if Airflow itself dies
+        max_ttl="30m",  # limits the bill, even if Airflow dies
     )
     # [END howto_operator_create_session]
     is_there = IBMQuantumSessionSensor(

@@ -12,9 +12,9 @@ import argparse
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 960, 424
-LEFT = 168
-OPENED, STARTED, ENDED, RIGHT = LEFT, 424, 724, 936
+WIDTH, HEIGHT = 436, 606
+COLUMN = 88
+OPENED, STARTED, ENDED, BOTTOM = 76, 230, 390, 466
 """Where on the time axis the session opens, its first job starts, its last job ends, and the picture ends."""
 
 LIGHT = {
@@ -47,65 +47,73 @@ DARK = {
 
 @dataclass(frozen=True)
 class Box:
-    """A stretch of time: what it is called, and how it is drawn."""
+    """A stretch of time: how it is drawn, and the lines of its text."""
 
     start: int
     end: int
     kind: str
-    label: str
+    lines: tuple[str, ...]
 
 
-ROWS: tuple[tuple[int, str, str, tuple[Box, ...]], ...] = (
+COLUMNS: tuple[tuple[str, str, tuple[Box, ...]], ...] = (
     (
-        64,
         "One task",
         "run jobs",
         (
-            Box(OPENED, STARTED - 96, "worker", "open, submit, drain"),
-            Box(STARTED - 96, ENDED + 12, "waiting", "deferred: waits in the triggerer, no worker slot"),
-            Box(ENDED + 12, RIGHT, "worker", "collect the results"),
+            Box(OPENED, STARTED - 60, "worker", ("open,", "submit,", "drain")),
+            Box(
+                STARTED - 60,
+                ENDED + 12,
+                "waiting",
+                ("deferred:", "waits in the", "triggerer,", "no worker slot"),
+            ),
+            Box(ENDED + 12, BOTTOM, "worker", ("collect", "the results")),
         ),
     ),
     (
-        124,
         "One function",
-        "session decorator",
+        "decorator",
         (
-            Box(OPENED, OPENED + 64, "worker", "open"),
-            Box(OPENED + 64, ENDED, "worker", "your Python, between jobs that depend on each other"),
-            Box(ENDED, ENDED + 64, "worker", "drain"),
+            Box(OPENED, OPENED + 28, "worker", ("open",)),
+            Box(
+                OPENED + 28, ENDED, "worker", ("your Python,", "between jobs", "that depend", "on each other")
+            ),
+            Box(ENDED, ENDED + 28, "worker", ("drain",)),
         ),
     ),
     (
-        184,
         "Several tasks",
         "four operators",
         (
-            Box(OPENED, OPENED + 64, "worker", "create"),
-            Box(OPENED + 64, STARTED - 64, "worker", "your tasks"),
-            Box(STARTED - 64, STARTED, "worker", "update"),
-            Box(STARTED, ENDED + 12, "waiting", "sensor, deferred"),
-            Box(ENDED + 12, RIGHT, "worker", "close, a teardown"),
+            Box(OPENED, OPENED + 28, "worker", ("create",)),
+            Box(OPENED + 28, STARTED - 28, "worker", ("your tasks",)),
+            Box(STARTED - 28, STARTED, "worker", ("update",)),
+            Box(STARTED, ENDED + 12, "waiting", ("sensor,", "deferred")),
+            Box(ENDED + 12, BOTTOM, "worker", ("close,", "a teardown")),
         ),
     ),
     (
-        268,
         "The session",
-        "dedicated, at IBM",
+        "at IBM",
         (
-            Box(OPENED, STARTED, "open", "open: free"),
-            Box(STARTED, ENDED, "active", "active: billed by the second"),
-            Box(ENDED, RIGHT, "closed", "closed"),
+            Box(OPENED, STARTED, "open", ("open:", "free")),
+            Box(STARTED, ENDED, "active", ("active:", "billed by", "the second")),
+            Box(ENDED, BOTTOM, "closed", ("closed",)),
         ),
     ),
 )
 
-MARKS = ((STARTED, "first job starts"), (ENDED, "last job ends"))
+MARKS = (
+    (OPENED + 12, ("time ↓",)),
+    (STARTED - 12, ("first job", "starts")),
+    (ENDED - 12, ("last job", "ends")),
+)
 
 NOTES = (
-    "Drained, a session closes itself with its last job: no idle second is billed.",
-    "Not drained, it goes inactive some time after its last job (60 s is usual), and is free again.",
-    "Without a job it closes itself after 30 minutes, free. max_ttl ends it whatever happens.",
+    "Drained, a dedicated session closes itself with its last job: no idle",
+    "second is billed. Not drained, it goes inactive some time after its",
+    "last job (60 s is usual), and is free again. Without a job it closes",
+    "itself after 30 minutes, free. Once a job has started, max_ttl ends it.",
 )
 
 
@@ -119,22 +127,27 @@ def style(theme: str) -> str:
 def draw(theme: str = "auto") -> str:
     """Return the picture as SVG."""
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        'aria-labelledby="title" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+        f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title" '
+        'font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="12">',
         '<title id="title">How the life of an IBM Quantum session maps to Airflow tasks</title>',
         f"<style>\n{style(theme)}\n</style>",
         f'<rect class="page line" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>',
     ]
-    for x, name in MARKS:
-        parts.append(f'<line class="line" x1="{x}" y1="44" x2="{x}" y2="314" stroke-dasharray="3 4"/>')
-        parts.append(_text(x, 32, name, "soft", "middle"))
-    parts.append(_text(OPENED, 32, "time →", "soft"))
-    for y, name, note, boxes in ROWS:
-        parts.append(_text(20, y + 16, name, "text", weight="bold"))
-        parts.append(_text(20, y + 33, note, "soft"))
-        parts += [_box(box, y) for box in boxes]
-    parts += [_text(20, 350 + 21 * index, note, "text") for index, note in enumerate(NOTES)]
+    for y in (STARTED, ENDED):
+        parts.append(
+            f'<line class="line" x1="12" y1="{y}" x2="{WIDTH - 12}" y2="{y}" stroke-dasharray="3 4"/>'
+        )
+    for y, lines in MARKS:
+        parts += [_text(12, y + 30 * index, line, "soft") for index, line in enumerate(lines)]
+    for index, (name, note, boxes) in enumerate(COLUMNS):
+        x = WIDTH - 10 - COLUMN * (len(COLUMNS) - index)
+        parts.append(_text(x + COLUMN / 2, 32, name, "text", "middle", "bold"))
+        parts.append(_text(x + COLUMN / 2, 52, note, "soft", "middle"))
+        for box in boxes:
+            parts += _box(box, x)
     parts += _legend()
+    parts += [_text(12, 530 + 20 * index, note, "text") for index, note in enumerate(NOTES)]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -154,19 +167,23 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str = "start", weigh
     return f'<text x="{x:g}" y="{y:g}" {look}>{escape(text)}</text>'
 
 
-def _box(box: Box, y: int) -> str:
+def _box(box: Box, x: int) -> list[str]:
     dashes = ' stroke-dasharray="5 4"' if box.kind == "waiting" else ""
-    place = f'x="{box.start + 1}" y="{y}" width="{box.end - box.start - 2}" height="40" rx="4"'
-    label = _text((box.start + box.end) / 2, y + 25, box.label, "text", "middle")
-    return f'<rect class="{box.kind}" {place}{dashes}/>\n{label}'
+    place = f'x="{x + 1}" y="{box.start + 1}" width="{COLUMN - 2}" height="{box.end - box.start - 2}" rx="4"'
+    first = (box.start + box.end) / 2 + 4 - 8 * (len(box.lines) - 1)
+    lines = [
+        _text(x + COLUMN / 2, first + 16 * index, line, "text", "middle")
+        for index, line in enumerate(box.lines)
+    ]
+    return [f'<rect class="{box.kind}" {place}{dashes}/>', *lines]
 
 
 def _legend() -> list[str]:
     parts = []
-    for y, kind, meaning in ((340, "worker", "holds a worker slot"), (362, "waiting", "holds none")):
+    for x, kind, meaning in ((12, "worker", "holds a worker slot"), (180, "waiting", "holds none")):
         dashes = ' stroke-dasharray="5 4"' if kind == "waiting" else ""
-        parts.append(f'<rect class="{kind}" x="700" y="{y}" width="24" height="14" rx="3"{dashes}/>')
-        parts.append(_text(732, y + 12, meaning, "soft"))
+        parts.append(f'<rect class="{kind}" x="{x}" y="488" width="24" height="14" rx="3"{dashes}/>')
+        parts.append(_text(x + 32, 500, meaning, "soft"))
     return parts
 
 

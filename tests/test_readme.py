@@ -26,6 +26,7 @@ from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.emulator.service.settings import Settings
 from airflow_provider_ibm_sessions.get_provider_info import get_provider_info
 from airflow_provider_ibm_sessions.hooks.connection_form import CONN_FIELDS
+from testing.fake_ibm import Fault
 from testing.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, table
 
 PACKAGE = ROOT / "airflow_provider_ibm_sessions"
@@ -75,11 +76,21 @@ def test_the_tasks_that_share_a_session_run(ibm, connection, run):
     assert [session.state for session in ibm.sessions.values()] == ["closed"]
 
 
-def test_the_task_that_uses_the_hook_runs(ibm, connection, run):
+def test_the_task_that_uses_the_hook_lets_its_queued_job_run(ibm, connection, run):
+    ibm.settings.queue_seconds = 3600
     result = run(dag_in(BLOCKS["hook.md: own_task"]))
     assert result.state == "success"
-    assert result.xcom("toss") in ibm.jobs
+    [session] = ibm.sessions.values()
+    assert (session.state, session.accepting_jobs) == ("open", False)
+    ibm.clock.advance(3700)
+    assert ibm.jobs[result.xcom("toss")].status == "Completed"
     assert [session.state for session in ibm.sessions.values()] == ["closed"]
+
+
+def test_the_task_that_uses_the_hook_closes_its_session_after_an_error(ibm, connection, run):
+    ibm.script(Fault("POST", "/v1/jobs", status=403))
+    assert run(dag_in(BLOCKS["hook.md: own_task"])).state == "failed"
+    assert [session.state_reason for session in ibm.sessions.values()] == ["session_cancelled"]
 
 
 def commands_in(block: Block) -> Iterator[list[str]]:

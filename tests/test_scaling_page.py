@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import airflow_provider_ibm_sessions
+from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 
@@ -90,6 +91,16 @@ def test_both_name_this_version(compose, values):
     version = airflow_provider_ibm_sessions.__version__
     assert compose["services"]["worker"]["image"].endswith(f":{version}")
     assert str(values["images"]["airflow"]["tag"]) == version
+
+
+def test_a_trigger_of_another_version_fails_as_airflow_expects():
+    """Airflow catches a TypeError alone: any other would end the triggerer."""
+    trigger = IBMQuantumSessionTrigger(
+        "a-session", ["closed"], end_time=2e9, poll_interval=10, ibm_quantum_conn_id="ibm_quantum_default"
+    )
+    _, arguments = trigger.serialize()
+    with pytest.raises(TypeError, match="of_another_version"):
+        IBMQuantumSessionTrigger(**arguments, of_another_version=1)
 
 
 def test_the_command_makes_a_pool_that_counts_deferred_tasks(airflow_db):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +217,21 @@ def test_an_event_queues_each_example_dag(ibm, when):
     assert found[IBMQuantumJobEventTrigger].tags == ["nightly"]
     with create_session() as session:
         assert set(session.scalars(select(AssetDagRunQueue.target_dag_id))) == set(dags)
+
+
+def test_the_example_logs_a_qpu_whose_queue_is_not_known(caplog):
+    from airflow.sdk.execution_time.comms import AssetEventResult
+
+    example = runpy.run_path(str(Path(__file__).parents[2] / "example_dags" / "example_events.py"))
+    qpu = {"name": "ibm_fez", "state": "online", "queue_length": None}
+    event = AssetEventResult.model_construct(extra={"payload": qpu})
+    log = logging.getLogger("airflow.task")
+    log.addHandler(caplog.handler)
+    try:
+        example["report_qpu"].function({example["qpu_ready"]: [event]})
+    finally:
+        log.removeHandler(caplog.handler)
+    assert "ibm_fez is online, jobs in its queue: None" in caplog.text
 
 
 def test_serialized_forms_restore_them_and_hold_no_secret(ibm):
