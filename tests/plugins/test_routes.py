@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_provider_ibm_sessions.plugins._page.live import LiveSessions
+from airflow_provider_ibm_sessions.plugins._page.live import CLICKED_SECONDS, LiveSessions
 from testing.airflow_runs import create_dag_run
 from testing.connections import connection_to
 from testing.fake_ibm import Fault
@@ -240,6 +240,23 @@ def test_a_failing_ibm_is_asked_no_more_for_a_while(page):
         found = page.ask("GET", f"live?id={page.session_id}").json()["sessions"][page.session_id]
         assert found["error"]
     assert len(page.ibm.requests("GET", "/v1/sessions/*")) == 1
+
+
+def test_what_ibm_does_not_know_is_not_asked_for_at_each_poll(page):
+    page.register("gone")
+    for _ in range(3):
+        assert page.ask("GET", "live?id=gone").json()["sessions"]["gone"]["error"]
+    assert len(page.ibm.requests("GET", "/v1/sessions/gone")) == 1
+
+
+def test_a_click_reads_a_session_and_its_jobs_again_and_polls_do_so_more_rarely(page):
+    page.client.app.routes[-1].app.state.live = LiveSessions(page.ibm.clock.now)
+    asked = []
+    for query in ("?clicked=true", "", "?clicked=true", "", "?clicked=true"):
+        assert page.ask("GET", page.path + query).json()["session"]["state"] == "active"
+        asked.append(tuple(len(page.ibm.requests("GET", f"/v1/{each}")) for each in ("sessions/*", "jobs")))
+        page.ibm.clock.advance(CLICKED_SECONDS)
+    assert asked == [(1, 1), (1, 1), (2, 2), (2, 2), (3, 3)]
 
 
 def test_ui_live_false_never_asks_ibm(page, monkeypatch):

@@ -149,13 +149,20 @@ async def read_session(
     map_index: MapIndex,
     session_id: SessionId,
     live: Live,
+    clicked: bool = False,
 ) -> Response:
-    """Return a session with its jobs, open or ended, that was opened for this task."""
+    """
+    Return a session with its jobs, open or ended, that was opened for this task.
+
+    :param clicked: True in the first request for what a person has unfolded; False in those that follow.
+    """
     place = (dag_id, run_id, task_id, map_index)
     conn_id, record = await asyncio.to_thread(_find, place, session_id)
     is_job = record is not None and record.get("mode") == "job"
-    reads = [live.jobs(conn_id, session_id, is_job=is_job), live.connection(conn_id)]
-    jobs, about, *now = await asyncio.gather(*reads, *([] if is_job else [live.session(conn_id, session_id)]))
+    reads = [live.jobs(conn_id, session_id, is_job=is_job, clicked=clicked), live.connection(conn_id)]
+    if not is_job:
+        reads.append(live.session(conn_id, session_id, clicked=clicked))
+    jobs, about, *now = await asyncio.gather(*reads)
     content = {
         "session_id": session_id,
         "conn_id": conn_id,
@@ -291,7 +298,7 @@ async def list_workloads(connection_id: Name, user: User, live: Live) -> Respons
 
 @router.get("/connections/{connection_id}/sessions/{session_id}/jobs", dependencies=[access.read_connection])
 async def count_unowned_jobs(connection_id: Name, session_id: SessionId, live: Live) -> Response:
-    """Return the same for a session that no task of this Airflow owns."""
+    """Return how many jobs of a session that no task owns would run, or never run, if it were ended now."""
     await asyncio.to_thread(_refuse_owned, session_id)
     return await _counts(live, connection_id, session_id)
 
