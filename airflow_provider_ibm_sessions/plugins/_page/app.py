@@ -167,7 +167,7 @@ async def read_session(
         "session_id": session_id,
         "conn_id": conn_id,
         **session_details(now[0] if now else {}, record, jobs, about),
-        "console": await live.console_url(conn_id, session_id),
+        "console": (await live.console(conn_id))(session_id),
     }
     return _json(content)
 
@@ -257,8 +257,9 @@ def list_connections(user: User, session: SessionDep) -> Response:
 @router.get("/connections/{connection_id}/workloads", dependencies=[access.read_connection])
 async def list_workloads(connection_id: Name, user: User, live: Live) -> Response:
     """Return the open sessions of a connection's API key, with the sweep's verdict on each."""
-    workloads, error = await live.workloads(connection_id)
-    consoles = {each.id: await live.console_url(connection_id, each.id) for each in workloads}
+    (workloads, error), console = await asyncio.gather(
+        live.workloads(connection_id), live.console(connection_id)
+    )
 
     def judge() -> list[dict[str, Any]]:
         with create_session() as session:
@@ -288,7 +289,7 @@ async def list_workloads(connection_id: Name, user: User, live: Live) -> Respons
                     "owner": str(entry.owner) if entry and entry.owner.dag_id in readable else None,
                     "is_owned": entry is not None,
                     "verdict": str(verdict),
-                    "console": consoles[workload.id],
+                    "console": console(workload.id),
                 }
             )
         return rows
@@ -331,7 +332,7 @@ async def _end(live: LiveSessions, conn_id: str, session_id: str, body: EndSessi
     if not live.is_enabled():
         raise HTTPException(403, "Airflow's configuration says [ibm_quantum] ui_live = False")
     outcome = await live.end(conn_id, session_id, body.action)
-    outcome["console"] = await live.console_url(conn_id, session_id)
+    outcome["console"] = (await live.console(conn_id))(session_id)
     status = 200 if outcome["confirmed"] else 502 if outcome["error"] else 202
     return _json(outcome, status)
 

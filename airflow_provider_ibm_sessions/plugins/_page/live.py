@@ -182,7 +182,7 @@ class LiveSessions:
         times = {job.id: answer.value for job, answer in zip(started, metrics, strict=True)}
         return {
             "jobs": [job_json(job, times.get(job.id)) for job in jobs],
-            "counts": counts_json(listed.value or []),
+            "counts": None if listed.value is None else counts_json(listed.value),
             "jobs_left_out": len(listed.value or []) - len(jobs),
             "jobs_error": listed.error,
         }
@@ -304,13 +304,13 @@ class LiveSessions:
             self._hooks[conn_id] = time.monotonic(), hook
         return hook
 
-    async def console_url(self, conn_id: str, workload_id: str) -> str:
-        """Return the page of a session at IBM, or at the emulator if the connection leads to one."""
+    async def console(self, conn_id: str) -> Callable[[str], str]:
+        """Return a function from a session's id to its page at IBM, or at the connection's emulator."""
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return (await self._hook(conn_id)).console_url(workload_id)
+                return (await self._hook(conn_id)).console_url
         except (IBMQuantumError, TimeoutError):
-            return console_url(workload_id)
+            return console_url
 
     def _keep(self, key: tuple[str, ...], answer: Answer) -> None:
         self._kept[key] = answer
