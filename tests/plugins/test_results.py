@@ -66,6 +66,26 @@ def test_one_value_for_each_job_is_a_curve_over_the_parameter_in_the_tags():
     assert [each["error"] for each in shown_reports([bare, bare])["curve"]["points"]] == [0, 0]
 
 
+@pytest.mark.parametrize("theta", ["1e999", "-1e999", "9" * 400])
+def test_a_parameter_that_is_too_large_for_a_number_is_none(theta):
+    found = shown_reports([angle(theta, -1), angle(0.1, -0.2)])["curve"]
+    assert (found["name"], [point["x"] for point in found["points"]]) == ("job", [1, 2])
+
+
+@pytest.mark.parametrize("tags", [(["a=1", "a=2"], []), (["a=1", "a=2"], ["a=3"]), (["a=1"], [])])
+def test_a_parameter_that_a_job_does_not_have_exactly_once_is_none(tags):
+    jobs = [report(format="estimator", tags=each, results=[{"evs": ev}]) for ev, each in enumerate(tags)]
+    assert shown_reports(jobs)["curve"]["name"] == "job"
+
+
+def test_numbers_that_no_browser_reads_are_left_out():
+    large = 10**400
+    pub = {"evs": [large, float("nan"), 0.5]}
+    [shown] = shown_reports([report(results=[pub, sampler({"0": large, "1": 3})])])["reports"]
+    assert shown["pubs"][0]["evs"] == [None, None, 0.5]
+    assert (shown["pubs"][1]["shots"], shown["pubs"][1]["joint"]["top"]) == (None, [["1", 3]])
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_ibm_sessions.links import console_url
+from airflow_provider_ibm_sessions.plugins._page import live as policy
 from airflow_provider_ibm_sessions.plugins._page.live import LiveSessions
 from testing.airflow_runs import create_dag_run
 from testing.connections import connection_to
@@ -129,13 +131,74 @@ def test_a_session_that_ibm_no_longer_knows_is_shown_from_its_record(page):
     assert (found["is_recorded"], found["jobs_are_known"]) == (True, False)
 
 
-@pytest.mark.parametrize("spans", [None, 5, "text", [1], [[]], [["active"]], [["active", "soon"]], {"a": 1}])
+@pytest.mark.parametrize(
+    "spans", [None, 5, "text", [1, [], ["active"], ["active", "soon"], [{}, 1.0], ["active", True]], {"a": 1}]
+)
 def test_a_malformed_record_is_shown_without_its_states(page, spans):
     owner = {"dag_id": page.dag_id, "run_id": page.run_id, "task_id": "opens", "map_index": -1}
     page.keep({"session_id": "odd", "conn_id": "ibm_quantum_default", "owner": owner, "spans": spans})
     found = page.ask("GET", page.path.replace(page.session_id, "odd"))
     assert found.status_code == 200
-    assert all(isinstance(each, list) for each in found.json()["session"]["spans"])
+    assert found.json()["session"]["spans"] == []
+
+
+def test_what_no_browser_can_draw_of_a_record_is_left_out(page):
+    """Tasks can write whatever they like: JSON has no infinity, and React draws no objects."""
+    owner = {"dag_id": page.dag_id, "run_id": page.run_id, "task_id": "opens", "map_index": -1}
+    numbers = ["billed", "qpu_seconds", "price_per_second", "opened", "max_ttl", "try_number"]
+    texts = ["reason", "backend", "mode", "closed_by", "currency"]
+    page.keep(
+        {
+            "session_id": "odd",
+            "conn_id": "ibm_quantum_default",
+            "owner": {**owner, "more": float("nan")},
+            "spans": [
+                ["active", float("nan")],
+                ["active", float("-inf")],
+                ["active", 10**400],
+                ["active", 5],
+            ],
+            "jobs": {"Completed": 2, "Failed": float("inf")},
+            **dict.fromkeys(numbers, float("inf")),
+            **{name: {"an": "object"} for name in texts},
+            "more": float("nan"),
+        }
+    )
+    run = page.path.partition("/tasks/")[0]
+    for path in (f"records?q={page.dag_id}", run, page.path.partition("/sessions/")[0]):
+        [record] = page.ask("GET", path).json()["records"]
+        assert {record[name] for name in [*numbers, *texts]} == {None}
+        assert (record["owner"], record["jobs"], record["spans"]) == (
+            owner,
+            {"Completed": 2},
+            [["active", 5]],
+        )
+    details = page.ask("GET", page.path.replace(page.session_id, "odd")).json()
+    assert (details["session"]["spans"], details["ended_by"], details["price"]) == (
+        [["active", 5]],
+        None,
+        None,
+    )
+
+
+def test_a_record_without_a_price_has_none(page, monkeypatch):
+    """Today's price of the connection is another one."""
+    monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(page.ibm, price_per_second=1.6))
+    owner = {"dag_id": page.dag_id, "run_id": page.run_id, "task_id": "opens", "map_index": -1}
+    page.keep({"session_id": "old", "conn_id": "ibm_quantum_default", "owner": owner, "billed": 12.5})
+    assert page.ask("GET", page.path).json()["price"] == 1.6
+    assert page.ask("GET", page.path.replace(page.session_id, "old")).json()["price"] is None
+
+
+@pytest.mark.parametrize("fault", [{"status": 403}, {"delay": 60.0}])
+def test_jobs_that_have_not_been_read_are_unknown_and_not_none(page, monkeypatch, fault):
+    if "delay" in fault:
+        monkeypatch.setattr(policy, "ROUTE_SECONDS", 0.3)
+    page.ibm.script(Fault("GET", "/v1/jobs", times=None, **fault))
+    found = page.ask("GET", page.path).json()
+    page.ibm.clear_faults()
+    assert bool(found["jobs_error"]) == ("status" in fault)
+    assert (found["counts"], found["session"]["jobs"], found["jobs_are_known"]) == (None, None, False)
 
 
 def test_a_session_of_another_task_is_not_found(page):
@@ -234,12 +297,54 @@ def test_what_nobody_owns_has_the_sweeps_verdict(page):
     assert page.ibm.sessions[stranger].state == "closed"
 
 
+def test_a_failing_secrets_backend_is_asked_once_for_all_links(page, monkeypatch):
+    asked = []
+
+    class Failing:
+        def get_connection(self, conn_id):
+            asked.append(conn_id)
+            raise TimeoutError
+
+    for _ in range(8):
+        page.ibm.add_session(state="active")
+    route = "connections/ibm_quantum_default/workloads"
+    known = page.ask("GET", route).json()["workloads"]
+    monkeypatch.setattr(policy, "CREDENTIALS_SECONDS", -1.0)  # what was read of the connection is too old
+    monkeypatch.setattr(policy, "FRESH_SECONDS", 3600.0)
+    monkeypatch.setattr(
+        "airflow_provider_ibm_sessions.cli.metastore.ensure_secrets_loaded", lambda: [Failing()]
+    )
+    found = page.ask("GET", route).json()["workloads"]
+    assert [each["id"] for each in found] == [each["id"] for each in known]
+    assert len(found) >= 9
+    assert all(each["console"] == console_url(each["id"]) for each in found)
+    assert asked == ["ibm_quantum_default"]
+
+
 def test_a_failing_ibm_is_asked_no_more_for_a_while(page):
     page.ibm.script(Fault("GET", "/v1/sessions/*", status=400, times=None))
     for _ in range(3):
         found = page.ask("GET", f"live?id={page.session_id}").json()["sessions"][page.session_id]
         assert found["error"]
     assert len(page.ibm.requests("GET", "/v1/sessions/*")) == 1
+
+
+def test_what_ibm_does_not_know_is_not_asked_for_at_each_poll(page):
+    page.register("gone")
+    for _ in range(3):
+        assert page.ask("GET", "live?id=gone").json()["sessions"]["gone"]["error"]
+    assert len(page.ibm.requests("GET", "/v1/sessions/gone")) == 1
+
+
+def test_a_click_reads_a_session_and_its_jobs_again_and_polls_do_so_more_rarely(page):
+    page.client.app.routes[-1].app.state.live = LiveSessions(page.ibm.clock.now)
+    page.ibm.clock.frozen = True
+    asked = []
+    for query in ("?clicked=true", "", "?clicked=true", "", "?clicked=true"):
+        assert page.ask("GET", page.path + query).json()["session"]["state"] == "active"
+        asked.append(tuple(len(page.ibm.requests("GET", f"/v1/{each}")) for each in ("sessions/*", "jobs")))
+        page.ibm.clock.advance(policy.CLICKED_SECONDS + 1)
+    assert asked == [(1, 1), (1, 1), (2, 2), (2, 2), (3, 3)]
 
 
 def test_ui_live_false_never_asks_ibm(page, monkeypatch):

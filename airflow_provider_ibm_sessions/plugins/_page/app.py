@@ -149,18 +149,25 @@ async def read_session(
     map_index: MapIndex,
     session_id: SessionId,
     live: Live,
+    clicked: bool = False,
 ) -> Response:
-    """Return a session with its jobs, open or ended, that was opened for this task."""
+    """
+    Return a session with its jobs, open or ended, that was opened for this task.
+
+    :param clicked: True in the first request for what a person has unfolded; False in those that follow.
+    """
     place = (dag_id, run_id, task_id, map_index)
     conn_id, record = await asyncio.to_thread(_find, place, session_id)
     is_job = record is not None and record.get("mode") == "job"
-    reads = [live.jobs(conn_id, session_id, is_job=is_job), live.connection(conn_id)]
-    jobs, about, *now = await asyncio.gather(*reads, *([] if is_job else [live.session(conn_id, session_id)]))
+    reads = [live.jobs(conn_id, session_id, is_job=is_job, clicked=clicked), live.connection(conn_id)]
+    if not is_job:
+        reads.append(live.session(conn_id, session_id, clicked=clicked))
+    jobs, about, *now = await asyncio.gather(*reads)
     content = {
         "session_id": session_id,
         "conn_id": conn_id,
         **session_details(now[0] if now else {}, record, jobs, about),
-        "console": await live.console_url(conn_id, session_id),
+        "console": (await live.console(conn_id))(session_id),
     }
     return _json(content)
 
@@ -250,8 +257,9 @@ def list_connections(user: User, session: SessionDep) -> Response:
 @router.get("/connections/{connection_id}/workloads", dependencies=[access.read_connection])
 async def list_workloads(connection_id: Name, user: User, live: Live) -> Response:
     """Return the open sessions of a connection's API key, with the sweep's verdict on each."""
-    workloads, error = await live.workloads(connection_id)
-    consoles = {each.id: await live.console_url(connection_id, each.id) for each in workloads}
+    (workloads, error), console = await asyncio.gather(
+        live.workloads(connection_id), live.console(connection_id)
+    )
 
     def judge() -> list[dict[str, Any]]:
         with create_session() as session:
@@ -281,7 +289,7 @@ async def list_workloads(connection_id: Name, user: User, live: Live) -> Respons
                     "owner": str(entry.owner) if entry and entry.owner.dag_id in readable else None,
                     "is_owned": entry is not None,
                     "verdict": str(verdict),
-                    "console": consoles[workload.id],
+                    "console": console(workload.id),
                 }
             )
         return rows
@@ -291,7 +299,7 @@ async def list_workloads(connection_id: Name, user: User, live: Live) -> Respons
 
 @router.get("/connections/{connection_id}/sessions/{session_id}/jobs", dependencies=[access.read_connection])
 async def count_unowned_jobs(connection_id: Name, session_id: SessionId, live: Live) -> Response:
-    """Return the same for a session that no task of this Airflow owns."""
+    """Return how many jobs of a session that no task owns would run, or never run, if it were ended now."""
     await asyncio.to_thread(_refuse_owned, session_id)
     return await _counts(live, connection_id, session_id)
 
@@ -324,7 +332,7 @@ async def _end(live: LiveSessions, conn_id: str, session_id: str, body: EndSessi
     if not live.is_enabled():
         raise HTTPException(403, "Airflow's configuration says [ibm_quantum] ui_live = False")
     outcome = await live.end(conn_id, session_id, body.action)
-    outcome["console"] = await live.console_url(conn_id, session_id)
+    outcome["console"] = (await live.console(conn_id))(session_id)
     status = 200 if outcome["confirmed"] else 502 if outcome["error"] else 202
     return _json(outcome, status)
 

@@ -80,36 +80,29 @@ def session_details(
     Return a session with its jobs: as IBM describes it, or else as it was recorded at its end.
 
     :param session: IBM's answer, without ``at`` if there is none.
-    :param record: The record of an ended session; its price holds, not today's.
-    :param jobs: The jobs with their ``counts``, and ``jobs_error`` if they could not be listed.
+    :param record: The record of an ended session; its price holds, not today's, also if it has none.
+    :param jobs: The jobs with their ``counts``, which are None while the jobs have not been read, and
+        ``jobs_error`` if they could not be listed.
     :param connection: The price of the connection.
     """
     record = record or {}
     if "at" not in session and record:
         session = {**_recorded(record), "error": session.get("error")}
-    price = (
-        record
-        if record.get("price_per_second")
-        else {"price_per_second": connection.get("price"), **connection}
-    )
+    price = record.get("price_per_second") if record else connection.get("price")
+    is_listed = jobs["counts"] is not None and not jobs["jobs_error"]
     return {
         **jobs,
         "session": {**session, "jobs": jobs["counts"]},
         "is_recorded": bool(record),
         "ended_by": record.get("closed_by"),
-        "jobs_are_known": not jobs["jobs_error"] and bool(jobs["jobs"] or not record.get("jobs")),
-        "price": price["price_per_second"],
-        "currency": price.get("currency"),
+        # IBM forgets jobs: an empty list says nothing of a session that has had some.
+        "jobs_are_known": is_listed and bool(jobs["jobs"] or not record.get("jobs")),
+        "price": price,
+        "currency": (record or connection).get("currency"),
     }
 
 
 def _recorded(record: dict[str, Any]) -> dict[str, Any]:
-    """Return what the page draws of a recorded session; tasks can write whatever they like."""
-    found = record.get("spans")
-    spans = [
-        span
-        for span in (found if isinstance(found, list) else [])
-        if isinstance(span, list) and len(span) == 2 and isinstance(span[1], int | float)
-    ]
-    closed = max((at for _, at in spans), default=None)
-    return {**record, "spans": spans, "state": "closed", "at": time.time(), "closed": closed}
+    """Return what the page draws of a recorded session."""
+    closed = max((at for _, at in record["spans"]), default=None)
+    return {**record, "state": "closed", "at": time.time(), "closed": closed}

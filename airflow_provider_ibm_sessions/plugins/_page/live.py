@@ -3,9 +3,9 @@
 IBM as the page asks it, and all policy of that: the API server also serves the workers, and must not wait.
 
 Requests are async, time out after five seconds, and at most four are made at once for a connection. What
-several people ask is asked once. Responses are kept as long as they are fresh; a connection that does not
-answer is left alone for a while. A page with 25 sessions makes at most 60 requests a minute, one of them
-unfolded and the dialog open.
+several people ask is asked once. Responses are kept as long as they are fresh, refusals too; a connection
+that does not answer is left alone for a while. For a page with 25 sessions, of which one is unfolded, that
+makes at most 60 requests a minute on average. Five such pages make at most a fifth more.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ROUTE_SECONDS = 6.0
 LANES = 4
 FRESH_SECONDS = 10.0
 CLICKED_SECONDS = 3.0
-"""What a person has unfolded or is about to end is fresh for less long."""
+"""What a person has just unfolded, or is about to end, is fresh for less long."""
 SECONDS_PER_SESSION = 2.4
 """With many sessions, each is read less often: at most one request in so many seconds for all of them."""
 COUNTED = 25
@@ -76,11 +76,13 @@ class Answer:
     IBM's last answer, and the error since, if there is one.
 
     :param at: When it was read, in seconds since the epoch.
+    :param refused_at: When IBM answered with the error, such as 404; 0 if it did not answer at all.
     """
 
     value: Any = None
     at: float = 0.0
     error: str | None = None
+    refused_at: float = 0.0
 
 
 class LiveSessions:
@@ -88,7 +90,7 @@ class LiveSessions:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """
-        Create an empty one.
+        Start without an answer or a connection.
 
         :param clock: Returns the seconds since the epoch.
         """
@@ -112,9 +114,13 @@ class LiveSessions:
         pairs = list(wanted)
         return await self._sessions(pairs, max(FRESH_SECONDS, SECONDS_PER_SESSION * len(pairs)))
 
-    async def session(self, conn_id: str, session_id: str) -> dict[str, Any]:
-        """Return the session that a person has unfolded."""
-        return (await self._sessions([(conn_id, session_id)], CLICKED_SECONDS))[session_id]
+    async def session(self, conn_id: str, session_id: str, *, clicked: bool = False) -> dict[str, Any]:
+        """
+        Return the session that a person has unfolded.
+
+        :param clicked: True if it was unfolded just now; False if the page polls it.
+        """
+        return (await self._sessions([(conn_id, session_id)], _fresh_seconds(clicked)))[session_id]
 
     async def _sessions(self, pairs: list[tuple[str, str]], fresh: float) -> dict[str, dict[str, Any]]:
         answers = await self._get_all(
@@ -141,19 +147,22 @@ class LiveSessions:
         }
 
     async def job_counts_now(self, conn_id: str, session_id: str) -> dict[str, Any]:
-        """Return the same of the one session that a person is about to end, and what went wrong since."""
+        """Return the counts of the jobs of a session that a person is about to end, and the error since."""
         key = _jobs_key(conn_id, session_id)
         [answer] = await self._get_all([(conn_id, key, CLICKED_SECONDS)], [_read_jobs(session_id)])
         return _shown(answer, counts_json)
 
-    async def jobs(self, conn_id: str, session_id: str, *, is_job: bool = False) -> dict[str, Any]:
+    async def jobs(
+        self, conn_id: str, session_id: str, *, is_job: bool = False, clicked: bool = False
+    ) -> dict[str, Any]:
         """
         Return the newest jobs of a session, with the times of those that have started.
 
         :param is_job: True if it is a single job, and the id its own.
+        :param clicked: True if the session was unfolded just now; False if the page polls it.
         """
         key, read = _jobs_key(conn_id, session_id), _read_job if is_job else _read_jobs
-        [listed] = await self._get_all([(conn_id, key, CLICKED_SECONDS)], [read(session_id)])
+        [listed] = await self._get_all([(conn_id, key, _fresh_seconds(clicked))], [read(session_id)])
         jobs: list[Job] = (listed.value or [])[-MAX_JOBS:]
         started = [job for job in jobs if job.final_status != JobState.QUEUED][-MAX_METRICS:]
         keys = [(conn_id, "metrics", job.id, str(job.final_status)) for job in started]
@@ -173,7 +182,7 @@ class LiveSessions:
         times = {job.id: answer.value for job, answer in zip(started, metrics, strict=True)}
         return {
             "jobs": [job_json(job, times.get(job.id)) for job in jobs],
-            "counts": counts_json(listed.value or []),
+            "counts": None if listed.value is None else counts_json(listed.value),
             "jobs_left_out": len(listed.value or []) - len(jobs),
             "jobs_error": listed.error,
         }
@@ -251,8 +260,10 @@ class LiveSessions:
 
     def _is_fresh(self, key: tuple[str, ...], seconds: float) -> bool:
         answer = self._kept.get(key)
-        if answer is None or answer.error:
+        if answer is None:
             return False
+        if answer.error:
+            return self._clock() - answer.refused_at < seconds
         is_final = getattr(answer.value, "is_closed", False)
         return is_final or self._clock() - answer.at < seconds
 
@@ -267,7 +278,7 @@ class LiveSessions:
         read: Callable[[AsyncIBMQuantumClient], Awaitable[Any]],
     ) -> None:
         """Make one request and keep its outcome; an error leaves the last answer beside it."""
-        error: str | None = _NO_ANSWER
+        error, refused_at = _NO_ANSWER, 0.0
         async with self._lanes.setdefault(conn_id, asyncio.Semaphore(LANES)):
             if time.monotonic() >= self._broken_until.get(conn_id, 0.0):
                 try:
@@ -277,12 +288,12 @@ class LiveSessions:
                             self._keep(key, Answer(await read(client), self._clock()))
                             return
                 except (NotFoundError, PermissionDeniedError, ConflictError) as refusal:
-                    error = _text(refusal)
+                    error, refused_at = _text(refusal), self._clock()
                 except (IBMQuantumError, TimeoutError) as failure:
                     error = _text(failure)
                     self._broken_until[conn_id] = time.monotonic() + BREAKER_SECONDS
         last = self._kept.get(key, Answer())
-        self._keep(key, Answer(last.value, last.at, error))
+        self._keep(key, Answer(last.value, last.at, error, refused_at))
 
     async def _hook(self, conn_id: str) -> IBMQuantumHook:
         """Return the hook on a connection, which is read again after a minute."""
@@ -293,13 +304,13 @@ class LiveSessions:
             self._hooks[conn_id] = time.monotonic(), hook
         return hook
 
-    async def console_url(self, conn_id: str, workload_id: str) -> str:
-        """Return the page of a session at IBM, or at the emulator if the connection leads to one."""
+    async def console(self, conn_id: str) -> Callable[[str], str]:
+        """Return a function from a session's id to its page at IBM, or at the connection's emulator."""
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return (await self._hook(conn_id)).console_url(workload_id)
+                return (await self._hook(conn_id)).console_url
         except (IBMQuantumError, TimeoutError):
-            return console_url(workload_id)
+            return console_url
 
     def _keep(self, key: tuple[str, ...], answer: Answer) -> None:
         self._kept[key] = answer
@@ -315,6 +326,10 @@ def _is_final(metrics: JobMetrics | None) -> bool:
 def _shown(answer: Answer, to_json: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     shown = {} if answer.value is None else {**to_json(answer.value), "at": answer.at}
     return {**shown, "error": answer.error} if answer.error else shown
+
+
+def _fresh_seconds(clicked: bool) -> float:
+    return CLICKED_SECONDS if clicked else FRESH_SECONDS
 
 
 def _session_key(conn_id: str, session_id: str) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 from airflow_provider_ibm_sessions.hooks.owner_lookup import ACTIVE_RUN_STATES, FINISHED_TASK_STATES
 from airflow_provider_ibm_sessions.hooks.session_owner import SessionOwner
 from airflow_provider_ibm_sessions.hooks.session_registry import PREFIX
+from airflow_provider_ibm_sessions.plugins._page.results import finite_number
 
 try:
     from airflow.models.task_state_store import TaskStateStoreModel
@@ -43,6 +44,9 @@ MAX_XCOM_BYTES = 4_000_000
 """Bytes of an XCom that the API server parses for a page; larger ones are said to be too large."""
 
 _MAX_RECORDS = 500
+_OWNER = ("dag_id", "run_id", "task_id", "map_index")
+_TEXTS = ("conn_id", "backend", "mode", "currency", "reason", "closed_by")
+_NUMBERS = ("try_number", "opened", "max_ttl", "billed", "qpu_seconds", "price_per_second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +258,28 @@ def _parse(rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
         except (TypeError, KeyError):
             continue
         if all(isinstance(name, str) for name in names) and isinstance(owner.get("map_index", -1), int):
-            yield {**record, "owner": {"map_index": -1, **owner}, "record_id": key}
+            yield {**_shown(record), "record_id": key}
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that the page shows; None for what it cannot draw, or what is no JSON."""
+    spans = found if isinstance(found := record.get("spans"), list) else []
+    jobs = record.get("jobs")
+    return {
+        "session_id": record["session_id"],
+        "owner": {name: record["owner"].get(name, -1) for name in _OWNER},
+        **{name: text if isinstance(text := record.get(name), str) else None for name in _TEXTS},
+        **{name: finite_number(record.get(name)) for name in _NUMBERS},
+        "billed_is_final": record.get("billed_is_final") is True,
+        "spans": [
+            [state, at]
+            for state, at in (each for each in spans if isinstance(each, list) and len(each) == 2)
+            if isinstance(state, str) and finite_number(at) is not None
+        ],
+        "jobs": {state: n for state, n in jobs.items() if finite_number(n) is not None}
+        if isinstance(jobs, dict)
+        else None,
+    }
 
 
 def _xcom(session: Session, dag_id: str, run_id: str, task_id: str, map_index: int, key: str) -> Any:
@@ -301,7 +326,7 @@ def _records_of_xcoms(
         if key != "session":
             found |= {each["session_id"]: each for each in _parse([(None, details)])}
         elif isinstance(details, dict) and isinstance(details.get("id"), str):
-            made.append(_record_of_details(details, owner))
+            made.append({**_shown(_record_of_details(details, owner)), "record_id": None})
     return [*found.values(), *(each for each in made if each["session_id"] not in found)]
 
 

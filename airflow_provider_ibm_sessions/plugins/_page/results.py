@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from heapq import nlargest
@@ -43,17 +44,24 @@ def _curve(reports: list[dict[str, Any]]) -> dict[str, Any] | None:
     """
     Return the points of a curve over estimator jobs with one value each; None if these are no such jobs.
 
-    Its parameter is the one number in the tags that differs from job to job, such as ``theta=0.3``.
+    Its parameter is the one number in the tags that differs from job to job, such as ``theta=0.3``. Each job
+    must have it once.
     """
     jobs = [each for each in reports if each.get("format") == "estimator"]
     pubs = [pub for job in jobs for pub in job.get("pubs", [])]
     if len(jobs) < 2 or any([len(pub.get("evs", [])) for pub in job.get("pubs", [])] != [1] for job in jobs):
         return None
-    numbers: dict[str, list[float]] = {}
-    for match in (_PARAMETER.fullmatch(tag) for job in jobs for tag in job.get("tags", [])):
-        if match:
-            numbers.setdefault(match[1], []).append(float(match[2]))
-    found = [each for each in numbers.items() if len(each[1]) == len(jobs) and len(set(each[1])) > 1]
+    numbers: dict[str, list[list[float]]] = {}
+    for index, job in enumerate(jobs):
+        for match in filter(None, map(_PARAMETER.fullmatch, job.get("tags", []))):
+            if math.isfinite(x := float(match[2])):
+                numbers.setdefault(match[1], [[] for _ in jobs])[index].append(x)
+    single = [
+        (name, [x for [x] in each])
+        for name, each in numbers.items()
+        if all(len(of_job) == 1 for of_job in each)
+    ]
+    found = [each for each in single if len(set(each[1])) > 1]
     name, values = found[0] if len(found) == 1 else ("job", [float(index + 1) for index in range(len(jobs))])
     points = [
         {"x": x, "y": pub["evs"][0], "error": (pub["stds"] or [None])[0] or 0}
@@ -71,7 +79,7 @@ def _report(report: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(tags := report.get("tags"), list):
         job["tags"] = [_text(tag) for tag in tags[:20]]
     if isinstance(usage := report.get("usage"), Mapping):
-        job["qpu_seconds"] = _number(usage.get("qpu_charge_time_seconds"))
+        job["qpu_seconds"] = finite_number(usage.get("qpu_charge_time_seconds"))
         job["usage_is_final"] = usage.get("status") == "complete"
     if isinstance(report.get("results_path"), str):
         job["results_path"] = _text(report["results_path"])
@@ -83,7 +91,7 @@ def _report(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pub(pub: Mapping[str, Any]) -> dict[str, Any]:
-    shown: dict[str, Any] = {"shots": _number(pub.get("num_shots"))}
+    shown: dict[str, Any] = {"shots": finite_number(pub.get("num_shots"))}
     if isinstance(registers := pub.get("counts"), Mapping):
         joint = pub.get("joint_counts")
         shown["joint"] = _counts(joint)
@@ -111,7 +119,7 @@ def _counts(counts: Any) -> dict[str, Any] | None:
         counts, is_array = counts[0], True
     if not isinstance(counts, Mapping):
         return None
-    numbers = {bits: n for bits, n in counts.items() if isinstance(n, int) and not isinstance(n, bool)}
+    numbers = {bits: n for bits, n in counts.items() if isinstance(n, int) and finite_number(n) is not None}
     top = nlargest(MAX_OUTCOMES, numbers.items(), key=lambda item: item[1])
     total = sum(numbers.values())
     return {
@@ -132,15 +140,18 @@ def _points(values: Any) -> list[float | None]:
         if isinstance(value, list):
             pending += reversed(value)
         else:
-            flat.append(_number(value))
+            flat.append(finite_number(value))
     return flat
 
 
-def _number(value: Any) -> float | None:
-    """Return a finite number, else None: results write infinite ones as strings."""
+def finite_number(value: Any) -> float | None:
+    """Return a number that a browser can read, else None: JSON has no infinity and no NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if abs(value) < float("inf") else None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer of more than 308 digits
+        return None
 
 
 def _text(value: Any) -> str:

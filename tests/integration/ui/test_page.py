@@ -445,7 +445,7 @@ def answers(url):
 
 
 def test_five_pages_ask_ibm_no_more_than_one_may(browser, scene, service):
-    """25 active sessions, five pages: at most 60 requests in the first minute; hidden pages make none."""
+    """At most 60 requests in 25 seconds, or a minute if the machine is slow; hidden pages make none."""
     opened = [scene.add("bell_pairs", "nightly_1126") for _ in range(21)]
     began, before = service.clock.now(), len(service.requests())
     pages = [browser.open() for _ in range(5)]

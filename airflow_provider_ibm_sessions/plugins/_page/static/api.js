@@ -42,9 +42,9 @@ export const sessionPath = (owner, id) => `${taskPath(owner)}/${path("sessions",
 
 /**
  * What a route says: {data, error, reload}. Asked again every so many seconds, and not while the tab is hidden.
- * A null path asks nothing.
+ * A null path asks nothing. What is in first stands behind the path of the first request.
  */
-export function useRoute(route, seconds = 0) {
+export function useRoute(route, seconds = 0, first = "") {
   const [state, setState] = useState({ data: null, error: null, route: null });
   const run = useRef(null);
   const reload = useCallback(() => run.current && run.current(), []);
@@ -53,12 +53,15 @@ export function useRoute(route, seconds = 0) {
     const controller = new AbortController();
     let timer = null;
     let asking = false;
+    let query = first;
     const ask = async () => {
       if (document.hidden || asking) return;
       clearTimeout(timer);
       asking = true;
       try {
-        const { body } = await request(route, { signal: controller.signal });
+        const asked = route + query;
+        query = "";
+        const { body } = await request(asked, { signal: controller.signal });
         setState({ data: body, error: null, route });
       } catch (error) {
         if (controller.signal.aborted) return;
@@ -76,7 +79,7 @@ export function useRoute(route, seconds = 0) {
       clearTimeout(timer);
       document.removeEventListener("visibilitychange", ask);
     };
-  }, [route, seconds]);
+  }, [route, seconds, first]);
   return { ...state, reload };
 }
 

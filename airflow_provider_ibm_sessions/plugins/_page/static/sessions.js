@@ -96,7 +96,7 @@ function Billed({ session, about, time }) {
 
 /** A session with its jobs. onRead is called when they have been read: what lists them may show the same. */
 export function Details({ owner, id, polling, onRead }) {
-  const { data, error } = useRoute(sessionPath(owner, id), polling ? POLL_SECONDS : 0);
+  const { data, error } = useRoute(sessionPath(owner, id), polling ? POLL_SECONDS : 0, "?clicked=true");
   const time = useNow(polling);
   useEffect(() => { if (onRead && data) onRead(); }, [data]);
   if (!data) return h(Waiting, { error, text: "Asking IBM …" });
