@@ -30,7 +30,7 @@ API_SERVER, DAG_PROCESSOR = "api-server", "dag-processor"
 SCHEDULERS = ("scheduler-1", "scheduler-2")
 TRIGGERERS = ("triggerer-1", "triggerer-2")
 WORKERS = ("worker-1", "worker-2")
-SLOTS = 8
+SLOTS = 7
 """Tasks that a worker runs at once."""
 
 SETTINGS = {

@@ -126,11 +126,11 @@ class Outage(Scenario):
     dag_ids = ("outage_run_jobs", "outage_run_jobs_deferred", "outage_lifecycle")
 
     def run(self, cluster: Cluster) -> None:
-        for dag_id, count in zip(self.dag_ids, (5, 5, 10), strict=True):
+        for dag_id, count in zip(self.dag_ids, (3, 7, 10), strict=True):
             cluster.start_runs(dag_id, count)
         if not self.wait(lambda: self.jobs_running() == 30, STARTED_SECONDS):
             self.problems.append(f"only {self.jobs_running()} of 30 jobs were submitted")
-        self.wait(lambda: len(cluster.waits(self.dag_ids)) == 5, STARTED_SECONDS)
+        self.wait(lambda: len(cluster.waits(self.dag_ids)) == 7, STARTED_SECONDS)
         self.ibm.settings.job_seconds = 1.0
         self.console.say("(a) the API server is away; 24 of 30 jobs end meanwhile")
         left = time.monotonic()
