@@ -119,9 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit",
         type=int,
-        default=720,
+        default=1500,
         metavar="SECONDS",
-        help="give up after them (default: %(default)s)",
+        help="give up after them (default: %(default)s; 600 are usual on two idle cores)",
     )
     return parser
 
