@@ -299,6 +299,8 @@ def test_nothing_is_wider_than_the_window(browser, scene, width):
     show.click()
     timeline = page.locator("svg[aria-label^='Timeline']")
     timeline.wait_for()
+    heads = page.get_by_role("columnheader", name="QPU", exact=True)
+    assert heads.count() == 2, "that of the sessions, and that of the jobs"
     assert timeline.bounding_box()["width"] > width - 200
     assert width == 400 or overflowing(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
