@@ -26,7 +26,10 @@ Every error is safe to log: none holds the API key or a token.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+SESSION_CLOSED_CODE: Final = "1217"
+"""IBM's code where a session is closed: of a job that it has ended, or of a submission."""
 
 
 class IBMQuantumError(Exception):

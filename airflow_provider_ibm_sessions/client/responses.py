@@ -16,6 +16,7 @@ import httpx
 
 from airflow_provider_ibm_sessions.client.error_hints import ERROR_HINTS
 from airflow_provider_ibm_sessions.client.errors import (
+    SESSION_CLOSED_CODE,
     AuthenticationError,
     BadResponseError,
     ConflictError,
@@ -34,7 +35,7 @@ from airflow_provider_ibm_sessions.client.models.base import single_line
 
 _BACKEND_RESERVED: Final = "1233"
 _BY_CODE: Final[Mapping[str, type[IBMQuantumError]]] = {
-    "1217": SessionClosedError,
+    SESSION_CLOSED_CODE: SessionClosedError,
     _BACKEND_RESERVED: RequestRejectedError,
     # Not a NotFoundError: the instance is missing, which says nothing of the session that was asked for.
     "1279": PermissionDeniedError,

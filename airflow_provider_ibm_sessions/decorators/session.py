@@ -167,7 +167,7 @@ class IBMQuantumSessionDecoratedOperator(SessionOwnerOperator, DecoratedOperator
         says_closed = qiskit.says_session_closed(error)
         if not says_closed and (qiskit.is_job_failure(error) or isinstance(error, JobFailedError)):
             return None
-        if qiskit.has_ended_session(session_id, by_close=says_closed):
+        if qiskit.has_ended_session(session_id, by_cancel=says_closed):
             return None
         try:
             # One attempt: a session that is open is billed until it is closed, which comes next.

@@ -28,6 +28,7 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 from airflow_provider_ibm_sessions.client import IBMQuantumClient, SessionMode, responses
 from airflow_provider_ibm_sessions.client.credentials import Credentials
 from airflow_provider_ibm_sessions.client.errors import (
+    SESSION_CLOSED_CODE,
     ConfigurationError,
     IBMQuantumError,
     RateLimitedError,
@@ -66,9 +67,6 @@ except ImportError as error:
 PLACEHOLDER_API_KEY: Final = "the-api-key-stays-with-airflow"
 """Given to Qiskit in place of the key. Should its internals change, this is all it can send."""
 
-_SESSION_CLOSED: Final = "1217"
-"""IBM's code of a job that found its session closed."""
-
 _SAFETY: Final = {
     "GET": Safety.SAFE,
     "HEAD": Safety.SAFE,
@@ -80,7 +78,7 @@ _SAFETY: Final = {
 _OWN_HEADERS: Final = ("authorization", "service-crn", "accept-encoding", "connection", "content-length")
 
 _ended_sessions: dict[str, set[str]] = {}
-"""By the ids of sessions, the methods by which Qiskit was asked to end them: PATCH drains, DELETE closes."""
+"""By session id, how Qiskit was asked to end it: PATCH by ``close()``, DELETE by ``cancel()``."""
 
 
 def route_logs() -> None:
@@ -326,15 +324,15 @@ def session(runtime: QiskitRuntimeService, details: IBMSession, backend: str | N
     return bound
 
 
-def has_ended_session(session_id: str, *, by_close: bool) -> bool:
+def has_ended_session(session_id: str, *, by_cancel: bool) -> bool:
     """
     Return True if the program itself has ended a session through Qiskit, in this process.
 
-    :param by_close: Count ``Session.cancel()`` only. After ``close()``, which ``with session:`` calls,
+    :param by_cancel: Count ``Session.cancel()`` only. After ``close()``, which ``with session:`` calls,
         queued jobs run: it is no cause of IBM's code 1217.
     """
     methods = _ended_sessions.get(session_id, set())
-    return "DELETE" in methods if by_close else bool(methods)
+    return "DELETE" in methods if by_cancel else bool(methods)
 
 
 def is_job_failure(error: BaseException) -> bool:
@@ -345,9 +343,9 @@ def is_job_failure(error: BaseException) -> bool:
 def says_session_closed(error: BaseException) -> bool:
     """Return True if an error of Qiskit or of this package has IBM's code of a closed session."""
     if isinstance(error, IBMQuantumError):
-        return error.code == _SESSION_CLOSED
+        return error.code == SESSION_CLOSED_CODE
     # Qiskit has the code of a job in the text alone, and of a submission IBM's response.
-    return re.search(rf"code[ \"':]+{_SESSION_CLOSED}\b", str(error)) is not None
+    return re.search(rf"code[ \"':]+{SESSION_CLOSED_CODE}\b", str(error)) is not None
 
 
 def _read(response: httpx.Response, action: str) -> httpx.Response:

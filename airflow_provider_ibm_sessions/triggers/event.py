@@ -200,10 +200,10 @@ class IBMQuantumEventTrigger(BaseEventTrigger):
 
 class IBMQuantumJobEventTrigger(IBMQuantumEventTrigger):
     """
-    Send an event when jobs with these tags become final, well or not: each of them is in one event.
+    Send an event when jobs with these tags become final, well or not.
 
-    The event's payload is ``{"jobs": [...]}``, with the details of all jobs that one poll has found final.
-    There is none for a job that was final before the trigger first ran.
+    One event lists all jobs that one poll has found final: its payload is ``{"jobs": [...]}``, with their
+    details. There is none for a job that was final before the trigger first ran.
 
     :param tags: Tags that the job must have, all of them.
     :param base: ``ibm_quantum_conn_id`` and ``poll_interval``.

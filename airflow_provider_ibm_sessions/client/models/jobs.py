@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import to_jsonable_python
 
 from airflow_provider_ibm_sessions.client.enums import JobState, LogLevel
-from airflow_provider_ibm_sessions.client.errors import JobFailedError
+from airflow_provider_ibm_sessions.client.errors import SESSION_CLOSED_CODE, JobFailedError
 from airflow_provider_ibm_sessions.client.models.base import (
     MAX_ROWS_PER_PAGE,
     WORD,
@@ -54,7 +54,6 @@ _PUB_SHAPES = {
     "sampler": "[circuit, parameters, shots]",
     "estimator": "[circuit, observables, parameters, precision]",
 }
-_SESSION_CLOSED = "1217"
 _RAN_TOO_LONG = "1305"
 
 MAX_JOB_BYTES = 300_000_000
@@ -176,7 +175,7 @@ class Job(ResponseModel):
         code = str(self.detail.reason_code)
         if self.final_status == JobState.CANCELLED:
             return code != _RAN_TOO_LONG
-        return self.final_status == JobState.FAILED and code == _SESSION_CLOSED
+        return self.final_status == JobState.FAILED and code == SESSION_CLOSED_CODE
 
     def to_error(self) -> JobFailedError:
         """Return the error for a job that failed or was cancelled."""
