@@ -77,9 +77,12 @@ class IBMQuantumError(Exception):
         return f"{self.message} ({known})" if known else self.message
 
 
-class ConfigurationError(IBMQuantumError, ValueError):
+class ConfigurationError(IBMQuantumError, ValueError, TypeError):
     """
     A wrong field, argument or id. Raised before anything is sent.
+
+    A ``TypeError`` as well, since Airflow's triggerer ends, and with it all that wait, at any other error of
+    a stored trigger's arguments; a row of another version of the provider may have some that are refused.
 
     :param message: The problem, and what is allowed.
     :param field: Name of the field, argument or environment variable that is wrong.
