@@ -48,7 +48,7 @@ TOKEN = {"access_token": "t" * 1200, "token_type": "Bearer", "expires_in": 3600}
 STUCK = "stuck"
 
 _PAGE = 50
-_NEWEST = datetime(2026, 10, 1, 12, tzinfo=UTC)
+_OLDEST = datetime.now(UTC) - timedelta(hours=6)
 
 
 def session_id(number: int) -> str:
@@ -56,10 +56,15 @@ def session_id(number: int) -> str:
     return f"{number:08}-0d0b-4b7e-9a52-3a6f6a1f3f10"
 
 
+def _number_at(text: str) -> int:
+    """The row of that time, or the last one before."""
+    return (datetime.fromisoformat(text) - _OLDEST) // timedelta(seconds=1)
+
+
 def _workload(number: int) -> bytes:
-    """One row of the list, a second older than the one before."""
+    """One row of the list, a second younger than the one before."""
     usage = {"qpu_charge_time_seconds": 0, "status": "pending"}
-    facts = {"id": session_id(number), "created": (_NEWEST - timedelta(seconds=number)).isoformat()}
+    facts = {"id": session_id(number), "created": (_OLDEST + timedelta(seconds=number)).isoformat()}
     facts |= {"ended": None, "backend": "ibm_fez", "instance": "crn:v1:bluemix:public:quantum-computing:::::"}
     facts |= {"user_id": SESSION["user_id"], "accepting_jobs": True, "mode": "session", "status": "pending"}
     more = {"usage": usage, "usage_seconds": 0, "tags": [], "estimated_running_time_seconds": None}
@@ -110,16 +115,14 @@ class Answering(asyncio.Protocol):
             self._write(self.token)
 
     def _page(self, target: str) -> bytes:
-        """A page of the sessions, newest first; there are no batches."""
+        """A page of the sessions, oldest first; there are no batches."""
         query = {name: values[0] for name, values in parse_qs(urlsplit(target).query).items()}
         first, last = 0, len(self.rows)
-        if "created_before" in query:
-            first = (_NEWEST - datetime.fromisoformat(query["created_before"])) // timedelta(seconds=1)
         if "created_after" in query:
-            last = min(
-                last, (_NEWEST - datetime.fromisoformat(query["created_after"])) // timedelta(seconds=1) + 1
-            )
-        start = int(query.get("next", max(first, 0)))
+            first = max(0, _number_at(query["created_after"]))
+        if "created_before" in query:
+            last = min(last, _number_at(query["created_before"]) + 1)
+        start = int(query.get("next", first))
         end = min(start + _PAGE, last) if query.get("mode") != "batch" else start
         more = b""
         if end < last and end > start:

@@ -16,71 +16,25 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
-from enum import Enum
-from itertools import pairwise
-from typing import Any
-
-from pydantic import BaseModel, Field
 
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
-from airflow_provider_ibm_sessions.client.models.base import MAX_ROWS_PER_PAGE, Time
-from airflow_provider_ibm_sessions.client.models.instance import WorkloadFilter, WorkloadPage
-from airflow_provider_ibm_sessions.client.models.jobs import JobFilter
-from airflow_provider_ibm_sessions.client.models.paging import JobPaging, WorkloadPaging
-from airflow_provider_ibm_sessions.client.operations import (
-    LIST_JOBS,
-    LIST_WORKLOADS,
-    Flow,
-    Operation,
-    validate,
-)
 from airflow_provider_ibm_sessions.client.polling import jittered
+from airflow_provider_ibm_sessions.client.shared_list import Listing, ListReader
 
 log = logging.getLogger(__name__)
 
 MIN_WAITS = 50
 """From so many waits of one kind and interval on, a list is read in place of each session or job."""
 
-LISTED = "listed"
-"""The state of a session in the list: IBM's ``pending`` may be ``open`` as well as ``inactive``."""
-
 _ROWS_PER_WAIT = 20
 """The most rows of a list for each wait: reading on would take more requests than it saves."""
-
-_ROWS_IN_SEQUENCE = 490
-"""Rows that are read one page after the other, 10 pages of sessions; the next 490 are read beside them."""
 
 _POLLS_AT_ONCE = 50
 """Waits that may poll at the same time; where more are due, they are spread over the interval."""
 
 _MIN_SECONDS = 5.0
 """Seconds that a list may take however short the interval is."""
-
-_UNFINISHED = ["pending", "in_progress"]
-
-
-class Listing(Enum):
-    """The list that shows which sessions, or which jobs, are not final; the value holds its queries."""
-
-    SESSIONS = ({"mode": "session", "status": _UNFINISHED}, {"mode": "batch", "status": _UNFINISHED})
-    JOBS = ({"pending": True},)
-
-
-class _ListedSession(BaseModel):
-    """The part of a listed session that is needed: to read all of it takes several times as long."""
-
-    id: str = Field(min_length=1)
-    status: str | None = None
-    created: Time | None = None
-
-
-class _SessionPage(WorkloadPage):
-    workloads: list[_ListedSession] = Field(max_length=MAX_ROWS_PER_PAGE)  # type: ignore[assignment]
-
-
-_LIST_SESSIONS = replace(LIST_WORKLOADS, response_model=_SessionPage)
 
 
 class Wait:
@@ -219,26 +173,11 @@ class SharedPoll:
 
     async def _read(self) -> dict[str, str]:
         """Return the states in the list. What takes longer than the interval, or fails, is left out."""
-        listed: dict[str, str] = {}
-        created: list[list[datetime]] = [[] for _ in self._listing.value]
-
-        async def read(number: int, after: datetime | None, before: datetime | None) -> str | None:
-            query = {**self._listing.value[number], "created_after": after, "created_before": before}
-            try:
-                async with asyncio.timeout(max(self._interval, _MIN_SECONDS)):
-                    return await self._client.run_flow(self._read_pages(query, listed, created[number]))
-            except TimeoutError:
-                return "it takes longer than the poll interval"
-            except Exception as error:  # noqa: BLE001 - whatever failed, the waits go on without the list
-                return str(error) or type(error).__name__
-
-        parts = [
-            (number, *window)
-            for number, edges in enumerate(self._edges)
-            for window in pairwise([None, *edges, None])
-        ]
-        problems = await asyncio.gather(*(read(*part) for part in parts))
-        problem = next((each for each in problems if each), None)
+        count = len(self.waits)
+        reader = ListReader(self._client, self._listing, expected=count, max_rows=_ROWS_PER_WAIT * count)
+        await reader.read(self._edges, max(self._interval, _MIN_SECONDS))
+        self._edges = reader.edges
+        problem = reader.problems[0] if reader.problems else None
         if problem and problem != self._problem:
             log.warning(
                 "The list of %s was not read to its end: %s. What it has not shown is polled singly",
@@ -246,32 +185,7 @@ class SharedPoll:
                 problem,
             )
         self._problem = problem
-        self._edges = [sorted(times)[_ROWS_IN_SEQUENCE::_ROWS_IN_SEQUENCE] for times in created]
-        return listed
-
-    def _read_pages(
-        self, query: Mapping[str, Any], listed: dict[str, str], created: list[datetime]
-    ) -> Flow[str | None]:
-        """Add the states and the times of a part of the list; return why it was not read to its end."""
-        paging: JobPaging | WorkloadPaging
-        operation: Operation[Any]
-        if self._listing is Listing.JOBS:
-            paging = JobPaging(validate(JobFilter, query))
-            operation = LIST_JOBS
-        else:
-            paging = WorkloadPaging(validate(WorkloadFilter, query))
-            operation = _LIST_SESSIONS
-        while paging.query:
-            rows: list[Any] = paging.take((yield operation.call(**paging.parameters)))
-            for row in rows:
-                if self._listing is Listing.JOBS:
-                    listed[row.id] = row.final_status or ""
-                elif row.status in _UNFINISHED:
-                    listed[row.id] = LISTED
-            created += [row.created for row in rows if row.created]
-            if len(listed) > _ROWS_PER_WAIT * len(self.waits):
-                return "it is long, and few wait"
-        return None
+        return reader.states
 
 
 _polls: dict[tuple[AsyncIBMQuantumClient, Listing, float], SharedPoll] = {}

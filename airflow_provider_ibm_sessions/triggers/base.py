@@ -21,7 +21,8 @@ from airflow_provider_ibm_sessions.client.polling import (
     is_transient,
     jittered,
 )
-from airflow_provider_ibm_sessions.client.shared_poll import Listing, Wait, shared_wait
+from airflow_provider_ibm_sessions.client.shared_list import Listing
+from airflow_provider_ibm_sessions.client.shared_poll import Wait, shared_wait
 from airflow_provider_ibm_sessions.client.validation import MAX_TIMESTAMP, validate_conn_id, validate_seconds
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook

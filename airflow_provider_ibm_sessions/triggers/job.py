@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.flows import JobSet, Progress, close_and_cancel, drain
-from airflow_provider_ibm_sessions.client.shared_poll import Listing
+from airflow_provider_ibm_sessions.client.shared_list import Listing
 from airflow_provider_ibm_sessions.client.validation import validate_bool, validate_seconds
 from airflow_provider_ibm_sessions.triggers.base import MAX_UNREAD_SECONDS, IBMQuantumTrigger
 from airflow_provider_ibm_sessions.triggers.progress import ProgressLog

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.polling import has_reached, jittered
-from airflow_provider_ibm_sessions.client.shared_poll import LISTED, Listing
+from airflow_provider_ibm_sessions.client.shared_list import LISTED, Listing
 from airflow_provider_ibm_sessions.client.validation import validate_id, validate_states
 from airflow_provider_ibm_sessions.triggers.base import MAX_UNREAD_SECONDS, IBMQuantumTrigger
 

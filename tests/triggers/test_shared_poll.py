@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from airflow_provider_ibm_sessions.client import shared_poll
-from airflow_provider_ibm_sessions.client.shared_poll import LISTED, MIN_WAITS, Listing, SharedPoll, Wait
+from airflow_provider_ibm_sessions.client import shared_list, shared_poll
+from airflow_provider_ibm_sessions.client.shared_list import LISTED, Listing
+from airflow_provider_ibm_sessions.client.shared_poll import MIN_WAITS, SharedPoll, Wait
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
@@ -337,7 +338,7 @@ def test_connections_share_no_list(ibm, monkeypatch):
 
 
 def test_a_long_list_is_read_in_parts_at_the_same_time(ibm, monkeypatch):
-    monkeypatch.setattr(shared_poll, "_ROWS_IN_SEQUENCE", 20)
+    monkeypatch.setattr(shared_list, "_ROWS_IN_SEQUENCE", 20)
     names = [*sessions(ibm), *sessions(ibm, 5, mode="batch")]
 
     async def scene():

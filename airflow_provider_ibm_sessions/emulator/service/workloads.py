@@ -98,7 +98,7 @@ class Workloads:
             "total_count": len(found),
             "limit": limit,
         }
-        if start > 0:
+        if start > 0 and page:
             body["previous"] = {"href": _href(request, limit, "previous", found[start])}
         if start + limit < len(found):
             body["next"] = {"href": _href(request, limit, "next", page[-1])}

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a long list: whole, and in few requests that follow each other."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from airflow_provider_ibm_sessions.client import shared_list
+from airflow_provider_ibm_sessions.client.shared_list import Listing, ListReader
+from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from testing.dag_tasks import sampler_job
+from testing.fake_ibm import Fault, Outcome
+
+pytestmark = pytest.mark.usefixtures("connection", "airflow_db")
+
+PER_PAGE = 50
+IN_SEQUENCE = PER_PAGE - 10
+
+
+@pytest.fixture(autouse=True)
+def short_sequences(monkeypatch):
+    monkeypatch.setattr(shared_list, "_ROWS_IN_SEQUENCE", IN_SEQUENCE)
+
+
+def read(listing, *, expected, edges=None, max_rows=100_000, seconds=60):
+    """Read a list once; return its reader."""
+
+    async def scene():
+        async with IBMQuantumHook().async_client() as client:
+            reader = ListReader(client, listing, expected=expected, max_rows=max_rows)
+            await reader.read(edges or [[] for _ in listing.value], seconds)
+            return reader
+
+    return asyncio.run(scene())
+
+
+def windows(ibm):
+    """Return where the windows of the list of sessions begin, and how many pages each has."""
+    found = {}
+    for request in ibm.requests("GET", "/v1/workloads"):
+        if request.query["mode"] == ["session"]:
+            begin = request.query.get("created_after", [""])[0]
+            found[begin] = found.get(begin, 0) + 1
+    return found
+
+
+@pytest.mark.parametrize(
+    "ages",
+    [range(1, 501), [*range(1, 401), *range(10_000, 10_100)], [*range(1, 100), *range(50_000, 50_401)]],
+    ids=["evenly", "most are new", "most are old"],
+)
+def test_a_list_that_was_never_read_is_read_in_windows(ibm, ages):
+    names = {ibm.add_session(age=age, max_ttl=100_000).id for age in ages}
+    reader = read(Listing.SESSIONS, expected=len(names))
+    assert set(reader.states) == names
+    assert reader.problems == []
+    assert len(windows(ibm)) >= 8
+    assert set(windows(ibm).values()) == {1}
+
+
+def test_the_next_time_its_windows_are_as_long_as_one_sequence(ibm):
+    names = {ibm.add_session(age=age * age).id for age in range(1, 152)}
+    edges = read(Listing.SESSIONS, expected=len(names)).edges
+    ibm.journal.clear()
+    assert set(read(Listing.SESSIONS, expected=len(names), edges=edges).states) == names
+    assert list(windows(ibm).values()) == [1, 1, 1, 1]
+
+
+def test_jobs_of_the_same_time_are_read_to_the_end(ibm):
+    ibm.settings.lanes = 1
+    client = IBMQuantumHook().get_conn()
+    ibm.next_jobs([Outcome(queue_seconds=100_000)] * 210)
+    for _ in range(210):
+        client.submit_job(backend="ibm_fez", **sampler_job())
+    jobs = ibm.jobs
+    for job in jobs.values():
+        job.created = next(iter(jobs.values())).created
+    assert set(read(Listing.JOBS, expected=210).states) == set(jobs)
+    assert len(ibm.requests("GET", "/v1/jobs")) == 2
+
+
+def test_a_list_of_many_others_is_read_in_part(ibm):
+    for age in range(1, 401):
+        ibm.add_session(age=age)
+    reader = read(Listing.SESSIONS, expected=PER_PAGE, max_rows=PER_PAGE)
+    assert reader.problems == ["it is long, and few wait"]
+    assert PER_PAGE < len(reader.states) < 400
+
+
+def test_what_could_not_be_read_in_time_is_left_out(ibm):
+    names = {ibm.add_session(age=age).id for age in range(1, 11)}
+    batch = ibm.add_session(age=1, mode="batch").id
+    ibm.script(Fault("GET", "/v1/workloads", delay=30))
+    reader = read(Listing.SESSIONS, expected=10, seconds=1.5)
+    assert set(reader.states) in (names, {batch}), "the other of the two lists was read"
+    assert reader.problems == ["it takes longer than the poll interval"]
