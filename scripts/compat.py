@@ -2,8 +2,8 @@
 """
 Run tests on another version of Airflow, in a virtual environment of its own.
 
-These are ``tests/integration/compat``, those with a whole Airflow in ``tests/integration/standalone``, and
-some of the kill tests. ``python -m scripts.compat 3.1`` installs Airflow 3.1.8 with what its users could
+These are ``tests/integration/compat``, those with a whole Airflow in ``tests/integration/standalone``, what
+becomes of broken triggers, and some of the kill tests. ``python -m scripts.compat 3.1`` installs Airflow 3.1.8 with what its users could
 install on the day of its release: no constraints of this project apply. It needs uv, and the version of
 Python that the cell names.
 """
@@ -27,7 +27,11 @@ AIRFLOW_312_NEEDS = ("pyjwt<2.12",)
 COMMON_COMPAT = "apache-airflow-providers-common-compat"
 COMMON_COMPAT_DAY = "2026-03-20"
 """Day by which the oldest release that is allowed, 1.14.1, was published: shortly after Airflow 3.1.8."""
-TESTS = ("tests/integration/compat", "tests/integration/standalone")
+TESTS = (
+    "tests/integration/compat",
+    "tests/integration/standalone",
+    "tests/operators/test_broken_triggers.py",  # before 3.3, a task that starts again has no record
+)
 KILLS = (
     "create: POST carried out, no response (worker)",
     "run-jobs: waits in the worker (worker)",

@@ -7,7 +7,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
 
 from airflow_provider_ibm_sessions.client.validation import is_template
 from airflow_provider_ibm_sessions.lifecycle.kill import Kill
@@ -28,6 +28,9 @@ DEFAULT_RETRIES: int = max(3, conf.getint("core", "default_task_retries", fallba
 DEFAULT_RETRY_BACKOFF: bool | float = True if isinstance(BaseOperator.retry_exponential_backoff, bool) else 2
 """Factor by which the delay grows from one retry to the next."""
 
+_TRIGGER_FAILED = "__fail__"
+"""The method at which Airflow resumes a task whose trigger has broken; it exists in no task."""
+
 DEFAULT_DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
@@ -35,6 +38,7 @@ class IBMQuantumTaskMixin:
     """Base of all tasks on an IBM Quantum connection. They name their session ``session_id``."""
 
     ibm_quantum_conn_id: str
+    deferrable: bool = False
 
     operator_extra_links: Collection[BaseOperatorLink] = (IBMQuantumSessionLink(), IBMQuantumPageLink())
     ui_color = "#d0e2ff"
@@ -42,6 +46,7 @@ class IBMQuantumTaskMixin:
     usage: dict[str, Any] | None = None
     """The XCom ``usage``, once the task has pushed it."""
 
+    _was_deferred: bool = False
     _kill: Kill | None = None
     _context: Context | None = None
 
@@ -73,6 +78,24 @@ class IBMQuantumTaskMixin:
     def pre_execute(self, context: Any) -> None:
         """Keep the context for :meth:`on_kill`. Called by Airflow before ``execute()``."""
         self._context = context
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Resume after a deferral. Called by Airflow.
+
+        A trigger that has broken, or that a triggerer could not load, is no verdict on what was awaited: the
+        task starts again, takes up what it has started, and waits in this worker.
+        """
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[misc]
+        except AirflowException as error:
+            if next_method != _TRIGGER_FAILED:
+                raise
+            self.log.warning(  # type: ignore[attr-defined]
+                "%s: the triggerer's log says more. Waiting in this worker, in place of the triggerer", error
+            )
+        self.deferrable, self._was_deferred = False, True
+        return self.execute(context)  # type: ignore[attr-defined]
 
     def on_kill(self) -> None:
         """Clean up, unless another try is active. Called by Airflow on SIGTERM and ``execution_timeout``."""

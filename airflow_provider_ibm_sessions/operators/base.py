@@ -330,7 +330,6 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         "min_usage_remaining",
         "ibm_quantum_conn_id",
     )
-    deferrable: bool = False
     dag_run_scoped: ClassVar[bool] = False
     """
     True if the session is for the whole Dag run; else the sweep may close it once the task has finished.
@@ -359,8 +358,6 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         )
         self.on_low_usage = validate_choice(on_low_usage, OnLowUsage, "on_low_usage")
         self.session_id: str | None = None
-        self._waits_here = False
-        self._was_deferred = False
 
     def workload(self) -> dict[str, Any]:
         """Return what the task knows of its session and jobs."""
@@ -404,7 +401,7 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
             from airflow_provider_ibm_sessions.triggers.usage import IBMQuantumUsageTrigger
 
             trigger = IBMQuantumUsageTrigger.until_period_ends(usage, least, self.ibm_quantum_conn_id)
-            if self.deferrable and not self._waits_here:
+            if self.deferrable:
                 self.defer(trigger=trigger, method_name="execute_after_wait", timeout=None)
             trigger.hook = self.hook
             trigger.run_here()  # whatever it reports: the usage is read again
@@ -414,7 +411,7 @@ class SessionOwnerOperator(IBMQuantumTaskMixin, BaseOperator):
         """Start again when the trigger has seen enough usage left; Airflow resumes the task here."""
         if (event or {}).get("status", "error") == "error":
             self.log.warning("%s. Waiting in this worker", (event or {}).get("message", event))
-            self._waits_here = True
+            self.deferrable = False
         self._was_deferred = True
         return self.execute(context)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_ibm_sessions.client.enums import LogLevel
 from airflow_provider_ibm_sessions.client.errors import (
@@ -139,7 +139,7 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the job, unless an earlier try has, and wait for it if asked to."""
-        state = TaskState.load(context, self.task_id)
+        state = TaskState.load(context, self.task_id, after_deferral=self._was_deferred)
         with raise_as_airflow_errors():
             try:
                 fields = self.validate_job()
@@ -161,18 +161,6 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         self.job_id = (event.get("job_ids") or [None])[0]
         self.session_id = event.get("resume_data")
         return self._finish(context, TaskState.load(context, self.task_id), self.settle_event(event))
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral; when the trigger itself broke for good, cancel the job."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException:
-            state = TaskState.load(context, self.task_id)
-            if next_method != "execute_complete" and state.is_last_try:
-                cancel_job_by_tag(
-                    self.hook, state.unfinished_job_tag or self._resume(state, self.validate_job()).tag
-                )
-            raise
 
     def cleanup_on_kill(self, *, fast: bool) -> None:
         """Cancel the job of a killed task."""

@@ -110,17 +110,6 @@ class SessionJobsOperator(JobSubmittingOperator):
         state = TaskState.load(context, self.task_id, after_deferral=True)
         return self._finish(context, state, self.settle_event(event))
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral; when the trigger broke, leave no session that accepts jobs."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            if next_method not in ("execute_complete", "execute_after_wait"):  # these clean up themselves
-                state = TaskState.load(context, self.task_id)
-                self.session_id, self._session_ids = state.session_id, state.session_ids
-                self._clean_up_after_error(error, state)
-            raise
-
     def trigger(self, end_time: float) -> IBMQuantumJobTrigger:
         """Return the trigger that waits for the jobs."""
         from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger

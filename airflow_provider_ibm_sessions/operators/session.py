@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_ibm_sessions.client.enums import SessionState
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError, NotFoundError
@@ -207,20 +207,6 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         push_session_usage(context, self.hook, session)
         return session.to_json()
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """
-        Resume after a deferral; when the trigger itself broke, close without waiting. Called by Airflow.
-
-        That gives up what is queued, as nobody may be able to wait for it, and its bill has to end.
-        """
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException:
-            if next_method in ("execute_complete", "complete_usage"):
-                raise
-            self.log.exception("The trigger broke: closing session %s without waiting", self.session_id)
-            return self._report(context, self._close(), settles=False)
-
     def trigger(self, end_time: float) -> IBMQuantumSessionTrigger:
         """Return the trigger that waits until the session has closed itself."""
         from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
@@ -248,14 +234,12 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
         self.show_session(context, self.session_id)
         return self.wait(time.time() + self.timeout)
 
-    def _report(
-        self, context: Context, session: Session | None, *, settles: bool = True
-    ) -> dict[str, Any] | None:
+    def _report(self, context: Context, session: Session | None) -> dict[str, Any] | None:
         """Push what the session has used, wait for IBM's usage to be final if asked to, and report on it."""
         usage = push_session_usage(context, self.hook, session)
         if session is None:
             return None
-        if not (settles and self.settle_usage) or usage.settled:
+        if not self.settle_usage or usage.settled:
             return session.to_json()
         from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 

@@ -18,7 +18,6 @@ from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
 from airflow_provider_ibm_sessions.links import IBMQuantumLink
 from airflow_provider_ibm_sessions.operators import _job_results
-from airflow_provider_ibm_sessions.operators.base import WaitingOperator
 from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperator, IBMQuantumSubmitJobOperator
 from testing.airflow_runs import cleared, fails_once
 from testing.dag_tasks import AT_ONCE, both_ways, dies, run_jobs, submit
@@ -609,72 +608,6 @@ class TestAirflowThatFailsOnce:
         _, second, third, repeated = ibm.jobs
         assert [report["id"] for report in again.xcom("run")] == [repeated, second, third]
         assert states(ibm) == ["closed", "closed"]
-
-
-class TestTriggerThatBreaks:
-    """Airflow resumes the task only to fail it, then."""
-
-    @pytest.fixture
-    def broken(self, monkeypatch):
-        """The first trigger breaks, as one does that cannot be loaded."""
-        from airflow.sdk.definitions import dag as in_line
-
-        wait_for, run_trigger, waited = WaitingOperator.wait, in_line._run_inline_trigger, []
-
-        def wait(task, end_time):
-            waited.append(task)
-            if len(waited) == 1:
-                failure = {"error": "Trigger failure", "traceback": ["as if it could not be loaded"]}
-                task.defer(trigger=task.trigger(end_time), method_name="__fail__", kwargs=failure)
-            return wait_for(task, end_time)
-
-        def run_in_line(trigger, ti):
-            return None if len(waited) == 1 else run_trigger(trigger, ti)
-
-        monkeypatch.setattr(WaitingOperator, "wait", wait)
-        monkeypatch.setattr(in_line, "_run_inline_trigger", run_in_line)
-
-    def test_without_a_retry_the_session_is_ended(self, ibm, dag, run, broken, output):
-        ibm.settings.job_seconds = 600
-        run_jobs(deferrable=True)
-        result = run(dag)
-        assert result.state == "failed"
-        assert "as if it could not be loaded" in output()
-        assert states(ibm) == ["closed"]
-        assert statuses(ibm) == ["Cancelled"] * 3
-
-    def test_without_a_retry_the_job_is_cancelled(self, ibm, dag, run, broken):
-        ibm.settings.job_seconds = 600
-        submit(deferrable=True)
-        assert run(dag).state == "failed"
-        assert statuses(ibm) == ["Cancelled"]
-
-    def test_with_a_retry_the_session_is_drained(self, ibm, dag, run, broken, monkeypatch):
-        ibm.settings.job_seconds = 0.5
-        original, drained = IBMQuantumHook.update_session, []
-
-        def drain(self, session_id, **kwargs):
-            if drained:
-                original(self, session_id, **kwargs)
-            drained.append(session_id)
-
-        monkeypatch.setattr(IBMQuantumHook, "update_session", drain)
-        run_jobs(deferrable=True, retries=1, **AT_ONCE)
-        result = run(dag)
-        assert result.state == "success"
-        assert tries(result) == 2
-        assert len(posts(ibm)) == 3
-        assert statuses(ibm) == ["Completed"] * 3
-        assert ibm.requests("DELETE") == []
-        assert states(ibm) == ["closed"]
-
-    def test_with_a_retry_the_job_goes_on(self, ibm, dag, run, broken):
-        ibm.settings.job_seconds = 0.5
-        submit(deferrable=True, retries=1, **AT_ONCE)
-        result = run(dag)
-        assert result.state == "success"
-        assert tries(result) == 2
-        assert statuses(ibm) == ["Completed"]
 
 
 class TestBadInputInALaterAttempt:

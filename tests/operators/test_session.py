@@ -370,14 +370,6 @@ class TestClose:
         assert run(dag).state == "success"
         assert [job.status for job in ibm.jobs.values()] == ["Completed"]
 
-    def test_a_trigger_that_breaks_ends_in_a_hard_close(self, ibm, airflow_db):
-        """Airflow resumes a task so when its trigger has raised, or cannot be loaded."""
-        session_id = self.session_with_a_job(ibm, job_seconds=600)
-        close = self.close_drained(session_id, deferrable=True)
-        closed = close.resume_execution("__fail__", {"error": "Trigger failure"}, {})
-        assert closed["state"] == "closed"
-        assert ibm.sessions[session_id].state == "closed"
-
     @pytest.mark.parametrize("trouble", [None, "PATCH", "GET"])
     def test_the_tasks_own_timeout_ends_in_a_hard_close(self, ibm, dag, run, time_out, trouble):
         session_id = self.session_with_a_job(ibm, job_seconds=600)
