@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -32,6 +32,9 @@ LISTED = "listed"
 
 _ROWS_IN_SEQUENCE = 490
 """Rows that are read one page after the other, 10 pages of sessions; the rest is read in windows."""
+
+_ROWS_PER_WAIT = 20
+"""The most rows of a list for each wait: reading on would take more requests than it saves."""
 
 _UNFINISHED = ["pending", "in_progress"]
 
@@ -64,17 +67,14 @@ class ListReader:
     """
     Reads a list once.
 
-    :param expected: How many rows it is likely to have.
-    :param max_rows: How many are worth reading.
+    :param waits: Those that share it: as many rows as they are many are likely, and a multiple of it is worth
+        reading.
     """
 
-    def __init__(
-        self, client: AsyncIBMQuantumClient, listing: Listing, *, expected: int, max_rows: int
-    ) -> None:
+    def __init__(self, client: AsyncIBMQuantumClient, listing: Listing, waits: Sized) -> None:
         self._client = client
         self._listing = listing
-        self._expected = expected
-        self._max_rows = max_rows
+        self._waits = waits
         self._created: list[list[datetime]] = [[] for _ in listing.value]
         self.states: dict[str, str] = {}
         """The state of each id, as far as the list was read."""
@@ -112,14 +112,17 @@ class ListReader:
             return
         if left_from is None:
             return
-        if len(self.states) > self._max_rows:
+        if self._is_too_long():
             self.problems.append("it is long, and few wait")
             return
         await self._read_windows(number, [left_from, *self._edges_between(left_from, before), before])
 
+    def _is_too_long(self) -> bool:
+        return len(self.states) > _ROWS_PER_WAIT * len(self._waits)
+
     def _edges_between(self, start: datetime, end: datetime | None) -> list[datetime]:
         """Return edges of windows of the same length, as many as what is still expected may need."""
-        windows = max(1, math.ceil((self._expected - len(self.states)) / _ROWS_IN_SEQUENCE))
+        windows = max(1, math.ceil((len(self._waits) - len(self.states)) / _ROWS_IN_SEQUENCE))
         length = ((end or datetime.now(UTC)) - start) / windows
         return [start + length * number for number in range(1, windows)]
 
@@ -152,6 +155,6 @@ class ListReader:
                 continue
             # A window that started where all rows have the same time would be this one again.
             is_full = len(times) >= _ROWS_IN_SEQUENCE and times[0] < times[-1]
-            if is_full or len(self.states) > self._max_rows:
+            if is_full or self._is_too_long():
                 return times[-1]
         return None

@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 MIN_WAITS = 50
 """From so many waits of one kind and interval on, a list is read in place of each session or job."""
 
-_ROWS_PER_WAIT = 20
-"""The most rows of a list for each wait: reading on would take more requests than it saves."""
-
 _POLLS_AT_ONCE = 50
-"""Waits that may poll at the same time; where more are due, they are spread over the interval."""
+"""Waits that are due at the same time; where there are more, they are spread over the interval."""
+
+_POLLS_IN_FLIGHT = 75
+"""Polls under way at the same time: the list shall not wait for one of the client's 100 connections."""
 
 _MIN_SECONDS = 5.0
 """Seconds that a list may take however short the interval is."""
@@ -50,6 +50,11 @@ class Wait:
     def is_shared(self) -> bool:
         """Return True if so many wait that they share a list."""
         return self._shared.is_shared
+
+    @property
+    def turn(self) -> asyncio.Semaphore:
+        """Return what to hold during a poll, so that not all poll at the same time."""
+        return self._shared.turns
 
     async def until_due(
         self, states: Mapping[str, str], seconds: float, *, first: bool = False
@@ -114,6 +119,7 @@ class SharedPoll:
         self._edges: list[list[datetime]] = [[] for _ in listing.value]
         self._problem: str | None = None
         self.waits: set[Wait] = set()
+        self.turns = asyncio.Semaphore(_POLLS_IN_FLIGHT)
         self.listed: dict[str, str] | None = None
         """The states in the last list; None before the first one."""
 
@@ -173,8 +179,7 @@ class SharedPoll:
 
     async def _read(self) -> dict[str, str]:
         """Return the states in the list. What takes longer than the interval, or fails, is left out."""
-        count = len(self.waits)
-        reader = ListReader(self._client, self._listing, expected=count, max_rows=_ROWS_PER_WAIT * count)
+        reader = ListReader(self._client, self._listing, self.waits)
         await reader.read(self._edges, max(self._interval, _MIN_SECONDS))
         self._edges = reader.edges
         problem = reader.problems[0] if reader.problems else None

@@ -172,7 +172,9 @@ class IBMQuantumTrigger(BaseTrigger):
             await self._wait_for_list(client, wait, first=True)
             while True:
                 # The poll comes before the deadline: an hour without a triggerer does not end the work.
-                if event := await self._poll_tolerantly(client, tolerance):
+                async with wait.turn if wait else nullcontext():
+                    event = await self._poll_tolerantly(client, tolerance)
+                if event:
                     return event
                 if time.time() >= self.end_time:
                     return {"status": "timeout", "message": self.timeout_message()}

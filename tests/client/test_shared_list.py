@@ -24,12 +24,12 @@ def short_sequences(monkeypatch):
     monkeypatch.setattr(shared_list, "_ROWS_IN_SEQUENCE", IN_SEQUENCE)
 
 
-def read(listing, *, expected, edges=None, max_rows=100_000, seconds=60):
+def read(listing, *, expected, edges=None, seconds=60):
     """Read a list once; return its reader."""
 
     async def scene():
         async with IBMQuantumHook().async_client() as client:
-            reader = ListReader(client, listing, expected=expected, max_rows=max_rows)
+            reader = ListReader(client, listing, range(expected))
             await reader.read(edges or [[] for _ in listing.value], seconds)
             return reader
 
@@ -81,10 +81,11 @@ def test_jobs_of_the_same_time_are_read_to_the_end(ibm):
     assert len(ibm.requests("GET", "/v1/jobs")) == 2
 
 
-def test_a_list_of_many_others_is_read_in_part(ibm):
+def test_a_list_of_many_others_is_read_in_part(ibm, monkeypatch):
+    monkeypatch.setattr(shared_list, "_ROWS_PER_WAIT", 1)
     for age in range(1, 401):
         ibm.add_session(age=age)
-    reader = read(Listing.SESSIONS, expected=PER_PAGE, max_rows=PER_PAGE)
+    reader = read(Listing.SESSIONS, expected=PER_PAGE)
     assert reader.problems == ["it is long, and few wait"]
     assert PER_PAGE < len(reader.states) < 400
 

@@ -191,6 +191,29 @@ def test_a_list_that_cannot_be_read_costs_no_wait(ibm, monkeypatch, fault):
     run(scene)
 
 
+def test_not_all_poll_at_the_same_time(ibm, monkeypatch):
+    """The list would have to wait for one of the client's connections."""
+    monkeypatch.setattr(shared_poll, "_POLLS_IN_FLIGHT", 5)
+    names = sessions(ibm)
+    in_flight, counts = [], []
+
+    async def poll_once(trigger, client):
+        in_flight.append(trigger)
+        counts.append(len(in_flight))
+        await asyncio.sleep(0.02)
+        in_flight.remove(trigger)
+
+    monkeypatch.setattr(IBMQuantumSessionTrigger, "poll_once", poll_once)
+    ibm.script(Fault("GET", "/v1/workloads", json=EMPTY, times=None))
+
+    async def scene():
+        async with waiting(*map(wait_for, names)):
+            await until(lambda: len(counts) > 3 * MANY)
+
+    run(scene)
+    assert max(counts) == 5
+
+
 def test_a_failed_read_is_one_waits_own(ibm, monkeypatch):
     single_attempt(monkeypatch)
     names = sessions(ibm)
@@ -356,7 +379,7 @@ def test_a_long_list_is_read_in_parts_at_the_same_time(ibm, monkeypatch):
 
 
 def test_a_list_of_others_sessions_is_not_read_to_its_end(ibm, monkeypatch):
-    monkeypatch.setattr(shared_poll, "_ROWS_PER_WAIT", 1)
+    monkeypatch.setattr(shared_list, "_ROWS_PER_WAIT", 1)
     names = sessions(ibm)
     sessions(ibm, 300, user="someone")
 
