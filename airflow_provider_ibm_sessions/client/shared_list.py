@@ -7,7 +7,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from itertools import pairwise
 from typing import Any
@@ -76,6 +76,7 @@ class ListReader:
         self._listing = listing
         self._waits = waits
         self._created: list[list[datetime]] = [[] for _ in listing.value]
+        self._rows_read = 0
         self.states: dict[str, str] = {}
         """The state of each id, as far as the list was read."""
         self.problems: list[str] = []
@@ -110,21 +111,24 @@ class ListReader:
         except Exception as error:  # noqa: BLE001 - whatever failed, the waits go on without the list
             self.problems.append(str(error) or type(error).__name__)
             return
-        if left_from is None:
+        if left_from is None or (before is not None and left_from >= before):
             return
         if self._is_too_long():
             self.problems.append("it is long, and few wait")
-            return
-        await self._read_windows(number, [left_from, *self._edges_between(left_from, before), before])
+        elif after is not None and left_from <= after:
+            self.problems.append("its filter created_after has no effect")
+        else:
+            await self._read_windows(number, [left_from, *self._edges_between(left_from, before), before])
 
     def _is_too_long(self) -> bool:
-        return len(self.states) > _ROWS_PER_WAIT * len(self._waits)
+        return self._rows_read > _ROWS_PER_WAIT * len(self._waits)
 
     def _edges_between(self, start: datetime, end: datetime | None) -> list[datetime]:
         """Return edges of windows of the same length, as many as what is still expected may need."""
-        windows = max(1, math.ceil((len(self._waits) - len(self.states)) / _ROWS_IN_SEQUENCE))
-        length = ((end or datetime.now(UTC)) - start) / windows
-        return [start + length * number for number in range(1, windows)]
+        windows = math.ceil((len(self._waits) - len(self.states)) / _ROWS_IN_SEQUENCE)
+        length = ((end or datetime.now(UTC)) - start) / max(1, windows)
+        # By our clock, the list may be of the future.
+        return [start + length * number for number in range(1, windows) if length > timedelta(0)]
 
     def _read_pages(self, query: Mapping[str, Any], created: list[datetime]) -> Flow[datetime | None]:
         """
@@ -143,6 +147,7 @@ class ListReader:
         times: list[datetime] = []
         while paging.query:
             rows: list[Any] = paging.take((yield operation.call(**paging.parameters)))
+            self._rows_read += len(rows)
             for row in rows:
                 if self._listing is Listing.JOBS:
                     self.states[row.id] = row.final_status or ""

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import re
 
 import pytest
 
 from airflow_provider_ibm_sessions.client import shared_list
 from airflow_provider_ibm_sessions.client.shared_list import Listing, ListReader
+from airflow_provider_ibm_sessions.emulator.service.workloads import Workloads
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
 from testing.dag_tasks import sampler_job
 from testing.fake_ibm import Fault, Outcome
@@ -88,6 +91,34 @@ def test_a_list_of_many_others_is_read_in_part(ibm, monkeypatch):
     reader = read(Listing.SESSIONS, expected=PER_PAGE)
     assert reader.problems == ["it is long, and few wait"]
     assert PER_PAGE < len(reader.states) < 400
+
+
+@pytest.mark.parametrize(
+    "ignored", [("created_after",), ("created_before",), ("created_after", "created_before")]
+)
+def test_a_filter_without_effect_costs_a_few_requests(ibm, monkeypatch, ignored):
+    """Windows of windows would never end."""
+    names = {ibm.add_session(age=age).id for age in range(1, 501)}
+    matches = Workloads._matches
+
+    def matches_without_times(self, each, request):
+        target = re.sub("|".join(f"{name}=[^&]*" for name in ignored), "", request.target)
+        return matches(self, each, dataclasses.replace(request, target=target))
+
+    monkeypatch.setattr(Workloads, "_matches", matches_without_times)
+    reader = read(Listing.SESSIONS, expected=len(names))
+    assert len(ibm.requests("GET", "/v1/workloads")) < 60
+    if "created_after" in ignored:
+        assert set(reader.problems) == {"its filter created_after has no effect"}
+    else:
+        assert set(reader.states) == names
+
+
+def test_a_list_of_the_future_is_read(ibm):
+    names = {ibm.add_session(age=-age).id for age in range(3600, 4000)}
+    reader = read(Listing.SESSIONS, expected=len(names))
+    assert set(reader.states) == names
+    assert len(ibm.requests("GET", "/v1/workloads")) < 40
 
 
 def test_what_could_not_be_read_in_time_is_left_out(ibm):
