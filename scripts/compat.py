@@ -2,10 +2,10 @@
 """
 Run tests on another version of Airflow, in a virtual environment of its own.
 
-These are ``tests/integration/compat``, those with a whole Airflow in ``tests/integration/standalone``, what
-becomes of broken triggers, and some of the kill tests. ``python -m scripts.compat 3.1`` installs Airflow 3.1.8 with what its users could
-install on the day of its release: no constraints of this project apply. It needs uv, and the version of
-Python that the cell names.
+These are ``tests/integration/compat``, those with a whole Airflow in ``tests/integration/standalone``, those
+of broken triggers, and some of the kill tests. ``python -m scripts.compat 3.1`` installs Airflow 3.1.8 with
+what its users could install on the day of its release: no constraints of this project apply. It needs uv,
+and the version of Python that the cell names.
 """
 
 from __future__ import annotations

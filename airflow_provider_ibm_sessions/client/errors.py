@@ -81,8 +81,8 @@ class ConfigurationError(IBMQuantumError, ValueError, TypeError):
     """
     A wrong field, argument or id. Raised before anything is sent.
 
-    A ``TypeError`` as well, since Airflow's triggerer ends, and with it all that wait, at any other error of
-    a stored trigger's arguments; a row of another version of the provider may have some that are refused.
+    Also a ``TypeError``: before Airflow 3.4, any other error in a trigger's constructor stops the triggerer,
+    and another version of this package may have stored arguments that this one refuses.
 
     :param message: The problem, and what is allowed.
     :param field: Name of the field, argument or environment variable that is wrong.

@@ -67,8 +67,7 @@ class ListReader:
     """
     Reads a list once.
 
-    :param waits: Those that share it: as many rows as they are many are likely, and a multiple of it is worth
-        reading.
+    :param waits: Those that share it. About as many rows are expected, and 20 times as many read at most.
     """
 
     def __init__(self, client: AsyncIBMQuantumClient, listing: Listing, waits: Sized) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from weakref import WeakKeyDictionary
 
 from airflow_provider_ibm_sessions.client.client import AsyncIBMQuantumClient
 from airflow_provider_ibm_sessions.client.polling import jittered
@@ -31,10 +32,14 @@ _POLLS_AT_ONCE = 50
 """Waits that are due at the same time; where there are more, they are spread over the interval."""
 
 _POLLS_IN_FLIGHT = 75
-"""Polls under way at the same time: the list shall not wait for one of the client's 100 connections."""
+"""Polls of a client under way at the same time: a list shall not wait for one of its 100 connections."""
 
 _MIN_SECONDS = 5.0
 """Seconds that a list may take however short the interval is."""
+
+
+_poll_slots: WeakKeyDictionary[AsyncIBMQuantumClient, asyncio.Semaphore] = WeakKeyDictionary()
+"""The slots of each client, for all that wait with it."""
 
 
 class Wait:
@@ -52,9 +57,9 @@ class Wait:
         return self._shared.is_shared
 
     @property
-    def turn(self) -> asyncio.Semaphore:
+    def poll_slots(self) -> asyncio.Semaphore:
         """Return what to hold during a poll, so that not all poll at the same time."""
-        return self._shared.turns
+        return self._shared.poll_slots
 
     async def until_due(
         self, states: Mapping[str, str], seconds: float, *, first: bool = False
@@ -119,7 +124,7 @@ class SharedPoll:
         self._edges: list[list[datetime]] = [[] for _ in listing.value]
         self._problem: str | None = None
         self.waits: set[Wait] = set()
-        self.turns = asyncio.Semaphore(_POLLS_IN_FLIGHT)
+        self.poll_slots = _poll_slots.setdefault(client, asyncio.Semaphore(_POLLS_IN_FLIGHT))
         self.listed: dict[str, str] | None = None
         """The states in the last list; None before the first one."""
 

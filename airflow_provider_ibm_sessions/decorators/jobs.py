@@ -108,6 +108,12 @@ class IBMQuantumJobsDecoratedOperator(SessionJobsOperator, DecoratedOperator):
             context["ti"].xcom_push(key="returned", value=recorded.returned)
         return recorded.jobs
 
+    def can_start_again(self, context: Context) -> bool:
+        """Return True if the jobs are recorded: the function, called again, may make others."""
+        from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+
+        return TaskState.load(context, self.task_id).is_durable
+
     def read_job_fields(self, state: TaskState) -> Sequence[Mapping[str, Any]]:
         """Return the recorded jobs; without ``params`` if those are not stored."""
         recorded = RecordedJobs.load(state)

@@ -7,7 +7,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_ibm_sessions.client.validation import is_template
 from airflow_provider_ibm_sessions.lifecycle.kill import Kill
@@ -47,6 +47,7 @@ class IBMQuantumTaskMixin:
     """The XCom ``usage``, once the task has pushed it."""
 
     _was_deferred: bool = False
+    """True if this very try may have left work before a deferral, see :meth:`TaskState.load`."""
     _kill: Kill | None = None
     _context: Context | None = None
 
@@ -83,19 +84,24 @@ class IBMQuantumTaskMixin:
         """
         Resume after a deferral. Called by Airflow.
 
-        A trigger that has broken, or that a triggerer could not load, is no verdict on what was awaited: the
-        task starts again, takes up what it has started, and waits in this worker.
+        A trigger that has broken, or that a triggerer could not load, is no verdict on what was awaited. A
+        retry takes that up, and defers again. Where none follows, the task starts again in this worker, takes
+        up what it has started, and waits here.
         """
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[misc]
-        except AirflowException as error:
-            if next_method != _TRIGGER_FAILED:
-                raise
-            self.log.warning(  # type: ignore[attr-defined]
-                "%s: the triggerer's log says more. Waiting in this worker, in place of the triggerer", error
-            )
-        self.deferrable, self._was_deferred = False, True
-        return self.execute(context)  # type: ignore[attr-defined]
+        if next_method == _TRIGGER_FAILED and self.can_start_again(context):
+            ti = context["ti"]
+            is_skipped = getattr(self, "soft_fail", False) or getattr(self, "never_fail", False)
+            if ti.try_number > ti.max_tries or is_skipped:
+                self.log.warning(  # type: ignore[attr-defined]
+                    "The trigger has broken, see the triggerer's log. Waiting in this worker: %s", next_kwargs
+                )
+                self.deferrable, self._was_deferred = False, True
+                return self.execute(context)  # type: ignore[attr-defined]
+        return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[misc]
+
+    def can_start_again(self, context: Context) -> bool:
+        """Return True if this try, started again, takes up what it has started."""
+        return True
 
     def on_kill(self) -> None:
         """Clean up, unless another try is active. Called by Airflow on SIGTERM and ``execution_timeout``."""

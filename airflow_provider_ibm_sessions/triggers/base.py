@@ -172,9 +172,7 @@ class IBMQuantumTrigger(BaseTrigger):
             await self._wait_for_list(client, wait, first=True)
             while True:
                 # The poll comes before the deadline: an hour without a triggerer does not end the work.
-                async with wait.turn if wait else nullcontext():
-                    event = await self._poll_tolerantly(client, tolerance)
-                if event:
+                if event := await self._poll_tolerantly(client, wait, tolerance):
                     return event
                 if time.time() >= self.end_time:
                     return {"status": "timeout", "message": self.timeout_message()}
@@ -198,10 +196,11 @@ class IBMQuantumTrigger(BaseTrigger):
             first = False
 
     async def _poll_tolerantly(
-        self, client: AsyncIBMQuantumClient, tolerance: FailureTolerance
+        self, client: AsyncIBMQuantumClient, wait: Wait | None, tolerance: FailureTolerance
     ) -> dict[str, Any] | None:
+        slot = wait.poll_slots if wait else nullcontext()
         try:
-            async with asyncio.timeout(max(_LAST_POLL_SECONDS, self.end_time - time.time())):
+            async with asyncio.timeout(max(_LAST_POLL_SECONDS, self.end_time - time.time())), slot:
                 event = await self.poll_once(client)
         except TimeoutError:
             return None

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trigger that breaks, or that a triggerer cannot load, ends nothing: the task waits in its worker."""
+"""A trigger that breaks, or that a triggerer cannot load, ends nothing: a retry, or the worker, waits on."""
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, task
 
 from airflow_provider_ibm_sessions.client import instance_reader
 from airflow_provider_ibm_sessions.emulator.service.settings import Device
@@ -18,7 +20,7 @@ from airflow_provider_ibm_sessions.operators.session import (
 from airflow_provider_ibm_sessions.sensors.job import IBMQuantumJobSensor
 from airflow_provider_ibm_sessions.sensors.session import IBMQuantumSessionSensor
 from airflow_provider_ibm_sessions.triggers import usage
-from testing.dag_tasks import run_jobs, sampler_job, submit
+from testing.dag_tasks import AT_ONCE, run_jobs, sampler_job, submit
 from testing.jobs_seen import posts, statuses
 
 pytestmark = pytest.mark.usefixtures("connection", "quick")
@@ -74,11 +76,25 @@ def test_run_jobs(ibm, dag, run, broken, output, end_jobs_then):
     result = run(dag)
     assert_waited_here(result, broken)
     assert "as if it could not be loaded" in output()
-    assert "Trigger failure: the triggerer's log says more. Waiting in this worker" in output()
+    assert "The trigger has broken, see the triggerer's log. Waiting in this worker" in output()
     assert [report["state"] for report in result.xcom("run")] == ["Completed"] * 3
     assert len(posts(ibm)) == 3
     assert states(ibm) == ["closed"]
     assert ibm.requests("DELETE") == []
+
+
+@pytest.mark.parametrize("operator", [run_jobs, submit], ids=["run_jobs", "submit"])
+def test_a_retry_defers_again_and_only_the_last_try_waits_here(ibm, dag, run, broken, when, operator):
+    ibm.settings.job_seconds = 600
+    when(lambda: len(broken) == 3, lambda: ibm.clock.advance(700))
+    operator(deferrable=True, retries=2, **AT_ONCE)
+    result = run(dag)
+    assert result.state == "success"
+    assert result.tasks["run"].try_number == 3
+    assert len(broken) == 3
+    assert set(statuses(ibm)) == {"Completed"}
+    assert len(posts(ibm)) == (3 if operator is run_jobs else 1)
+    assert set(states(ibm)) <= {"closed"}
 
 
 def test_run_jobs_that_has_time_for_nothing_ends_all(ibm, dag, run, broken):
@@ -87,6 +103,28 @@ def test_run_jobs_that_has_time_for_nothing_ends_all(ibm, dag, run, broken):
     assert run(dag).state == "failed"
     assert states(ibm) == ["closed"]
     assert statuses(ibm) == ["Cancelled"] * 3
+
+
+def test_a_function_is_not_called_again_in_the_same_try(ibm, dag, run, broken, end_jobs_then):
+    """Before Airflow 3.3 its jobs are not recorded, and it might make other ones: only a retry calls it."""
+    pytest.importorskip("qiskit_ibm_runtime")
+    called = []
+
+    @task.ibm_quantum_jobs(backend="ibm_fez", task_id="run", deferrable=True, poll_interval=0.1)
+    def work(backend):
+        from qiskit import QuantumCircuit
+        from qiskit_ibm_runtime import SamplerV2
+
+        called.append(backend)
+        circuit = QuantumCircuit(1, 1, name=f"number_{len(called)}")
+        circuit.measure(0, 0)
+        SamplerV2(mode=backend).run([circuit], shots=10)
+
+    work()
+    is_recorded = version("apache-airflow-core") >= "3.3"
+    assert run(dag).state == ("success" if is_recorded else "failed")
+    assert len(called) == len(posts(ibm)) == 1
+    assert "Cancelled" not in statuses(ibm)
 
 
 def test_submit_job(ibm, dag, run, broken, end_jobs_then):

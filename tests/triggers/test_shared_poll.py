@@ -276,6 +276,10 @@ def test_a_deadline_holds_while_the_list_hangs(ibm):
     assert all(reads(ibm, name) for name in names), "the session comes before the deadline"
 
 
+class NoClient:
+    """Nothing is asked for."""
+
+
 class TestSpread:
     """Many that are to poll do not poll at once. The interval is an hour: so none comes by itself."""
 
@@ -283,7 +287,7 @@ class TestSpread:
 
     @asynccontextmanager
     async def shared(self, count):
-        shared = SharedPoll(None, Listing.SESSIONS, self.HOUR)
+        shared = SharedPoll(NoClient(), Listing.SESSIONS, self.HOUR)
         shared.waits = {Wait(shared) for _ in range(count)}
         tasks = [asyncio.create_task(wait.until_due({"x": LISTED}, self.HOUR)) for wait in shared.waits]
         yield shared, tasks
