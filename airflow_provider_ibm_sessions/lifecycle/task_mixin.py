@@ -93,7 +93,9 @@ class IBMQuantumTaskMixin:
             is_skipped = getattr(self, "soft_fail", False) or getattr(self, "never_fail", False)
             if ti.try_number > ti.max_tries or is_skipped:
                 self.log.warning(  # type: ignore[attr-defined]
-                    "The trigger has broken, see the triggerer's log. Waiting in this worker: %s", next_kwargs
+                    "The trigger has broken, and no retry follows: waiting in this worker. Repair the "
+                    "triggerer, whose log has this error:\n%s",
+                    "".join((next_kwargs or {}).get("traceback") or ["not known"]),
                 )
                 self.deferrable, self._was_deferred = False, True
                 return self.execute(context)  # type: ignore[attr-defined]

@@ -76,7 +76,7 @@ def test_run_jobs(ibm, dag, run, broken, output, end_jobs_then):
     result = run(dag)
     assert_waited_here(result, broken)
     assert "as if it could not be loaded" in output()
-    assert "The trigger has broken, see the triggerer's log. Waiting in this worker" in output()
+    assert "The trigger has broken, and no retry follows: waiting in this worker" in output()
     assert [report["state"] for report in result.xcom("run")] == ["Completed"] * 3
     assert len(posts(ibm)) == 3
     assert states(ibm) == ["closed"]
