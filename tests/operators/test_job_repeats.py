@@ -159,14 +159,20 @@ class TestJobRetries:
     def test_input_that_renders_differently_after_the_deferral_is_not_run_again(
         self, ibm, dag, run, monkeypatch, output
     ):
-        ibm.next_jobs([IBM_FAILED])
-        original = IBMQuantumRunJobsOperator.execute_complete
+        ibm.next_jobs([Outcome.failed(9999, seconds=600)])
+        defer = IBMQuantumRunJobsOperator.defer
+        execute_complete = IBMQuantumRunJobsOperator.execute_complete
 
-        def execute_complete(self, context, event=None):
+        def defer_until_it_has_failed(self, **kwargs):
+            ibm.clock.advance(700)
+            defer(self, **kwargs)
+
+        def execute_complete_otherwise(self, context, event=None):
             self.jobs = [sampler_job(tags=["as of now"])]
-            return original(self, context, event)
+            return execute_complete(self, context, event)
 
-        monkeypatch.setattr(IBMQuantumRunJobsOperator, "execute_complete", execute_complete)
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "defer", defer_until_it_has_failed)
+        monkeypatch.setattr(IBMQuantumRunJobsOperator, "execute_complete", execute_complete_otherwise)
         run_jobs(jobs=[sampler_job()], job_retries=1, deferrable=True, retries=2, **AT_ONCE)
         result = run(dag)
         assert result.state == "failed"
