@@ -7,6 +7,7 @@ import json
 import sys
 import time
 
+from testing.connections import connection_to
 from testing.fake_ibm import FakeIBM
 
 
@@ -15,7 +16,7 @@ def main(sessions: int, latency: float) -> None:
     with FakeIBM(latency=latency) as ibm:
         ids = [ibm.add_session().id for _ in range(sessions)]
         about = {"host": ibm.url, "iam_url": ibm.iam_url, "password": ibm.api_key, "crn": ibm.crn}
-        print(json.dumps({**about, "sessions": ids}), flush=True)
+        print(json.dumps({**about, "connection": connection_to(ibm), "sessions": ids}), flush=True)
         sys.stdin.read()
         print(json.dumps({**ibm.state(), "cpu_seconds": time.process_time()}), flush=True)
 

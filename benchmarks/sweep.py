@@ -11,10 +11,7 @@ them, and scaled.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from testing.subprocesses import answer_of, serving
 from testing.tables import table, target
@@ -29,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     print((__doc__ or "").strip().partition("\n\n")[2] + "\n")
     with serving("benchmarks.fake_service", str(SESSIONS), "0") as server:
-        request = {"sessions": server.about["sessions"], "connection": connection(server.about)}
+        request = {name: server.about[name] for name in ("sessions", "connection")}
         seen = answer_of([sys.executable, "-m", "benchmarks.sweep_process"], _TIMEOUT, request)
     table(
         (f"{SESSIONS} sessions", "seconds", "requests to IBM", "requests to Airflow"),
@@ -45,10 +42,3 @@ def run(options: argparse.Namespace) -> None:
         target(f"at most {MAX_SECONDS:.0f} s ({_ROWS[key]})", figure, met=seconds <= MAX_SECONDS)
     calls = seen["later"]["airflow"]
     target(f"at most {MAX_CALLS} requests to Airflow (a later sweep)", str(calls), met=calls <= MAX_CALLS)
-
-
-def connection(about: Mapping[str, Any]) -> str:
-    """The Airflow connection to the fake service, as an environment variable holds it."""
-    extra = {"crn": about["crn"], "iam_url": about["iam_url"]}
-    fields = {"conn_type": "ibm_quantum", "host": about["host"], "password": about["password"]}
-    return json.dumps({**fields, "extra": extra})

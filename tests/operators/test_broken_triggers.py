@@ -65,9 +65,9 @@ def states(ibm):
     return [session.state for session in ibm.sessions.values()]
 
 
-def assert_waited_here(result, broken, name="run"):
+def assert_waited_here(result, broken):
     assert result.state == "success"
-    assert result.tasks[name].try_number == 1
+    assert result.tasks["run"].try_number == 1
     assert len(broken) == 1, "it does not defer again"
 
 

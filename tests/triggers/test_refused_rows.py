@@ -51,7 +51,7 @@ REFUSED = {
     "an unknown requirement": (IBMQuantumBackendTrigger, {"requirements": {"min_color": 1}, **WAIT}),
     "a requirement of another type": (
         IBMQuantumBackendTrigger,
-        {"requirements": {"min_num_qubits": "x"}, **WAIT},
+        {"requirements": {"min_qubits": "x"}, **WAIT},
     ),
     "no seconds": (IBMQuantumUsageTrigger, {"least": "many", **WAIT}),
     "a watcher without an interval": (
