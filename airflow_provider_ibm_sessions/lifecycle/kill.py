@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, get_current_
 
 from airflow_provider_ibm_sessions.exceptions import IBMQuantumTaskError, TaskSupersededError
 from airflow_provider_ibm_sessions.hooks.owner_lookup import FINISHED_TASK_STATES, read_task_states
-from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState
+from airflow_provider_ibm_sessions.lifecycle.task_state import TaskState, is_last_try
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,8 +117,7 @@ class Kill:
         return another_try_is_active(self._context or get_current_context())
 
     def _retry_follows(self) -> bool:
-        ti: Any = self._context["ti"] if self._context else None
-        return ti is not None and bool(ti.try_number <= ti.max_tries)
+        return self._context is not None and not is_last_try(self._context["ti"])
 
     def _has_not_failed(self) -> bool:
         return self._context is None or not has_failed(self._context)

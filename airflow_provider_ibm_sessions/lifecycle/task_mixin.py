@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_ibm_sessions.client.validation import is_template
 from airflow_provider_ibm_sessions.lifecycle.kill import Kill
+from airflow_provider_ibm_sessions.lifecycle.task_state import is_last_try
 from airflow_provider_ibm_sessions.links import IBMQuantumPageLink, IBMQuantumSessionLink
 
 if TYPE_CHECKING:
@@ -89,9 +90,8 @@ class IBMQuantumTaskMixin:
         up what it has started, and waits here.
         """
         if next_method == _TRIGGER_FAILED and self.can_start_again(context):
-            ti = context["ti"]
             is_skipped = getattr(self, "soft_fail", False) or getattr(self, "never_fail", False)
-            if ti.try_number > ti.max_tries or is_skipped:
+            if is_last_try(context["ti"]) or is_skipped:
                 self.log.warning(  # type: ignore[attr-defined]
                     "The trigger has broken, and no retry follows: waiting in this worker. Repair the "
                     "triggerer, whose log has this error:\n%s",

@@ -45,6 +45,11 @@ _returned_here: set[tuple[str, str]] = set()
 """Keys, with the id of the task instance, of what has returned in this process."""
 
 
+def is_last_try(ti: Any) -> bool:
+    """Return True if Airflow will not retry the task when this try fails."""
+    return bool(ti.try_number > ti.max_tries)
+
+
 class TaskState:
     """
     Knowledge that the tries of a task share.
@@ -101,7 +106,7 @@ class TaskState:
     @property
     def is_last_try(self) -> bool:
         """Return True if Airflow will not retry the task when this try fails."""
-        return bool(self._ti.try_number > self._ti.max_tries)
+        return is_last_try(self._ti)
 
     @property
     def is_resumed(self) -> bool:
