@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import logging
 import os
 import shutil
 import signal
@@ -174,6 +175,14 @@ def output(capfd, caplog):
         yield read
     everything = read()
     assert [secret for secret in SECRETS if secret in everything] == []
+
+
+@pytest.fixture
+def root_handlers():
+    """Take back the handler that a command adds: it writes to this test's output, which is closed then."""
+    handlers = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = handlers
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from airflow_provider_ibm_sessions.cli.main import main
@@ -17,7 +15,7 @@ def environment(ibm):
 
 
 @pytest.fixture
-def run(environment, monkeypatch, capsys):
+def run(environment, monkeypatch, capsys, root_handlers):
     """Run the command in this process; returns its exit code, its output and its complaints."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -30,6 +28,4 @@ def run(environment, monkeypatch, capsys):
         said = capsys.readouterr()
         return code, said.out, said.err
 
-    handlers = logging.root.handlers[:]
-    yield run
-    logging.root.handlers[:] = handlers  # the command logs to where this test's output went
+    return run

@@ -132,7 +132,7 @@ def job_blocks():
     return [block for block in blocks("cli.md", "sh") if "JOB=" in block]
 
 
-def test_cli_on_jobs(ibm, monkeypatch, capsys):
+def test_cli_on_jobs(ibm, monkeypatch, capsys, root_handlers):
     """In this process: each command that is one of its own takes seconds to start."""
     monkeypatch.setenv("AIRFLOW_CONN_QUANTUM", connection_to(ibm))
     ibm.settings.job_seconds = 0.0

@@ -51,7 +51,7 @@ def test_and_in_mcp(ibm):
     assert [each["id"] for each in result.structured_content["workloads"]] == [name]
 
 
-def test_and_on_the_command_line(ibm, monkeypatch, capsys):
+def test_and_on_the_command_line(ibm, monkeypatch, capsys, root_handlers):
     monkeypatch.setattr("airflow_provider_ibm_sessions.cli.sessions.EXPOSED", TABLE)
     monkeypatch.setenv("AIRFLOW_CONN_QUANTUM", connection_to(ibm))
     name = ibm.add_session().id
