@@ -121,6 +121,18 @@ def test_a_list_of_the_future_is_read(ibm):
     assert len(ibm.requests("GET", "/v1/workloads")) < 40
 
 
+@pytest.mark.parametrize(
+    "odd", [{"created": 5}, {"created": "soon"}, {"status": 7}, {"id": ""}, {"id": None}], ids=str
+)
+def test_an_odd_row_is_left_out_and_the_others_are_read(ibm, odd):
+    """One session of another tool's must not let ten thousand waits poll singly."""
+    rows = [{"id": name, "status": "pending", "created": "2026-04-15T12:00:00Z"} for name in "abc"]
+    ibm.script(Fault("GET", "/v1/workloads", json={"workloads": [*rows[:2], rows[2] | odd]}, times=2))
+    reader = read(Listing.SESSIONS, expected=PER_PAGE)
+    assert set(reader.states) == {"a", "b"}
+    assert reader.problems == []
+
+
 def test_what_could_not_be_read_in_time_is_left_out(ibm):
     names = {ibm.add_session(age=age).id for age in range(1, 11)}
     batch = ibm.add_session(age=1, mode="batch").id
