@@ -381,7 +381,7 @@ def test_a_page_that_begins_with_rows_of_the_last_one_gives_each_once(api, canne
     assert [job.id for job in api.list_jobs(limit=2)] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("count", [0, 1, -5, True, 2**70, "many"])
+@pytest.mark.parametrize("count", [0, 1, 2, -5, True, 2**70, "many"])
 def test_a_count_that_cannot_be_true_does_not_end_a_list_early(api, canned, count):
     """A job that is not seen is submitted again, and paid for again."""
 

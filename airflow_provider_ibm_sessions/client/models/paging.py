@@ -108,8 +108,8 @@ class JobPaging(Paging[JobFilter, JobPage, Job]):
     def _next_query(self, query: JobFilter, page: JobPage, *, has_new_rows: bool) -> JobFilter | None:
         rows = len(page.jobs)
         offset = query.offset + rows
-        # Less in all than on this page says nothing.
-        is_counted = page.count is not None and page.count >= rows
+        # No more in all than on this page says nothing: it may be the number on the page.
+        is_counted = page.count is not None and page.count > rows
         has_more = offset < (page.count or 0) if is_counted else rows >= _page_size(query, page)
         # IBM answers an offset that it does not like with the first page.
         return query.model_copy(update={"offset": offset}) if has_new_rows and has_more else None
