@@ -42,6 +42,11 @@ _poll_slots: WeakKeyDictionary[AsyncIBMQuantumClient, asyncio.Semaphore] = WeakK
 """The slots of each client, for all that wait with it."""
 
 
+def poll_slots(client: AsyncIBMQuantumClient) -> asyncio.Semaphore:
+    """Return what to hold during a poll with this client, so that not all poll at the same time."""
+    return _poll_slots.setdefault(client, asyncio.Semaphore(_POLLS_IN_FLIGHT))
+
+
 class Wait:
     """One of the waits that share a list."""
 
@@ -55,11 +60,6 @@ class Wait:
     def is_shared(self) -> bool:
         """Return True if so many wait that they share a list."""
         return self._shared.is_shared
-
-    @property
-    def poll_slots(self) -> asyncio.Semaphore:
-        """Return what to hold during a poll, so that not all poll at the same time."""
-        return self._shared.poll_slots
 
     async def until_due(
         self, states: Mapping[str, str], seconds: float, *, first: bool = False
@@ -124,7 +124,6 @@ class SharedPoll:
         self._edges: list[list[datetime]] = [[] for _ in listing.value]
         self._problem: str | None = None
         self.waits: set[Wait] = set()
-        self.poll_slots = _poll_slots.setdefault(client, asyncio.Semaphore(_POLLS_IN_FLIGHT))
         self.listed: dict[str, str] | None = None
         """The states in the last list; None before the first one."""
 

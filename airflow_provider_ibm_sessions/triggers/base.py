@@ -22,7 +22,7 @@ from airflow_provider_ibm_sessions.client.polling import (
     jittered,
 )
 from airflow_provider_ibm_sessions.client.shared_list import Listing
-from airflow_provider_ibm_sessions.client.shared_poll import Wait, shared_wait
+from airflow_provider_ibm_sessions.client.shared_poll import Wait, poll_slots, shared_wait
 from airflow_provider_ibm_sessions.client.validation import MAX_TIMESTAMP, validate_conn_id, validate_seconds
 from airflow_provider_ibm_sessions.exceptions import AirflowApiUnavailableError
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
@@ -39,6 +39,9 @@ MAX_UNREAD_SECONDS = 1800.0
 """Seconds after which a poll is made although a shared list shows no change."""
 
 _LAST_POLL_SECONDS = 30.0
+
+_QUEUE_SECONDS = 600.0
+"""Seconds beyond the deadline that a last poll may wait for its turn, where thousands are due together."""
 
 T = TypeVar("T")
 
@@ -124,7 +127,8 @@ class IBMQuantumTrigger(BaseTrigger):
         # Before anything else: a thousand that start together shall not poll together.
         await self._sleep(initial_jitter(self.poll_interval))
         event = await self._wait()
-        await asyncio.sleep(self.created_at + MIN_DEFERRAL - time.time())
+        # At most: the clock of the worker may be ahead of this one, and either may be set back.
+        await asyncio.sleep(min(MIN_DEFERRAL, self.created_at + MIN_DEFERRAL - time.time()))
         yield TriggerEvent(self.payload(event))  # type: ignore[no-untyped-call]
 
     def run_here(self) -> dict[str, Any]:
@@ -172,7 +176,7 @@ class IBMQuantumTrigger(BaseTrigger):
             await self._wait_for_list(client, wait, first=True)
             while True:
                 # The poll comes before the deadline: an hour without a triggerer does not end the work.
-                if event := await self._poll_tolerantly(client, wait, tolerance):
+                if event := await self._poll_tolerantly(client, tolerance):
                     return event
                 if time.time() >= self.end_time:
                     return {"status": "timeout", "message": self.timeout_message()}
@@ -196,12 +200,14 @@ class IBMQuantumTrigger(BaseTrigger):
             first = False
 
     async def _poll_tolerantly(
-        self, client: AsyncIBMQuantumClient, wait: Wait | None, tolerance: FailureTolerance
+        self, client: AsyncIBMQuantumClient, tolerance: FailureTolerance
     ) -> dict[str, Any] | None:
-        slot = wait.poll_slots if wait else nullcontext()
+        left = max(0.0, self.end_time - time.time())
         try:
-            async with asyncio.timeout(max(_LAST_POLL_SECONDS, self.end_time - time.time())), slot:
-                event = await self.poll_once(client)
+            # A poll that has not had its turn says nothing: it must not pass for one that found no end.
+            async with asyncio.timeout(left + _QUEUE_SECONDS), poll_slots(client):
+                async with asyncio.timeout(max(_LAST_POLL_SECONDS, self.end_time - time.time())):
+                    event = await self.poll_once(client)
         except TimeoutError:
             return None
         except IBMQuantumError as error:

@@ -118,6 +118,18 @@ def test_an_event_is_held_back_while_the_scheduler_may_not_know_of_the_deferral(
     assert asyncio.run(both())["status"] == "success"
 
 
+def test_a_clock_that_was_set_back_holds_no_event_back_for_longer(ibm, monkeypatch):
+    """The worker's clock may be ahead of the triggerer's as well."""
+    monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.MIN_DEFERRAL", 0.1)
+    session = ibm.add_session(state="closed", age=60)
+
+    async def fire_within_a_minute():
+        async with asyncio.timeout(60):
+            return await first_event(trigger(session.id, created_at=time.time() + 3600))
+
+    assert asyncio.run(fire_within_a_minute())["status"] == "success"
+
+
 def test_an_event_that_was_held_back_is_sent(ibm, monkeypatch):
     monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.MIN_DEFERRAL", 0.5)
     sent = []

@@ -14,6 +14,7 @@ from airflow_provider_ibm_sessions.client import shared_list, shared_poll
 from airflow_provider_ibm_sessions.client.shared_list import LISTED, Listing
 from airflow_provider_ibm_sessions.client.shared_poll import MIN_WAITS, SharedPoll, Wait
 from airflow_provider_ibm_sessions.hooks.ibm_quantum import IBMQuantumHook
+from airflow_provider_ibm_sessions.triggers import base
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from airflow_provider_ibm_sessions.triggers.session import IBMQuantumSessionTrigger
 from testing.connections import connection_to
@@ -274,6 +275,25 @@ def test_a_deadline_holds_while_the_list_hangs(ibm):
 
     run(scene)
     assert all(reads(ibm, name) for name in names), "the session comes before the deadline"
+
+
+@pytest.mark.parametrize("targets", [["closed"], ["inactive", "closed"]], ids=["listed", "read singly"])
+def test_a_last_poll_waits_for_its_turn(ibm, monkeypatch, targets):
+    """After an hour without a triggerer, thousands are due together: none may be told that nothing ended."""
+    monkeypatch.setattr(shared_poll, "_POLLS_IN_FLIGHT", 1)
+    monkeypatch.setattr(base, "_LAST_POLL_SECONDS", 2.0)
+    monkeypatch.setattr(base, "MIN_DEFERRAL", 0.0)
+    [name] = sessions(ibm, 1, state="closed")
+
+    async def scene():
+        late = wait_for(name, seconds=-3600.0, targets=targets)
+        async with IBMQuantumHook().async_client() as client, waiting(late) as tasks:
+            async with shared_poll.poll_slots(client):
+                await asyncio.sleep(2.5)
+                assert not tasks[0].done()
+            assert (await tasks[0])["status"] == "success"
+
+    run(scene)
 
 
 class NoClient:
