@@ -53,11 +53,19 @@ def look_up_credentials(hook: BaseHook, conn_id: str) -> Credentials:
         return credentials_without_connection(conn_id)
 
 
-async def alook_up_credentials(hook: BaseHook, conn_id: str) -> Credentials:
-    """Return the same inside of an event loop, whose hooks look a connection up together."""
+async def alook_up_credentials(
+    hook: BaseHook, conn_id: str, *, refused: Credentials | None = None
+) -> Credentials:
+    """
+    Return the same inside of an event loop, whose hooks look a connection up together.
+
+    :param refused: What an earlier look-up has found, and IBM refuses: that look-up is shared no more.
+    """
     loop = asyncio.get_running_loop()
     key = loop, conn_id
     look_up = _look_ups.get(key)
+    if refused and look_up and look_up.done() and not look_up.exception() and look_up.result() is refused:
+        look_up = None
     if look_up is None:
         for old in [each for each in list(_look_ups) if each[0].is_closed()]:
             _look_ups.pop(old, None)

@@ -122,6 +122,12 @@ class IBMQuantumHook(BaseHook):
             self.credentials = await alook_up_credentials(self, self.ibm_quantum_conn_id)
         return self.credentials
 
+    async def arenew_credentials(self) -> bool:
+        """Look the connection up again inside of an event loop; return True if it has changed."""
+        refused = await self.aget_credentials()
+        self.credentials = await alook_up_credentials(self, self.ibm_quantum_conn_id, refused=refused)
+        return self.credentials != refused
+
     @property
     def registry(self) -> SessionRegistry:
         """Return the registry of open sessions: by default the running task's view of Airflow's variables."""

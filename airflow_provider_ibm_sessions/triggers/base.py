@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ibm_sessions.client import AsyncIBMQuantumClient, IBMQuantumError
+from airflow_provider_ibm_sessions.client.errors import AuthenticationError
 from airflow_provider_ibm_sessions.client.polling import (
     FailureTolerance,
     initial_jitter,
@@ -126,7 +127,7 @@ class IBMQuantumTrigger(BaseTrigger):
         """Poll until there is an event, then send it once. Called by the triggerer."""
         # Before anything else: a thousand that start together shall not poll together.
         await self._sleep(initial_jitter(self.poll_interval))
-        event = await self._wait()
+        event = await self._wait(renews_credentials=True)
         # At most: the clock of the worker may be ahead of this one, and either may be set back.
         await asyncio.sleep(min(MIN_DEFERRAL, self.created_at + MIN_DEFERRAL - time.time()))
         yield TriggerEvent(self.payload(event))  # type: ignore[no-untyped-call]
@@ -149,11 +150,22 @@ class IBMQuantumTrigger(BaseTrigger):
         event = _run_in_event_loop(poll())
         return None if event is None else self.payload(event)
 
-    async def _wait(self) -> dict[str, Any]:
+    async def _wait(self, *, renews_credentials: bool = False) -> dict[str, Any]:
+        """
+        Wait for the event.
+
+        :param renews_credentials: Go on with the connection's new API key if the old one is refused.
+        """
         try:
             await self._find_connection()
-            async with self.hook.async_client() as client:
-                return await self._poll_until_event(client)
+            while True:
+                try:
+                    async with self.hook.async_client() as client:
+                        return await self._poll_until_event(client)
+                except AuthenticationError:
+                    if not renews_credentials or not await self.hook.arenew_credentials():
+                        raise
+                    self.log.info("Connection '%s' has changed. Waiting on", self.ibm_quantum_conn_id)
         except IBMQuantumError as error:
             return {"status": "error", "message": str(error), "retryable": is_transient(error)}
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -161,6 +161,13 @@ class FakeIBM:
     def revoke_tokens(self) -> None:
         """Make all tokens issued so far invalid, so that each client's next call is answered 401."""
         with self.service.lock:
+            self.service.iam.revoke()
+
+    def rotate_key(self) -> None:
+        """Give the user another API key. The old one is refused from now on, and its tokens are."""
+        with self.service.lock:
+            self.identity = replace(self.identity, api_key=Identity.random().api_key)
+            self.service.iam.identity = self.identity
             self.service.iam.revoke()
 
     def add_session(

@@ -277,6 +277,23 @@ def test_a_deadline_holds_while_the_list_hangs(ibm):
     assert all(reads(ibm, name) for name in names), "the session comes before the deadline"
 
 
+def test_waits_go_on_with_the_new_key_of_their_connection(ibm, monkeypatch):
+    """A key is rotated while they wait: no task of theirs is to hold a worker slot for that."""
+    names = sessions(ibm)
+
+    async def scene():
+        async with waiting(*map(wait_for, names)) as tasks:
+            await settle(ibm)
+            ibm.rotate_key()
+            monkeypatch.setenv("AIRFLOW_CONN_IBM_QUANTUM_DEFAULT", connection_to(ibm))
+            await settle(ibm)
+            await close(names[3])
+            assert (await tasks[3])["status"] == "success"
+            assert [task.done() for task in tasks].count(True) == 1
+
+    run(scene)
+
+
 @pytest.mark.parametrize("targets", [["closed"], ["inactive", "closed"]], ids=["listed", "read singly"])
 def test_a_last_poll_waits_for_its_turn(ibm, monkeypatch, targets):
     """After an hour without a triggerer, thousands are due together: none may be told that nothing ended."""
