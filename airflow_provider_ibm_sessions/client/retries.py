@@ -64,8 +64,11 @@ class RetryPolicy:
         def wait(state: RetryCallState) -> float:
             error = _error_of(state)
             asked = 0.0 if error.retry_immediately else error.retry_after
+            # "0", or a date that has passed by this clock, may come each time: those delays grow as well.
+            if not asked and not error.retry_immediately:
+                return grow(state)
             # A little more than asked, so that clients which were asked the same do not come back together.
-            return grow(state) if asked is None else asked + random.uniform(0, self.initial_backoff)
+            return (asked or 0.0) + random.uniform(0, self.initial_backoff)
 
         return {
             "retry": retry_if_exception(lambda error: is_retryable(operation, error)),

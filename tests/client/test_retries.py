@@ -10,8 +10,9 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from tenacity import RetryCallState
 
-from airflow_provider_ibm_sessions.client import IBMQuantumClient
+from airflow_provider_ibm_sessions.client import IBMQuantumClient, RetryPolicy
 from airflow_provider_ibm_sessions.client.errors import (
     BadResponseError,
     ConflictError,
@@ -24,6 +25,7 @@ from airflow_provider_ibm_sessions.client.errors import (
     ServerError,
     TransportError,
 )
+from airflow_provider_ibm_sessions.client.operations import GET_SESSION
 from testing.fake_ibm import FakeIBM, Fault
 from tests.client.conftest import BRIEF, ONE_TRY, QUICK, assert_hidden, credentials_for, free_port
 
@@ -347,6 +349,16 @@ def test_a_retry_after_that_says_nothing_is_passed_over(ibm, api, name, value):
 def test_a_retry_after_in_the_past_means_now(ibm, api, name):
     ibm.script(GET.fault(status=503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}))
     assert GET(api, name).id == name
+
+
+def test_a_retry_after_of_nothing_does_not_keep_delays_from_growing():
+    """Ten thousand that wait would send hundreds of requests a second to an IBM that has too many."""
+    error = RateLimitedError("Too many requests", retry_after=0.0)
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})
+    state.attempt_number = 10
+    state.set_exception((RateLimitedError, error, None))
+    wait = RetryPolicy(initial_backoff=0.5).tenacity_options(GET_SESSION)["wait"]
+    assert max(wait(state) for _ in range(100)) > 0.5
 
 
 # -- redirects -----------------------------------------------------------------------------------------------
