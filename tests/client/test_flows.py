@@ -102,6 +102,18 @@ def test_a_state_never_seen_before_is_not_done(ibm, api):
     assert str(look(api, "x")) == "0 of 1 jobs completed"
 
 
+@pytest.mark.parametrize(
+    ("word", "said"), [("Completed", "1 of 1 jobs completed"), ("Failed", "0 of 1 jobs completed, 1 failed")]
+)
+def test_a_final_state_with_a_reason_is_done(ibm, api, word, said):
+    """Such as IBM's own ``Cancelled - Ran too long``: nobody waits on for what has ended."""
+    job = {"id": "x", "status": f"{word} - Some reason", "state": {"status": word}}
+    ibm.script(Fault("GET", f"{JOBS}/*", json=job))
+    progress = look(api, "x")
+    assert progress.is_done
+    assert str(progress).startswith(said)
+
+
 @pytest.mark.parametrize("with_session", [False, True])
 def test_an_unknown_job_is_not_found(ibm, api, session, submit, with_session):
     wanted = submit(2, session)

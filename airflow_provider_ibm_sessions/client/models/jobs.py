@@ -156,12 +156,13 @@ class Job(ResponseModel):
     def final_status(self) -> str | None:
         """Return IBM's word for the state: ``state.status``, or ``status`` where that says more."""
         short, long = self.detail.status, self.status
-        return long if long and (not short or long.startswith(f"{short} - ")) else short
+        status = long if long and (not short or long.startswith(f"{short} - ")) else short
+        return JobState.COMPLETED.value if _outcome(status) == JobState.COMPLETED else status
 
     @property
     def is_final(self) -> bool:
         """Return True if the job has ended. A state that is not documented is not final."""
-        outcome = self.final_status or ""
+        outcome = _outcome(self.final_status)
         return outcome.startswith(JobState.CANCELLED) or outcome in (JobState.COMPLETED, JobState.FAILED)
 
     @property
@@ -175,7 +176,7 @@ class Job(ResponseModel):
         code = str(self.detail.reason_code)
         if self.final_status == JobState.CANCELLED:
             return code != _RAN_TOO_LONG
-        return self.final_status == JobState.FAILED and code == SESSION_CLOSED_CODE
+        return _outcome(self.final_status) == JobState.FAILED and code == SESSION_CLOSED_CODE
 
     def to_error(self) -> JobFailedError:
         """Return the error for a job that failed or was cancelled."""
@@ -202,6 +203,11 @@ class Job(ResponseModel):
             "usage": self.usage.model_dump(exclude_none=True) if self.usage else None,
         }
         return {name: value for name, value in facts.items() if value is not None}
+
+
+def _outcome(status: str | None) -> str:
+    """Return the state without the reason that IBM may append, as in ``Cancelled - Ran too long``."""
+    return (status or "").partition(" - ")[0]
 
 
 class JobPage(ResponseModel):
