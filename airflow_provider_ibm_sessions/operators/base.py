@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
 from airflow_provider_ibm_sessions.client.enums import OnLowUsage, ResultDetail
-from airflow_provider_ibm_sessions.client.errors import IBMQuantumError
+from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
 from airflow_provider_ibm_sessions.client.polling import is_transient
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_WAIT_TIMEOUT,
@@ -70,6 +70,9 @@ class IBMQuantumOperator(IBMQuantumTaskMixin, BaseOperator):
     :param retry_exponential_backoff: As for any task.
     """
 
+    returns_dict: ClassVar[bool] = False
+    """True if the task returns a dictionary, so that it can have ``multiple_outputs``."""
+
     def __init__(
         self,
         *,
@@ -85,6 +88,12 @@ class IBMQuantumOperator(IBMQuantumTaskMixin, BaseOperator):
             retry_exponential_backoff=retry_exponential_backoff,
             **kwargs,
         )
+        if self.multiple_outputs and not self.returns_dict:
+            # Airflow would refuse the return value when everything is paid for, and in each retry.
+            raise ConfigurationError(
+                f"multiple_outputs cannot be set: {type(self).__name__} does not return a dictionary",
+                field="multiple_outputs",
+            )
         self.ibm_quantum_conn_id = ibm_quantum_conn_id
         self.check_literals(ibm_quantum_conn_id=validate_conn_id)
 

@@ -100,6 +100,8 @@ class IBMQuantumSubmitJobOperator(JobOwnerOperator, IBMQuantumOperator):
         *IBMQuantumOperator.operator_extra_links,
     )
 
+    returns_dict = True
+
     def __init__(
         self,
         *,

@@ -146,6 +146,8 @@ class IBMQuantumCloseSessionOperator(WaitingOperator, IBMQuantumOperator):
 
     template_fields: Sequence[str] = ("session_id", "drain", "ibm_quantum_conn_id")
 
+    returns_dict = True
+
     def __init__(
         self,
         *,

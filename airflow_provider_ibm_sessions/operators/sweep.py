@@ -48,6 +48,8 @@ class IBMQuantumSweepSessionsOperator(IBMQuantumOperator):
     template_fields: Sequence[str] = ("ibm_quantum_conn_id",)
     operator_extra_links: Sequence[BaseOperatorLink] = ()
 
+    returns_dict = True
+
     def __init__(
         self,
         *,

@@ -17,7 +17,7 @@ from airflow_provider_ibm_sessions.operators.job import IBMQuantumRunJobsOperato
 from airflow_provider_ibm_sessions.triggers.job import IBMQuantumJobTrigger
 from testing.airflow_runs import cleared, fails_once, failures_of, with_rendered
 from testing.connections import connection_to
-from testing.dag_tasks import AT_ONCE, both_ways, run_jobs, three_jobs
+from testing.dag_tasks import AT_ONCE, both_ways, run_jobs, submit, three_jobs
 from testing.dag_tasks import sampler_job as job
 from testing.fake_ibm import Fault, Outcome
 from testing.jobs_seen import only, posts, statuses, widths
@@ -311,6 +311,11 @@ class TestBadInput:
     def test_what_needs_no_rendering_is_an_import_error(self, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             run_jobs(**wrong)
+
+    def test_several_outputs_are_refused_before_jobs_are_paid_for(self):
+        with pytest.raises(ValueError, match="multiple_outputs cannot be set: IBMQuantumRunJobsOperator"):
+            run_jobs(multiple_outputs=True)
+        assert submit(multiple_outputs=True).multiple_outputs, "its report is a dictionary"
 
     def test_a_plan_without_dedicated_sessions_is_told(self, ibm, dag, run, output):
         ibm.settings.plan = "open"
