@@ -8,8 +8,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from airflow_provider_ibm_sessions.client.errors import (
+    USER_ACTION_REQUIRED,
     BadResponseError,
     IBMQuantumError,
+    RequestRejectedError,
     SessionClosedError,
 )
 
@@ -50,6 +52,11 @@ def is_transient(error: IBMQuantumError) -> bool:
     After one valid response, a web page counts as transient too.
     """
     return error.retryable or isinstance(error, BadResponseError)
+
+
+def may_pass(error: IBMQuantumError) -> bool:
+    """Return True if IBM may soon show what it refuses to show now: not to a key that has no rights."""
+    return isinstance(error, RequestRejectedError) and not isinstance(error, USER_ACTION_REQUIRED)
 
 
 class FailureTolerance:

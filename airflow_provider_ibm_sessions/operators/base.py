@@ -14,7 +14,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_ibm_sessions.client.enums import OnLowUsage, ResultDetail
 from airflow_provider_ibm_sessions.client.errors import ConfigurationError, IBMQuantumError
-from airflow_provider_ibm_sessions.client.polling import is_transient
+from airflow_provider_ibm_sessions.client.polling import (
+    TOLERATED_FAILURES,
+    is_transient,
+    jittered,
+    may_pass,
+)
 from airflow_provider_ibm_sessions.client.validation import (
     DEFAULT_WAIT_TIMEOUT,
     to_seconds,
@@ -107,6 +112,9 @@ class WaitingOperator(IBMQuantumTaskMixin, BaseOperator):
     :param deferrable: Wait in the triggerer, without a worker slot.
     """
 
+    tolerated_refusals: ClassVar[int] = 0
+    """How many refused polls in a row are followed by another."""
+
     def __init__(
         self,
         *,
@@ -165,14 +173,25 @@ class WaitingOperator(IBMQuantumTaskMixin, BaseOperator):
         return event
 
     def _poll(self, trigger: IBMQuantumTrigger) -> dict[str, Any] | None:
-        """Poll once; return the event if this was the last poll: it has succeeded, or no other will."""
-        try:
-            return trigger.poll_once_here()
-        except IBMQuantumError as error:
-            if not is_transient(error):
-                return trigger.payload({"status": "error", "message": str(error), "is_final": True})
-            self.log.warning("%s. Waiting on", error)
-            return None
+        """
+        Poll once; return the event if this was the last poll: it has succeeded, or no other will.
+
+        A refusal that may pass is followed by another poll, up to ``tolerated_refusals`` times.
+        """
+        refusals = 0
+        while True:
+            try:
+                return trigger.poll_once_here()
+            except IBMQuantumError as error:
+                if is_transient(error):
+                    self.log.warning("%s. Waiting on", error)
+                    return None
+                refusals += 1
+                is_last = refusals > self.tolerated_refusals or time.time() >= trigger.end_time
+                if is_last or not may_pass(error):
+                    return trigger.payload({"status": "error", "message": str(error), "is_final": True})
+                self.log.warning("%s. IBM has accepted it, so polling again; refusal %d", error, refusals)
+            time.sleep(jittered(self.poll_interval))
 
     def _trigger_here(self, end_time: float) -> IBMQuantumTrigger:
         """Return the trigger on this task's hook, whose connection is looked up outside of the event loop."""
@@ -252,6 +271,9 @@ class JobOwnerOperator(JobWaitingOperator):
         folder with its provenance, parameters unless private, results as IBM sends them, and the QPU's
         properties. (templated)
     """
+
+    # IBM may not know yet what it has just accepted; to end the jobs would throw away what is paid for.
+    tolerated_refusals = TOLERATED_FAILURES
 
     def __init__(
         self, *, cancel_on_kill: bool = True, provenance_path: str | None = None, **kwargs: Any

@@ -319,6 +319,27 @@ class TestFailures:
         assert ibm.faults.left == []
 
     @both_ways
+    @pytest.mark.parametrize("status", [400, 404, 409])
+    def test_a_job_that_ibm_does_not_know_yet_is_not_ended(self, ibm, dag, run, deferrable, status):
+        ibm.settings.job_seconds = 0.5
+        ibm.script(Fault(method="GET", path="/v1/jobs/*", status=status, times=4))
+        submit(deferrable=deferrable, poll_interval=0.1, retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "success"
+        assert result.tasks["submit"].try_number == 1
+        assert only(ibm.jobs).status == "Completed"
+        assert ibm.requests("POST", "*/cancel") == []
+
+    def test_a_job_that_ibm_does_not_know_any_more_fails_the_task(self, ibm, dag, run, output):
+        ibm.settings.job_seconds = 600
+        ibm.script(Fault(method="GET", path="/v1/jobs/*", status=404, times=None))
+        submit(poll_interval=0.1, retries=2, **AT_ONCE)
+        result = run(dag)
+        assert result.state == "failed"
+        assert result.tasks["submit"].try_number == 1
+        assert "HTTP 404" in output()
+
+    @both_ways
     def test_a_key_that_is_revoked_ends_the_waiting(self, ibm, dag, run, output, deferrable):
         ibm.settings.job_seconds = 600
         ibm.script(Fault(method="GET", path="/v1/jobs/*", status=401, times=None))
