@@ -105,9 +105,10 @@ def test_deferred_task_killed_by_a_user(ibm, dag):
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_qpu_sits_idle_until_someone_notices(ibm, dag, run, deferrable):
+def test_qpu_sits_idle_until_someone_notices(ibm, dag, run, when, deferrable):
     """The jobs have ended, and the session stays open, and is billed, until its idle limit."""
-    ibm.settings.job_seconds = 0.1
+    ibm.settings.job_seconds = 600
+    when(lambda: ibm.requests("PATCH") and ibm.requests("GET"), lambda: ibm.clock.advance(700))
     run_jobs(deferrable=deferrable, poll_interval=1)
     assert run(dag).state == "success"
     [session] = ibm.sessions.values()
