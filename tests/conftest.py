@@ -360,6 +360,14 @@ def no_session_of_another_test(request):
 
 
 @pytest.fixture(autouse=True)
+def no_mask_of_another_test():
+    """Forget the keys and tokens that Airflow masks: a pattern of a thousand of them is compiled for each."""
+    yield
+    for name in [name for name in sys.modules if name.endswith("_shared.secrets_masker")]:
+        sys.modules[name].reset_secrets_masker()
+
+
+@pytest.fixture(autouse=True)
 def no_minimum_deferral(monkeypatch):
     """Let triggers fire at once: ``dag.test()`` has no scheduler that an event could be too early for."""
     monkeypatch.setattr("airflow_provider_ibm_sessions.triggers.base.MIN_DEFERRAL", 0.0)
