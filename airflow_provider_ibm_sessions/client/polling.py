@@ -55,7 +55,11 @@ def is_transient(error: IBMQuantumError) -> bool:
 
 
 def may_pass(error: IBMQuantumError) -> bool:
-    """Return True if IBM may soon show what it refuses to show now: not to a key that has no rights."""
+    """
+    Return True if a refused poll may succeed soon: IBM may not show yet what it has just accepted.
+
+    A bad key, or one without the rights, stays refused.
+    """
     return isinstance(error, RequestRejectedError) and not isinstance(error, USER_ACTION_REQUIRED)
 
 

@@ -63,12 +63,12 @@ class RetryPolicy:
 
         def wait(state: RetryCallState) -> float:
             error = _error_of(state)
-            asked = 0.0 if error.retry_immediately else error.retry_after
+            # Added to what IBM asked for: clients that were asked the same are not to come back together.
+            jitter = random.uniform(0, self.initial_backoff)
+            if error.retry_immediately:
+                return jitter
             # "0", or a date that has passed by this clock, may come each time: those delays grow as well.
-            if not asked and not error.retry_immediately:
-                return grow(state)
-            # A little more than asked, so that clients which were asked the same do not come back together.
-            return (asked or 0.0) + random.uniform(0, self.initial_backoff)
+            return error.retry_after + jitter if error.retry_after else grow(state)
 
         return {
             "retry": retry_if_exception(lambda error: is_retryable(operation, error)),

@@ -190,7 +190,7 @@ class WaitingOperator(IBMQuantumTaskMixin, BaseOperator):
                 is_last = refusals > self.tolerated_refusals or time.time() >= trigger.end_time
                 if is_last or not may_pass(error):
                     return trigger.payload({"status": "error", "message": str(error), "is_final": True})
-                self.log.warning("%s. IBM has accepted it, so polling again; refusal %d", error, refusals)
+                self.log.warning("%s. Polling again; refusal %d in a row", error, refusals)
             time.sleep(jittered(self.poll_interval))
 
     def _trigger_here(self, end_time: float) -> IBMQuantumTrigger:
